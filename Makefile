@@ -1,0 +1,45 @@
+# `make demo` sets everything up and shows the main job; `make test` and `make check` are what CI runs.
+PYTHON ?= python3
+VENV   := .venv
+ifeq ($(OS),Windows_NT)
+BIN    := $(VENV)/Scripts
+else
+BIN    := $(VENV)/bin
+endif
+STAMP  := $(VENV)/.installed
+
+.PHONY: setup demo test check bench docs clean help
+
+help: ## show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+setup: $(STAMP) ## build .venv with the package and its tools
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "moss_local needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: setup ## the main job on real input: two agents, two devices, one thread
+	$(BIN)/moss-local demo
+
+test: setup ## the whole test suite
+	$(BIN)/python -m pytest
+
+check: setup ## linters, types, contracts, generated docs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python docs/generate.py --check
+
+bench: setup ## the figures of docs/benchmarks.md
+	$(BIN)/python -m benchmarks
+
+docs: setup ## write the generated pages
+	$(BIN)/python docs/generate.py
+
+clean: ## remove what setup and the tests made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

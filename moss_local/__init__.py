@@ -1,0 +1,1 @@
+"""Embedded memory for agents."""

@@ -1,0 +1,42 @@
+"""The errors of sessions, files and models; the root and the protocol's own stand in moss_sync."""
+
+from __future__ import annotations
+
+from moss_sync import MossError
+
+
+class ModelNotFoundError(MossError):
+    """The model, or a part of it, is not on this machine. Nothing is ever downloaded."""
+
+    default_code = "MODEL_UNAVAILABLE"
+    exit_code = 9
+
+
+class ModelCorruptError(MossError):
+    """The model's files are there and are not what their hash says."""
+
+    default_code = "MODEL_UNAVAILABLE"
+    exit_code = 9
+
+
+class FileBusyError(MossError):
+    """Another process kept the session's file locked for longer than the wait. Nothing was lost."""
+
+    default_code = "BUSY"
+    retryable = True
+    exit_code = 10
+
+
+class FileCorruptError(MossError):
+    """The session's file is damaged, or is not one. It was left as it is."""
+
+    default_code = "DESERIALIZATION"
+    exit_code = 6
+
+
+class DiskFullError(MossError):
+    """The disk is full or cannot be written. What was acknowledged before is safe."""
+
+    default_code = "DISK_FULL"
+    retryable = True
+    exit_code = 10

@@ -1,0 +1,56 @@
+"""The outside world that the protocol needs besides its store: time, waiting and chance.
+
+Everything that reads a clock or makes randomness stands behind this one Protocol, so that one
+seed can give all of it in a simulation. The pure modules get times and bytes as arguments.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Time and chance as the engine sees them."""
+
+    def wall_ms(self) -> int:
+        """Return milliseconds since 1970 as this machine believes; may jump either way."""
+        ...
+
+    def monotonic(self) -> float:
+        """Return seconds from some fixed moment; never goes back."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait at least `seconds`."""
+        ...
+
+    def token(self, size: int) -> bytes:
+        """Return `size` bytes fit for keys, salts and names that must never repeat."""
+        ...
+
+    def uniform(self, low: float, high: float) -> float:
+        """Return a number between `low` and `high`, for the spread of retries."""
+        ...
+
+
+class SystemClock:
+    """The machine's own clock and the operating system's randomness."""
+
+    def wall_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    def token(self, size: int) -> bytes:
+        return secrets.token_bytes(size)
+
+    def uniform(self, low: float, high: float) -> float:
+        return random.uniform(low, high)

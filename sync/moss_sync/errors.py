@@ -1,0 +1,193 @@
+"""The root of every error of both packages, and the errors of the protocol.
+
+One class per different *reaction* of the caller, not per cause. A message says what and where;
+the hint is a command or an argument that exists. `code`, `retryable` and `exit_code` are facts of
+the class: `code` is the stable thing to branch on (the hosted SDK's codes where it has one, ours
+in the same spelling elsewhere), `exit_code` is what the command line returns.
+
+No key, text or vector ever stands in a message.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class MossError(RuntimeError):
+    """Anything that these packages raise on purpose.
+
+    Attributes:
+        code: The stable name of the kind of failure, such as "NETWORK".
+        detail: Free text for a log; may be None.
+        hint: What to do about it: a command or an argument that exists; may be None. It is also
+            a note on the exception (PEP 678), so tracebacks show it.
+        retryable: The same call may succeed later without any change.
+    """
+
+    default_code: ClassVar[str] = "INTERNAL"
+    retryable: ClassVar[bool] = False
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str | None = None, detail: str | None = None) -> None:
+        super().__init__(message)
+        self.code: str = self.default_code
+        self.detail = detail
+        self.hint = hint
+        if hint is not None:
+            self.add_note(f"hint: {hint}")
+
+
+class InvalidArgumentError(MossError, ValueError):
+    """An argument is wrong. Nothing was written; the same call will fail again."""
+
+    default_code = "INVALID_ARGUMENT"
+    exit_code = 2
+
+
+class NotFoundError(MossError):
+    """What was asked for by name is not there."""
+
+    default_code = "NOT_FOUND"
+    exit_code = 3
+
+
+class BlobNotFoundError(NotFoundError):
+    """The store holds no blob under this key."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"the store has no blob {key!r}")
+        self.key = key
+
+
+class UnauthorizedError(MossError):
+    """The project key does not open this project. Nothing was written."""
+
+    default_code = "UNAUTHORIZED"
+    exit_code = 4
+
+
+class PermissionDeniedError(MossError):
+    """The store refuses this device's credentials, or its files may not be read or written."""
+
+    default_code = "PERMISSION_DENIED"
+    exit_code = 4
+
+
+class NetworkError(MossError):
+    """The store could not be reached. Local work goes on; a later push carries what is pending."""
+
+    default_code = "NETWORK"
+    retryable = True
+    exit_code = 5
+
+
+class StoreBusyError(NetworkError):
+    """The store asks for patience (HTTP 429 or 503).
+
+    Attributes:
+        retry_after: Seconds that the store asked for; None when it did not say.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class OutcomeUnknownError(NetworkError):
+    """A compare-and-swap was sent and no answer came: it may or may not have happened."""
+
+
+class ContentionError(NetworkError):
+    """Other devices won every race until the deadline. The changes stay pending; push again."""
+
+    default_code = "CONTENTION"
+
+
+class BlobCorruptError(MossError):
+    """A blob is not what its name says: flipped, truncated, swapped or foreign. Nothing changed."""
+
+    default_code = "DESERIALIZATION"
+    exit_code = 6
+
+
+class BlobMissingError(MossError):
+    """The manifest names a blob that the store does not have. Nothing changed locally."""
+
+    default_code = "BLOB_MISSING"
+    exit_code = 6
+
+
+class HistoryError(MossError):
+    """The store's history contradicts what this device has seen. Nothing changed locally."""
+
+    default_code = "HISTORY"
+    exit_code = 6
+
+
+class StaleReadError(HistoryError):
+    """The store answered with an older manifest than it has shown this device before."""
+
+    default_code = "STALE_READ"
+
+
+class ForkDetectedError(HistoryError):
+    """The store holds another history than the one that this device has been part of."""
+
+    default_code = "FORK_DETECTED"
+
+
+class LostCommitError(HistoryError):
+    """A commit that the store had acknowledged to this device is no longer in the manifest."""
+
+    default_code = "LOST_COMMIT"
+
+
+class ManifestMissingError(HistoryError):
+    """A session that this device has exchanged before has no manifest in the store any more."""
+
+    default_code = "MANIFEST_MISSING"
+
+
+class StoreLacksCasError(MossError):
+    """The store cannot compare and swap; synchronising through it would lose writes.
+
+    Attributes:
+        check: The name of the probe's check that failed.
+    """
+
+    default_code = "STORE_LACKS_CAS"
+    exit_code = 7
+
+    def __init__(self, store: str, *, check: str, hint: str, detail: str | None = None) -> None:
+        super().__init__(
+            f"the store {store} cannot be used: check {check!r} failed", hint=hint, detail=detail
+        )
+        self.check = check
+
+
+class StoreChangedError(MossError):
+    """This session's file belongs to another repository than the one that the store holds."""
+
+    default_code = "STORE_CHANGED"
+    exit_code = 7
+
+
+class UnsupportedFormatError(MossError):
+    """Stored data uses a feature that this version does not know. Nothing was changed."""
+
+    default_code = "UNSUPPORTED_FORMAT"
+    exit_code = 8
+
+
+class ModelMismatchError(MossError, ValueError):
+    """The vectors came from another model than the one asked for. Nothing was written."""
+
+    default_code = "INVALID_ARGUMENT"
+    exit_code = 2
+
+    def __init__(self, session: str, *, stored: str, wanted: str) -> None:
+        super().__init__(
+            f"session {session!r} holds vectors of {stored!r}, not of {wanted!r}",
+            hint=f"open it with model_id={stored!r}, or use another session name for {wanted!r}",
+        )
+        self.session, self.stored, self.wanted = session, stored, wanted

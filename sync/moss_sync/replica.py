@@ -1,0 +1,220 @@
+"""What the engine needs of a device's copy of a session: a few verbs, one transaction each.
+
+`moss_local` implements this over its SQLite file. The verbs are plain functions that may block;
+the engine calls them through a runner (a thread in production, directly in a simulation) and never
+holds a transaction open over an await. After a crash inside a verb all or nothing of it is there.
+
+Vocabulary: a record is *dirty* when it was changed here since the last acknowledged push;
+*pending* is the one push that has been prepared and whose outcome is not yet known to be success;
+*seen* is the newest manifest that this device has verified, *applied* the sequence number up to
+which it has merged everybody's records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from moss_sync.record import Record, VectorSpace, Version
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The newest manifest that this device has verified.
+
+    Attributes:
+        seq: Its sequence number.
+        hash: blake2b-256 of its ciphertext; the next manifest names it as `prev`.
+        etag: Under which the store holds it; None when only the contents are known.
+        plain: Its decoded msgpack bytes, so that the next push needs no download.
+    """
+
+    seq: int
+    hash: bytes
+    etag: str | None
+    plain: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A prepared push, kept with its exact bytes until its outcome is known.
+
+    Attributes:
+        n: The device's push number.
+        base: `applied_seq` of this device when the push was prepared.
+        key: Full key of the segment in the store; None when the payload rides in the manifest.
+        tip: 16 bytes that name this push in the manifest's device table.
+        body: The sealed segment, or the plain inline payload when `key` is None.
+        docs: Number of live records inside; `tombs`: of tombstones.
+        hlc_max: The highest clock inside.
+    """
+
+    n: int
+    base: int
+    key: str | None
+    tip: bytes
+    body: bytes
+    docs: int
+    tombs: int
+    hlc_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaState:
+    """Everything that the engine decides by, read in one transaction.
+
+    Attributes:
+        name: The session's name.
+        dev: This copy's device id, 8 bytes; inc: its incarnation nonce, 8 bytes.
+        repo_id: The repository that this file belongs to; None before its first exchange.
+        n: The highest push number ever used here, acknowledged or not.
+        acked_n: The highest push number known to be committed.
+        space: The session's vector space; None while it holds no vector.
+        dirty: Number of dirty records, those inside the pending push included.
+    """
+
+    name: str
+    dev: bytes
+    inc: bytes
+    repo_id: bytes | None
+    n: int
+    acked_n: int
+    applied_seq: int
+    seen: Seen | None
+    pending: Pending | None
+    space: VectorSpace | None
+    dirty: int
+
+
+@dataclass(frozen=True, slots=True)
+class MergeCounts:
+    """What a merge did.
+
+    Attributes:
+        received: Live records of others that won and are now visible here.
+        deleted: Live local records that a tombstone of others removed.
+        superseded: Local versions, dirty when they lost, that another device's version replaced.
+    """
+
+    received: int = 0
+    deleted: int = 0
+    superseded: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A pull, verified and decoded as a whole, ready to be merged.
+
+    Attributes:
+        records: Every record to merge, `commit_seq` set; several versions of one id may occur.
+        applied_seq: What the replica has applied once the merge is in.
+        clock_floor: The local clock is raised to at least this (hlc).
+        space: The session's vector space as the manifest states it.
+    """
+
+    records: Sequence[Record]
+    applied_seq: int
+    clock_floor: int = 0
+    space: VectorSpace | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """This device's push `n` is in the manifest.
+
+    Attributes:
+        commit_seq: The commit that carried it, or a safe upper bound.
+        applied_seq: The new applied sequence number; None leaves it alone.
+    """
+
+    n: int
+    commit_seq: int
+    applied_seq: int | None = None
+
+
+class Replica(Protocol):
+    """One device's copy of one session."""
+
+    def state(self) -> ReplicaState:
+        """Read the state; never writes."""
+        ...
+
+    def attach(self, repo_id: bytes) -> None:
+        """Remember the repository that this file belongs to.
+
+        Raises:
+            StoreChangedError: it already belongs to another one.
+        """
+        ...
+
+    def dirty(self, *, max_bytes: int, max_records: int) -> list[Record]:
+        """Return dirty records, those changed first coming first, tombstones among them.
+
+        Stops before the sum of their contents passes `max_bytes` (counted as UTF-8 and vector
+        bytes), but returns at least one where there is any.
+        """
+        ...
+
+    def save_pending(self, pending: Pending, versions: Sequence[tuple[str, Version]]) -> None:
+        """Keep a prepared push and which version of which id it carries; raises `n` to its n.
+
+        There must be no other pending push.
+        """
+        ...
+
+    def abandon_pending(self) -> None:
+        """Forget the pending push without clearing a dirty mark; its n is never used again."""
+        ...
+
+    def settle(self, committed: Committed, seen: Seen | None = None) -> None:
+        """The push `committed.n` is in: clear its dirty marks where the version is unchanged.
+
+        Those records get `commit_seq`; the pending push with this n is dropped; `acked_n` rises.
+        `seen`, where given, is stored in the same transaction. Repeating it changes nothing.
+        """
+        ...
+
+    def merge(self, snapshot: Snapshot, seen: Seen) -> MergeCounts:
+        """Merge a pull: last writer wins by `Version`, in one transaction with the sync state.
+
+        A record equal in version to the local one only updates `commit_seq` (the lowest known
+        stays). A local version that loses stops being dirty. Tombstones are stored like puts,
+        also where the id was unknown. The local clock rises to `clock_floor` and the highest
+        clock merged.
+
+        Raises:
+            ModelMismatchError: the session holds vectors of another space; nothing was merged.
+        """
+        ...
+
+    def set_seen(self, seen: Seen) -> None:
+        """Store a newly verified manifest that needed no merge."""
+        ...
+
+
+@dataclass(slots=True)
+class SyncReport:
+    """What one exchange did and what it cost.
+
+    Attributes:
+        sent: Live records published; sent_deletes: tombstones published.
+        received, deleted, superseded: As in MergeCounts.
+        seq: Sequence number of the manifest that this device now knows.
+        lost_races: Compare-and-swaps that another device won.
+        requests, bytes_sent, bytes_received: As counted on the wire, bodies only.
+        elapsed_ms: Wall time of the exchange.
+    """
+
+    sent: int = 0
+    sent_deletes: int = 0
+    received: int = 0
+    deleted: int = 0
+    superseded: int = 0
+    seq: int = 0
+    lost_races: int = 0
+    requests: int = 0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    elapsed_ms: float = 0.0
+    warnings: list[str] = field(default_factory=list)

@@ -1,0 +1,119 @@
+"""What a blob store must promise, and nothing of how it does it.
+
+A store is right when it passes tests/contracts/test_stores.py; the same suite runs on the memory,
+the folder and the S3 implementation. Keys are ASCII, `/` between parts, each part of 1 to 200
+characters from `[a-z0-9_.-]` and never starting with a dot. Every answer carries the store's own
+time, where the store has one, because the clocks of devices are not to be trusted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NewType, Protocol
+
+ETag = NewType("ETag", str)
+"""Names one state of one blob. Opaque: compare and hand back, nothing else."""
+
+MAX_BLOB_BYTES = 64 * 1024 * 1024
+"""No store call reads or writes more. The protocol's own blobs end at 16 MiB and their frames."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """The whole of a blob. `time_ms`: the store's clock as it answered; None if it has none."""
+
+    data: bytes
+    etag: ETag
+    time_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NotModified:
+    """The blob still has the ETag that the caller knows."""
+
+    time_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Swapped:
+    """The compare-and-swap happened, and this is the blob's new ETag."""
+
+    etag: ETag
+    time_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """The store says that the condition did not hold.
+
+    Never proof that another device won: some transport below may have sent the request twice.
+    The engine reads back and looks for its own mark.
+    """
+
+    time_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One key of a listing."""
+
+    key: str
+    etag: ETag
+    size: int
+
+
+class BlobStore(Protocol):
+    """Bytes by key, in a bucket or a folder. Safe for concurrent tasks of one event loop."""
+
+    @property
+    def url(self) -> str:
+        """How the store is written down, without secrets; for messages."""
+        ...
+
+    async def get(self, key: str, *, if_none_match: ETag | None = None) -> Blob | NotModified:
+        """Return the whole blob, or NotModified while it has the ETag `if_none_match`.
+
+        Raises:
+            BlobNotFoundError: no such key.
+            NetworkError, PermissionDeniedError: the store did not or would not answer.
+        """
+        ...
+
+    async def put(self, key: str, data: bytes) -> int | None:
+        """Write all of `data` or nothing, durably; repeating it is no error (retries happen).
+
+        Returns the store's time in milliseconds, or None if it has none.
+        """
+        ...
+
+    async def compare_and_swap(
+        self, key: str, data: bytes, *, etag: ETag | None
+    ) -> Swapped | Conflict:
+        """Replace the blob only if it still has `etag` (None: only if absent), sending once.
+
+        Linearizable: of any number of callers with one `etag` at most one gets Swapped.
+
+        Raises:
+            OutcomeUnknownError: no answer, or one that leaves open whether it happened.
+            StoreBusyError: the store turned it away unprocessed (429, 503); also to be read back.
+        """
+        ...
+
+    async def keys(
+        self, prefix: str, *, start_after: str = "", limit: int = 1000
+    ) -> Sequence[Listed]:
+        """List keys that begin with `prefix` and are greater than `start_after`, in byte order.
+
+        `prefix` ends with `/`. At most `limit` (1 to 1000) come back; fewer means there are no
+        more. A listing need not be a snapshot.
+        """
+        ...
+
+    async def delete(self, key: str) -> None:
+        """Remove the blob; a missing key is no error."""
+        ...
+
+    async def close(self) -> None:
+        """Release connections; idempotent. Any other call afterwards raises RuntimeError."""
+        ...
