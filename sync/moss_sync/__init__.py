@@ -34,8 +34,8 @@ from moss_sync.replica import (
     ReplicaState,
     Seen,
     Snapshot,
-    SyncReport,
 )
+from moss_sync.report import SyncReport
 
 __all__ = [
     "BlobCorruptError",

@@ -10,7 +10,10 @@ No key, text or vector ever stands in a message.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from moss_sync.report import SyncReport
 
 
 class MossError(RuntimeError):
@@ -22,6 +25,7 @@ class MossError(RuntimeError):
         hint: What to do about it: a command or an argument that exists; may be None. It is also
             a note on the exception (PEP 678), so tracebacks show it.
         retryable: The same call may succeed later without any change.
+        report: What an exchange had done and cost when it failed; None for anything else.
     """
 
     default_code: ClassVar[str] = "INTERNAL"
@@ -33,6 +37,7 @@ class MossError(RuntimeError):
         self.code: str = self.default_code
         self.detail = detail
         self.hint = hint
+        self.report: SyncReport | None = None
         if hint is not None:
             self.add_note(f"hint: {hint}")
 

@@ -13,7 +13,7 @@ which it has merged everybody's records.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from moss_sync.record import Record, VectorSpace, Version
@@ -134,7 +134,12 @@ class Committed:
 
 
 class Replica(Protocol):
-    """One device's copy of one session."""
+    """One device's copy of one session.
+
+    Several processes may share a file, and a pull of one may finish after a later pull of
+    another: `seen` and `applied_seq` therefore never fall; a verb that would lower them leaves
+    them as they are and does the rest of its work.
+    """
 
     def state(self) -> ReplicaState:
         """Read the state; never writes."""
@@ -159,7 +164,7 @@ class Replica(Protocol):
     def save_pending(self, pending: Pending, versions: Sequence[tuple[str, Version]]) -> None:
         """Keep a prepared push and which version of which id it carries; raises `n` to its n.
 
-        There must be no other pending push.
+        There must be no other pending push: a RuntimeError otherwise.
         """
         ...
 
@@ -188,33 +193,13 @@ class Replica(Protocol):
         """
         ...
 
-    def set_seen(self, seen: Seen) -> None:
-        """Store a newly verified manifest that needed no merge."""
+    def set_seen(self, seen: Seen, *, applied_seq: int | None = None) -> None:
+        """Store a newly verified manifest that needed no merge; raise what is applied if given."""
         ...
 
+    def renew_identity(self, dev: bytes, inc: bytes) -> None:
+        """Go on as another device: this file turned out to be a copy of one that is in use.
 
-@dataclass(slots=True)
-class SyncReport:
-    """What one exchange did and what it cost.
-
-    Attributes:
-        sent: Live records published; sent_deletes: tombstones published.
-        received, deleted, superseded: As in MergeCounts.
-        seq: Sequence number of the manifest that this device now knows.
-        lost_races: Compare-and-swaps that another device won.
-        requests, bytes_sent, bytes_received: As counted on the wire, bodies only.
-        elapsed_ms: Wall time of the exchange.
-    """
-
-    sent: int = 0
-    sent_deletes: int = 0
-    received: int = 0
-    deleted: int = 0
-    superseded: int = 0
-    seq: int = 0
-    lost_races: int = 0
-    requests: int = 0
-    bytes_sent: int = 0
-    bytes_received: int = 0
-    elapsed_ms: float = 0.0
-    warnings: list[str] = field(default_factory=list)
+        The pending push is abandoned and the push numbers start again; every dirty mark stays.
+        """
+        ...

@@ -1,0 +1,289 @@
+"""One session's blobs in its repository: read and verified, sealed and written.
+
+Everything that comes out of here has been authenticated, belongs to the session, does not
+contradict what the device has seen, and decodes; everything that goes in is sealed for its one
+place. What it means is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from moss_sync import layout, manifest, plan, segment
+from moss_sync.clock import Clock
+from moss_sync.errors import (
+    BlobCorruptError,
+    BlobNotFoundError,
+    ManifestMissingError,
+    MossError,
+    StaleReadError,
+    StoreBusyError,
+)
+from moss_sync.keyring import Keys
+from moss_sync.layout import SegmentName
+from moss_sync.manifest import Entry, Inline, Manifest
+from moss_sync.replica import ReplicaState, Seen
+from moss_sync.repository import Repository, Runner
+from moss_sync.seal import SALT_BYTES, Place, seal, unseal
+from moss_sync.segment import Segment
+from moss_sync.stores.base import Blob, ETag, NotModified, Swapped
+
+STALE_RETRIES = 3
+PARALLEL_READS = 8
+CONFLICT_BACKOFF_S = 0.05
+BUSY_BACKOFF_S = 0.4
+MAX_BACKOFF_S = 8.0
+OFFSET_SAMPLES = 5
+
+View = tuple[Manifest, Seen]
+"""A manifest and how this device remembers it."""
+
+
+class StoreClock:
+    """This machine's clock, corrected by what the store's answers say.
+
+    The offset is the median of the last five answers, so one delayed answer moves nothing.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._offsets: list[int] = []
+
+    @property
+    def offset_ms(self) -> int:
+        """Store time minus local time; 0 before the first answer."""
+        if not self._offsets:
+            return 0
+        return sorted(self._offsets)[len(self._offsets) // 2]
+
+    def observe(self, time_ms: int | None) -> None:
+        if time_ms is not None:
+            self._offsets.append(time_ms - self._clock.wall_ms())
+            del self._offsets[:-OFFSET_SAMPLES]
+
+    def now_ms(self) -> int:
+        return self._clock.wall_ms() + self.offset_ms
+
+
+class Channel:
+    """The blobs of one session.
+
+    Attributes:
+        time: The store's clock as its answers tell it.
+    """
+
+    def __init__(self, repository: Repository, name: str, *, clock: Clock, run: Runner) -> None:
+        self._repository = repository
+        self._store = repository.store
+        self._name = name
+        self._clock = clock
+        self._run = run
+        self.time = StoreClock(clock)
+
+    async def read_manifest(self, keys: Keys, state: ReplicaState) -> View | None:
+        """Read and verify the manifest; None where the session was never pushed."""
+        for attempt in range(STALE_RETRIES):
+            try:
+                return await self._read_once(keys, state)
+            except StaleReadError:
+                if attempt == STALE_RETRIES - 1:
+                    raise
+                await self._clock.sleep(self.backoff(CONFLICT_BACKOFF_S, attempt))
+        raise AssertionError("unreachable")
+
+    async def _read_once(self, keys: Keys, state: ReplicaState) -> View | None:
+        sid = self.sid(keys)
+        seen = state.seen
+        etag = None if seen is None or seen.etag is None else ETag(seen.etag)
+        try:
+            answer = await self._store.get(
+                self._repository.layout.manifest(sid), if_none_match=etag
+            )
+        except BlobNotFoundError:
+            if seen is None:
+                return None
+            raise ManifestMissingError(
+                f"the store has no manifest of session {self._name!r}, of which this device has "
+                f"seen commit {seen.seq}",
+                hint="name the store that this session was exchanged with (store=, MOSS_STORE)",
+            ) from None
+        self.time.observe(answer.time_ms)
+        if isinstance(answer, NotModified):
+            return self.remembered(state)
+        mark = manifest.ciphertext_hash(answer.data)
+        plain = unseal(
+            keys.roots,
+            _manifest_place(keys, sid),
+            answer.data,
+            max_plain=manifest.MAX_PLAIN_BYTES,
+        )
+        current = manifest.decode(plain, what=f"the manifest of session {self._name!r}")
+        plan.check_place(current, repo_id=keys.repo_id, sid=sid, name=self._name)
+        # A copy's numbers say nothing: it is told apart first, and renewed by the engine.
+        acked_n = 0 if plan.is_copy(current, state) else state.acked_n
+        plan.check_history(seen, current, mark, dev=state.dev, acked_n=acked_n)
+        return current, Seen(current.seq, mark, answer.etag, plain)
+
+    async def read_through_throttling(
+        self, keys: Keys, state: ReplicaState, deadline: float
+    ) -> View | None:
+        attempt = 0
+        while True:
+            try:
+                return await self.read_manifest(keys, state)
+            except StoreBusyError as busy:
+                pause = self.backoff(max(BUSY_BACKOFF_S, busy.retry_after or 0.0), attempt)
+                if self._clock.monotonic() + pause > deadline:
+                    raise
+                await self._clock.sleep(pause)
+                attempt += 1
+
+    def remembered(self, state: ReplicaState) -> View | None:
+        """Return the newest manifest that the device has verified, without asking anybody."""
+        if state.seen is None:
+            return None
+        what = f"the remembered manifest of session {self._name!r}"
+        return manifest.decode(state.seen.plain, what=what), state.seen
+
+    async def read_segments(
+        self,
+        keys: Keys,
+        current: Manifest,
+        entries: tuple[Entry, ...],
+        inline: tuple[Inline, ...],
+    ) -> list[Segment]:
+        """Return what these entries and payloads hold; entries are read in parallel.
+
+        Raises:
+            BlobNotFoundError: an entry's blob is gone: merged into another, or lost.
+            BlobCorruptError: one is not what its name says.
+        """
+        gate = asyncio.Semaphore(PARALLEL_READS)
+
+        async def read(entry: Entry) -> Segment:
+            async with gate:
+                return await self._read_segment(keys, current, entry)
+
+        tasks = [asyncio.ensure_future(read(entry)) for entry in entries]
+        try:
+            segments = list(await asyncio.gather(*tasks))
+        finally:
+            for task in tasks:
+                task.cancel()
+        for item in inline:
+            what = f"push {item.n} in the manifest of session {current.name!r}"
+            decoded = segment.decode(item.payload, what=what, commit_seq=item.seq)
+            if (decoded.dev, decoded.n) != (item.dev, item.n):
+                raise BlobCorruptError(f"{what} says that it is another one")
+            segments.append(decoded)
+        for each in segments:
+            if each.space is not None and each.space != current.space:
+                raise BlobCorruptError(
+                    f"session {current.name!r} lists vectors of {each.space.id!r} among others"
+                )
+        return segments
+
+    async def _read_segment(self, keys: Keys, current: Manifest, entry: Entry) -> Segment:
+        blob = await self._store.get(self._repository.layout.blob(current.sid, entry.name))
+        if not isinstance(blob, Blob):
+            raise AssertionError("an unconditional get returned no blob")
+        self.time.observe(blob.time_ms)
+        named = layout.parse_name(keys.names, current.sid, entry.name)
+
+        def opened() -> Segment:
+            plain = unseal(
+                keys.roots,
+                _segment_place(keys, current.sid, entry.name),
+                blob.data,
+                max_plain=segment.MAX_PLAIN_BYTES,
+            )
+            return segment.decode(plain, what=f"segment {entry.name!r}", commit_seq=entry.hi)
+
+        decoded: Segment = await self._run(opened)
+        if decoded.dev != named.dev or (named.kind == "s" and decoded.n != named.number):
+            raise BlobCorruptError(f"segment {entry.name!r} says that it is another one")
+        return decoded
+
+    async def write_manifest(
+        self, keys: Keys, following: Manifest, seen: Seen | None
+    ) -> Seen | None:
+        """Send one compare-and-swap; None when the store says that the condition failed.
+
+        Args:
+            seen: The manifest that `following` replaces; None creates the first.
+        Raises:
+            OutcomeUnknownError, StoreBusyError: as the store does; read back what happened.
+        """
+        plain = manifest.encode(following)
+        sealed = seal(
+            keys.roots,
+            _manifest_place(keys, following.sid),
+            plain,
+            salt=self._clock.token(SALT_BYTES),
+        )
+        if len(sealed) > manifest.MAX_MANIFEST_BYTES:
+            raise MossError(
+                f"the manifest of session {following.name!r} would be {len(sealed)} bytes, "
+                f"more than {manifest.MAX_MANIFEST_BYTES}",
+                hint="push from a device that stays online long enough to compact the session",
+            )
+        etag = None if seen is None or seen.etag is None else ETag(seen.etag)
+        key = self._repository.layout.manifest(following.sid)
+        answer = await self._store.compare_and_swap(key, sealed, etag=etag)
+        self.time.observe(answer.time_ms)
+        if not isinstance(answer, Swapped):
+            return None
+        return Seen(following.seq, manifest.ciphertext_hash(sealed), answer.etag, plain)
+
+    def new_name(self, keys: Keys, state: ReplicaState, *, kind: str, number: int) -> SegmentName:
+        """Return a fresh name for a blob that `state`'s device is about to write."""
+        return layout.new_name(
+            keys.names,
+            self.sid(keys),
+            kind=kind,
+            base=state.applied_seq,
+            dev=state.dev,
+            number=number,
+            random=self._clock.token(layout.TAG_RANDOM_BYTES),
+        )
+
+    async def sealed(self, keys: Keys, name: SegmentName, payload: bytes) -> bytes:
+        """Return a segment's plain bytes sealed for its one place."""
+        place = _segment_place(keys, self.sid(keys), str(name))
+        salt = self._clock.token(SALT_BYTES)
+        blob: bytes = await self._run(lambda: seal(keys.roots, place, payload, salt=salt))
+        return blob
+
+    def key(self, keys: Keys, name: SegmentName) -> str:
+        """Return the key under which the store holds the blob of this name."""
+        return self._repository.layout.blob(self.sid(keys), str(name))
+
+    async def put(self, key: str, blob: bytes) -> None:
+        """Write an immutable blob; repeating it is no error."""
+        self.time.observe(await self._store.put(key, blob))
+
+    def author(self, state: ReplicaState, seen: Seen | None) -> plan.Author:
+        """Return who commits, when and after what."""
+        return plan.Author(
+            state=state,
+            now_ms=max(0, self.time.now_ms()),
+            prev=None if seen is None else seen.hash,
+            commit_id=self._clock.token(16),
+        )
+
+    def sid(self, keys: Keys) -> str:
+        """Return the session's id in the store."""
+        return layout.session_id(keys.names, self._name)
+
+    def backoff(self, first_s: float, attempt: int) -> float:
+        """Return seconds to wait before attempt `attempt` + 1, spread so that racers part."""
+        longest: float = min(MAX_BACKOFF_S, first_s * 2.0**attempt)
+        return longest * self._clock.uniform(0.5, 1.0)
+
+
+def _manifest_place(keys: Keys, sid: str) -> Place:
+    return Place(keys.repo_id, sid, "manifest", "m")
+
+
+def _segment_place(keys: Keys, sid: str, name: str) -> Place:
+    return Place(keys.repo_id, sid, "segment", name)

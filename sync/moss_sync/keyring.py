@@ -1,0 +1,254 @@
+"""`fmt`: the one readable object of a repository, and the keys that it wraps.
+
+Rules of this file: values in, values out; randomness is an argument. Deriving a key from the
+user's is deliberately slow (argon2id), so it stands apart (`derive_kek`) and is done once.
+
+`fmt` is readable because a device must know the salt before it has a key. Its header is
+authenticated by the key check value, its integrity against accidents by a checksum, which is
+what tells a damaged `fmt` (BlobCorruptError) from a wrong key (UnauthorizedError).
+Source: SYNC-PROTOCOL 2.1 and 2.9; RFC 9106 for argon2id.
+"""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from io import BytesIO
+from typing import Any
+
+import msgpack
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+
+from moss_sync.errors import BlobCorruptError, UnauthorizedError, UnsupportedFormatError
+from moss_sync.seal import KEY_BYTES, RootKeys
+
+MAGIC = b"XFMT"
+MAJOR = 1
+REPO_ID_BYTES = 16
+KDF_SALT_BYTES = 16
+CHECKSUM_BYTES = 16
+NONCE_BYTES = 12
+
+READER_FEATURES: frozenset[str] = frozenset()
+"""Features that a reader must know to read a repository, and that this version knows."""
+
+WRITER_FEATURES: frozenset[str] = frozenset()
+"""Features that a writer must know to write to a repository, and that this version knows."""
+
+MEMORY_KIB = 64 * 1024
+ITERATIONS = 1
+LANES = 4
+"""argon2id at 64 MiB, one pass, four lanes: about 85 ms on two cores, once per process."""
+
+MEMORY_KIB_BOUNDS = (8 * 1024, 256 * 1024)
+MAX_ITERATIONS = 10
+MAX_LANES = 16
+"""Read from an object that anybody may have written, so bounded before they are used."""
+
+MAX_FMT_BYTES = 64 * 1024
+
+FRESH_BYTES = REPO_ID_BYTES + 2 * KEY_BYTES + 3 * NONCE_BYTES
+"""Random bytes that a new repository takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class KdfParams:
+    """argon2id parameters and salt."""
+
+    salt: bytes
+    memory_kib: int = MEMORY_KIB
+    iterations: int = ITERATIONS
+    lanes: int = LANES
+
+    def checked(self) -> KdfParams:
+        """Return itself. Raises BlobCorruptError when a parameter is outside its bounds."""
+        low, high = MEMORY_KIB_BOUNDS
+        if not (
+            len(self.salt) == KDF_SALT_BYTES
+            and low <= self.memory_kib <= high
+            and 1 <= self.iterations <= MAX_ITERATIONS
+            and 1 <= self.lanes <= MAX_LANES
+        ):
+            raise BlobCorruptError(
+                "the repository's key parameters are outside their bounds: "
+                f"{self.memory_kib} KiB, {self.iterations} passes, {self.lanes} lanes"
+            )
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """The contents of `fmt`.
+
+    Attributes:
+        repo_id: 16 random bytes; every sealed blob is bound to them.
+        commit: "cas" or "log"; fixed when the repository is made.
+        epochs: Wrapped root keys by epoch; names: the wrapped key that names are made with.
+        check: The key check value: a seal over everything above.
+        raw: The exact bytes.
+    """
+
+    repo_id: bytes
+    commit: str
+    kdf: KdfParams
+    epochs: dict[int, bytes] = field(repr=False)
+    names: bytes = field(repr=False)
+    check: bytes = field(repr=False)
+    raw: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """What an opened repository is worked with."""
+
+    repo_id: bytes
+    roots: RootKeys
+    names: bytes = field(repr=False)
+
+
+def derive_kek(project_key: str, kdf: KdfParams) -> bytes:
+    """Return the 32-byte key that wraps the others. Slow and memory-hungry on purpose."""
+    return Argon2id(
+        salt=kdf.salt,
+        length=KEY_BYTES,
+        iterations=kdf.iterations,
+        lanes=kdf.lanes,
+        memory_cost=kdf.memory_kib,
+    ).derive(project_key.encode())
+
+
+def key_check(kek: bytes) -> bytes:
+    """Return a value that tells whether a later key is the same, and nothing else about it."""
+    return hmac.digest(kek, b"moss_sync local key check", "sha256")
+
+
+def create(kek: bytes, kdf: KdfParams, *, fresh: bytes, commit: str = "cas") -> Format:
+    """Return a new repository's `fmt`.
+
+    Args:
+        fresh: FRESH_BYTES random bytes: its id, its keys and their nonces.
+    """
+    if len(fresh) != FRESH_BYTES:
+        raise ValueError(f"a new repository takes {FRESH_BYTES} random bytes")
+    source = BytesIO(fresh)
+    repo_id, root, names = (source.read(n) for n in (REPO_ID_BYTES, KEY_BYTES, KEY_BYTES))
+    nonces = [source.read(NONCE_BYTES) for _ in range(3)]
+    wrapped_root = _wrap(kek, nonces[0], root, repo_id, "epoch 1")
+    wrapped_names = _wrap(kek, nonces[1], names, repo_id, "names")
+    fields: dict[str, Any] = {
+        "feat_r": [],
+        "feat_w": [],
+        "repo_id": repo_id,
+        "commit": commit,
+        "kdf": {
+            "name": "argon2id",
+            "salt": kdf.salt,
+            "memory_kib": kdf.memory_kib,
+            "iterations": kdf.iterations,
+            "lanes": kdf.lanes,
+        },
+        "epochs": {1: wrapped_root},
+        "names": wrapped_names,
+    }
+    fields["check"] = _wrap(kek, nonces[2], b"", repo_id, _header(fields))
+    body = msgpack.packb(fields, use_bin_type=True)
+    frame = MAGIC + bytes([MAJOR]) + body
+    return decode(frame + _checksum(frame))
+
+
+def decode(raw: bytes) -> Format:
+    """Return what a `fmt` says, without a key.
+
+    Raises:
+        BlobCorruptError: damaged, or no `fmt`.
+        UnsupportedFormatError: written by a newer version; the message names the feature.
+    """
+    if len(raw) > MAX_FMT_BYTES or len(raw) < 5 + CHECKSUM_BYTES or raw[:4] != MAGIC:
+        raise BlobCorruptError(f"the store's fmt is not one of ours ({len(raw)} bytes)")
+    frame, checksum = raw[:-CHECKSUM_BYTES], raw[-CHECKSUM_BYTES:]
+    if not hmac.compare_digest(_checksum(frame), checksum):
+        raise BlobCorruptError("the store's fmt is damaged: its checksum does not match")
+    if raw[4] != MAJOR:
+        raise UnsupportedFormatError(
+            f"the repository has format {raw[4]}; this version knows {MAJOR}",
+            hint="upgrade moss_local on this device",
+        )
+    try:
+        fields = msgpack.unpackb(frame[5:], raw=False, strict_map_key=False)
+        unknown = sorted(set(fields["feat_r"]) - READER_FEATURES)
+        if unknown:
+            raise UnsupportedFormatError(
+                f"the repository uses {unknown[0]!r}, which this version does not know",
+                hint="upgrade moss_local on this device",
+            )
+        kdf = fields["kdf"]
+        if kdf["name"] != "argon2id":
+            raise UnsupportedFormatError(
+                f"the repository derives keys with {kdf['name']!r}",
+                hint="upgrade moss_local on this device",
+            )
+        params = KdfParams(
+            bytes(kdf["salt"]), int(kdf["memory_kib"]), int(kdf["iterations"]), int(kdf["lanes"])
+        )
+        fmt = Format(
+            repo_id=bytes(fields["repo_id"]),
+            commit=str(fields["commit"]),
+            kdf=params.checked(),
+            epochs={int(epoch): bytes(key) for epoch, key in fields["epochs"].items()},
+            names=bytes(fields["names"]),
+            check=bytes(fields["check"]),
+            raw=raw,
+        )
+    except (KeyError, TypeError, AttributeError, ValueError, msgpack.UnpackException) as error:
+        raise BlobCorruptError("the store's fmt does not decode") from error
+    if len(fmt.repo_id) != REPO_ID_BYTES or not fmt.epochs:
+        raise BlobCorruptError("the store's fmt has no repository id or no key")
+    return fmt
+
+
+def unlock(fmt: Format, kek: bytes) -> Keys:
+    """Return the keys that `fmt` wraps.
+
+    Raises:
+        UnauthorizedError: `kek` is not the key that made it.
+    """
+    fields = msgpack.unpackb(fmt.raw[5:-CHECKSUM_BYTES], raw=False, strict_map_key=False)
+    try:
+        _unwrap(kek, fmt.check, fmt.repo_id, _header(fields))
+        roots = {
+            epoch: _unwrap(kek, key, fmt.repo_id, f"epoch {epoch}")
+            for epoch, key in fmt.epochs.items()
+        }
+        names = _unwrap(kek, fmt.names, fmt.repo_id, "names")
+    except (InvalidTag, ValueError):
+        raise wrong_key() from None
+    return Keys(fmt.repo_id, RootKeys(roots), names)
+
+
+def wrong_key() -> UnauthorizedError:
+    """Return the error for a project key that does not fit."""
+    return UnauthorizedError(
+        "the project key does not open this project",
+        hint="check MOSS_PROJECT_KEY, or the project_key argument, against the device that made it",
+    )
+
+
+def _header(fields: dict[str, Any]) -> str:
+    covered = {name: value for name, value in fields.items() if name != "check"}
+    return blake2b(msgpack.packb(covered, use_bin_type=True), digest_size=32).hexdigest()
+
+
+def _wrap(kek: bytes, nonce: bytes, key: bytes, repo_id: bytes, role: str) -> bytes:
+    return nonce + ChaCha20Poly1305(kek).encrypt(nonce, key, repo_id + role.encode())
+
+
+def _unwrap(kek: bytes, wrapped: bytes, repo_id: bytes, role: str) -> bytes:
+    nonce, sealed = wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:]
+    return ChaCha20Poly1305(kek).decrypt(nonce, sealed, repo_id + role.encode())
+
+
+def _checksum(frame: bytes) -> bytes:
+    return blake2b(frame, digest_size=CHECKSUM_BYTES).digest()

@@ -1,0 +1,154 @@
+"""Where everything lies in the store: keys, session ids and the names of segments.
+
+Rules of this file: values in, values out; randomness is an argument. The layout can never change
+within one format major, because old and new devices must meet at the same keys.
+What holds (tests/moss_sync/test_layout.py): different projects and different session names never
+share a key; a name that another party made up does not parse without the name key.
+Source: SYNC-PROTOCOL 2.1, described byte by byte in docs/format.md.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from base64 import b32decode, b32encode
+from dataclasses import dataclass
+from hashlib import sha256
+
+from moss_sync.errors import BlobCorruptError
+from moss_sync.record import DEVICE_BYTES
+
+NAME_CHARS = 26
+"""130 bits of base32: a project's prefix, a session's id."""
+
+TAG_RANDOM_BYTES = 10
+"""80 random bits in every segment name: names are unique for ever, never reused."""
+
+TAG_MAC_BYTES = 6
+"""48 bits that only a key-holder can make, so forged names are rejected without a download."""
+
+_SEGMENT = re.compile(r"s/([0-9a-f]{16})-([0-9a-f]{16})-([0-9a-f]{8})-([a-z2-7]{26})")
+_BASE = re.compile(r"b/([0-9a-f]{16})-([0-9a-f]{16})-([0-9a-f]{2})-([a-z2-7]{26})")
+
+
+def base32(data: bytes) -> str:
+    """Return unpadded lower-case base32: safe on case-insensitive file systems."""
+    return b32encode(data).decode().rstrip("=").lower()
+
+
+def session_id(name_key: bytes, name: str) -> str:
+    """Return the id under which the store knows a session; reveals nothing without the key."""
+    return base32(hmac.digest(name_key, b"session\0" + name.encode(), "sha256"))[:NAME_CHARS]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The keys of one project in one store."""
+
+    prefix: str
+
+    @classmethod
+    def of(cls, project_id: str) -> Layout:
+        return cls(base32(sha256(project_id.encode()).digest())[:NAME_CHARS] + "/")
+
+    @property
+    def fmt(self) -> str:
+        return f"{self.prefix}fmt"
+
+    @property
+    def probe(self) -> str:
+        return f"{self.prefix}probe"
+
+    @property
+    def manifests(self) -> str:
+        """The folder that a listing of all sessions reads."""
+        return f"{self.prefix}m/"
+
+    def manifest(self, sid: str) -> str:
+        return f"{self.manifests}{sid}"
+
+    def blob(self, sid: str, name: str) -> str:
+        """Return the key of a segment or compacted blob from its name in the manifest."""
+        return f"{self.prefix}{sid}/{name}"
+
+    def segments(self, sid: str) -> str:
+        return f"{self.prefix}{sid}/s/"
+
+    def bases(self, sid: str) -> str:
+        return f"{self.prefix}{sid}/b/"
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentName:
+    """What the name of a blob says about it.
+
+    Attributes:
+        kind: "s" for a pushed segment, "b" for the output of a compaction.
+        base: The sequence number that its author had applied.
+        dev: The authoring device.
+        number: The push number ("s") or the level ("b").
+        tag: 26 characters: 80 random bits and a 48-bit MAC.
+    """
+
+    kind: str
+    base: int
+    dev: bytes
+    number: int
+    tag: str
+
+    def __str__(self) -> str:
+        return f"{_stem(self.kind, self.base, self.dev, self.number)}-{self.tag}"
+
+
+def new_name(
+    name_key: bytes, sid: str, *, kind: str, base: int, dev: bytes, number: int, random: bytes
+) -> SegmentName:
+    """Return a name that nobody ever used.
+
+    Args:
+        random: TAG_RANDOM_BYTES fresh random bytes.
+    """
+    if len(random) != TAG_RANDOM_BYTES or len(dev) != DEVICE_BYTES:
+        raise ValueError("a segment name takes 10 random bytes and an 8-byte device id")
+    stem = _stem(kind, base, dev, number)
+    return SegmentName(
+        kind, base, dev, number, base32(random + _tag_mac(name_key, sid, stem, random))
+    )
+
+
+def parse_name(name_key: bytes, sid: str, name: str) -> SegmentName:
+    """Return what `name` says.
+
+    Raises:
+        BlobCorruptError: it is no name of ours, or was not made by a holder of the key.
+    """
+    match = _SEGMENT.fullmatch(name) or _BASE.fullmatch(name)
+    if match is None:
+        raise BlobCorruptError(f"{name!r} is not the name of a segment")
+    base, dev, number, tag = match.groups()
+    parsed = SegmentName(name[0], int(base, 16), bytes.fromhex(dev), int(number, 16), tag)
+    raw = _unbase32(tag)
+    expected = _tag_mac(name_key, sid, name[: -len(tag) - 1], raw[:TAG_RANDOM_BYTES])
+    if not hmac.compare_digest(expected, raw[TAG_RANDOM_BYTES:]) or base32(raw) != tag:
+        raise BlobCorruptError(f"{name!r} was not named by a holder of the project's key")
+    return parsed
+
+
+def _stem(kind: str, base: int, dev: bytes, number: int) -> str:
+    width = 8 if kind == "s" else 2
+    return f"{kind}/{base:016x}-{dev.hex()}-{number:0{width}x}"
+
+
+def _tag_mac(name_key: bytes, sid: str, stem: str, random: bytes) -> bytes:
+    return hmac.digest(name_key, f"name\0{sid}\0{stem}\0".encode() + random, "sha256")[
+        :TAG_MAC_BYTES
+    ]
+
+
+def _unbase32(text: str) -> bytes:
+    return b32decode(text.upper() + "=" * (-len(text) % 8))
+
+
+def store_name(url: str) -> str:
+    """Return a file-name-safe name for a store's URL."""
+    return base32(sha256(url.encode()).digest())[:NAME_CHARS]

@@ -1,0 +1,399 @@
+"""The manifest: the one mutable object of a session, replaced only by compare-and-swap.
+
+Rules of this file: values in, values out.
+What holds (tests/moss_sync/test_manifest.py): `decode(encode(m)) == m`, unknown keys included, at
+every level; any other bytes give BlobCorruptError.
+
+It lists every segment that belongs to the session, carries small pushes itself, and remembers for
+each device the number of its last committed push, so "was it me?" is answered by state in here and
+never by an ETag. Keys that this version does not know are kept and written back, so that an older
+device never strips what a newer one added.
+Source: SYNC-PROTOCOL 2.2, described byte by byte in docs/format.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any
+
+from moss_sync.errors import BlobCorruptError, UnsupportedFormatError
+from moss_sync.packing import as_bytes, as_str, as_uint, pack, unpack
+from moss_sync.record import DEVICE_BYTES, VectorSpace
+from moss_sync.segment import space_fields, space_of
+
+VERSION = 1
+HASH_BYTES = 32
+RING_LENGTH = 32
+RING_HASH_BYTES = 16
+TIP_BYTES = 16
+
+MAX_MANIFEST_BYTES = 256 * 1024
+"""Hard cap of the sealed manifest; a settled one stays under 40 KiB."""
+
+MAX_PLAIN_BYTES = 4 * 1024 * 1024
+
+INLINE_EACH_BYTES = 8 * 1024
+INLINE_TOTAL_BYTES = 24 * 1024
+"""A small push rides in the manifest: one request instead of two, and readers need no other."""
+
+READER_FEATURES: frozenset[str] = frozenset()
+WRITER_FEATURES: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A segment that belongs to the session; covers the commits (lo, hi].
+
+    Attributes:
+        name: Below `<sid>/`, such as "s/...".
+        bytes: Size of the sealed blob.
+        docs, tombs, hlc_max, fp: What is inside; None where the committer did not know.
+        lo, hi: The commits that it covers; a pushed segment covers exactly one.
+        bmin: The lowest `base` of anything merged into it.
+        lvl: 0 for a pushed segment, more for the output of a compaction.
+        ct: Store time of the commit, milliseconds.
+    """
+
+    name: str
+    bytes: int
+    docs: int | None
+    tombs: int | None
+    lo: int
+    hi: int
+    bmin: int
+    lvl: int
+    ct: int
+    hlc_max: int | None = None
+    fp: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Inline:
+    """A small push inside the manifest; `payload` is a plain segment."""
+
+    dev: bytes
+    n: int
+    base: int
+    seq: int
+    ct: int
+    payload: bytes = field(repr=False)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What the session knows of one device.
+
+    Attributes:
+        n: Its last committed push.
+        acked_seq: What it had applied then.
+        last_ct: When, in store time.
+        inc: Its incarnation nonce.
+        tip: 16-byte digest of its last committed push: of the name, or of the inline payload.
+        label: What its user calls it; None unless said.
+    """
+
+    n: int
+    acked_seq: int
+    last_ct: int
+    inc: bytes
+    tip: bytes
+    label: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One state of a session. `seq` rises by one with every commit.
+
+    Attributes:
+        prev: Hash of the ciphertext of the manifest before; zeros in the first.
+        ring: (seq, first 16 bytes of the hash) of up to 32 manifests before this one.
+        ct: Store time of this commit in milliseconds; never falls.
+        by: The committing device.
+        gc_floor: No name with a lower `base` may be committed any more.
+        tomb_seq, tomb_hlc: Tombstones up to here may have been dropped.
+        space: The vector space of the session; None before its first vector.
+    """
+
+    repo_id: bytes
+    sid: str
+    name: str
+    seq: int
+    commit_id: bytes
+    by: bytes
+    ct: int
+    prev: bytes
+    ring: tuple[tuple[int, bytes], ...] = ()
+    gen: int = 0
+    deleted: bool = False
+    entries: tuple[Entry, ...] = ()
+    inline: tuple[Inline, ...] = ()
+    devs: Mapping[bytes, Device] = field(default_factory=dict)
+    gc_floor: int = 0
+    tomb_seq: int = 0
+    tomb_hlc: int = 0
+    space: VectorSpace | None = None
+    features_r: tuple[str, ...] = ()
+    features_w: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def inline_bytes(self) -> int:
+        return sum(len(item.payload) for item in self.inline)
+
+    def device(self, dev: bytes) -> Device | None:
+        return self.devs.get(dev)
+
+
+_KEYS = frozenset(
+    [
+        "v",
+        "feat_r",
+        "feat_w",
+        "repo_id",
+        "sid",
+        "name",
+        "seq",
+        "commit_id",
+        "by",
+        "ct",
+        "prev",
+        "ring",
+        "gen",
+        "deleted",
+        "E",
+        "inl",
+        "devs",
+        "gc_floor",
+        "tomb_floor",
+        "models",
+        "active_model",
+    ]
+)
+_ENTRY_KEYS = frozenset(
+    ["name", "bytes", "docs", "tombs", "lo", "hi", "bmin", "lvl", "ct", "hlc_max", "fp"]
+)
+_INLINE_KEYS = frozenset(
+    [
+        "dev",
+        "n",
+        "base",
+        "seq",
+        "ct",
+        "payload",
+    ]
+)
+_DEVICE_KEYS = frozenset(
+    [
+        "n",
+        "acked_seq",
+        "last_ct",
+        "inc",
+        "tip",
+        "label",
+    ]
+)
+_SPACE_KEYS = frozenset(
+    [
+        "id",
+        "fp",
+        "dim",
+        "dtype",
+    ]
+)
+
+
+def ciphertext_hash(sealed: bytes) -> bytes:
+    """Return the 32 bytes by which the next manifest names this one."""
+    return blake2b(sealed, digest_size=HASH_BYTES).digest()
+
+
+def tip_of(name_or_payload: bytes) -> bytes:
+    """Return the 16 bytes that name a push in the device table."""
+    return blake2b(name_or_payload, digest_size=TIP_BYTES).digest()
+
+
+def encode(manifest: Manifest) -> bytes:
+    """Return the plain bytes, to be sealed."""
+    models = list(manifest.extra.get("models", ()))
+    if manifest.space is not None and not any(
+        item.get("fp") == manifest.space.fingerprint for item in models
+    ):
+        models.append(space_fields(manifest.space))
+    return pack(
+        {
+            **manifest.extra,
+            "v": VERSION,
+            "feat_r": list(manifest.features_r),
+            "feat_w": list(manifest.features_w),
+            "repo_id": manifest.repo_id,
+            "sid": manifest.sid,
+            "name": manifest.name,
+            "seq": manifest.seq,
+            "commit_id": manifest.commit_id,
+            "by": manifest.by,
+            "ct": manifest.ct,
+            "prev": manifest.prev,
+            "ring": [[seq, mark] for seq, mark in manifest.ring],
+            "gen": manifest.gen,
+            "deleted": manifest.deleted,
+            "E": [
+                {
+                    **entry.extra,
+                    "name": entry.name,
+                    "bytes": entry.bytes,
+                    "docs": entry.docs,
+                    "tombs": entry.tombs,
+                    "lo": entry.lo,
+                    "hi": entry.hi,
+                    "bmin": entry.bmin,
+                    "lvl": entry.lvl,
+                    "ct": entry.ct,
+                    "hlc_max": entry.hlc_max,
+                    "fp": entry.fp,
+                }
+                for entry in manifest.entries
+            ],
+            "inl": [
+                {
+                    **item.extra,
+                    "dev": item.dev,
+                    "n": item.n,
+                    "base": item.base,
+                    "seq": item.seq,
+                    "ct": item.ct,
+                    "payload": item.payload,
+                }
+                for item in manifest.inline
+            ],
+            "devs": {
+                dev: {
+                    **device.extra,
+                    "n": device.n,
+                    "acked_seq": device.acked_seq,
+                    "last_ct": device.last_ct,
+                    "inc": device.inc,
+                    "tip": device.tip,
+                    "label": device.label,
+                }
+                for dev, device in manifest.devs.items()
+            },
+            "gc_floor": manifest.gc_floor,
+            "tomb_floor": {"seq": manifest.tomb_seq, "hlc": manifest.tomb_hlc},
+            "models": models,
+            "active_model": None if manifest.space is None else manifest.space.fingerprint,
+        }
+    )
+
+
+def decode(plain: bytes, *, what: str) -> Manifest:
+    """Return the manifest that `encode` got.
+
+    Raises:
+        BlobCorruptError: anything about it is not as it must be.
+        UnsupportedFormatError: it uses a feature that this version cannot read.
+    """
+    fields = unpack(plain, max_bytes=MAX_PLAIN_BYTES, what=what)
+    try:
+        return _decode(fields, what)
+    except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
+        raise BlobCorruptError(f"{what} does not decode: {type(error).__name__}") from error
+
+
+def _decode(fields: dict[str, Any], what: str) -> Manifest:
+    unknown = sorted(set(fields["feat_r"]) - READER_FEATURES)
+    if unknown or fields["v"] != VERSION:
+        raise UnsupportedFormatError(
+            f"{what} uses {(unknown or [fields['v']])[0]!r}, which this version does not know",
+            hint="upgrade moss_local on this device",
+        )
+    active = fields["active_model"]
+    space = None
+    if active is not None:
+        space = space_of(next(item for item in fields["models"] if item["fp"] == active))
+    extra = _extra(fields, _KEYS)
+    if any(item["fp"] != active or set(item) - _SPACE_KEYS for item in fields["models"]):
+        extra["models"] = fields["models"]
+    floor = fields["tomb_floor"]
+    manifest = Manifest(
+        repo_id=as_bytes(fields["repo_id"], 16),
+        sid=as_str(fields["sid"]),
+        name=as_str(fields["name"]),
+        seq=as_uint(fields["seq"]),
+        commit_id=as_bytes(fields["commit_id"], 16),
+        by=as_bytes(fields["by"], DEVICE_BYTES),
+        ct=as_uint(fields["ct"]),
+        prev=as_bytes(fields["prev"], HASH_BYTES),
+        ring=tuple((as_uint(seq), as_bytes(mark, RING_HASH_BYTES)) for seq, mark in fields["ring"]),
+        gen=as_uint(fields["gen"]),
+        deleted=bool(fields["deleted"]),
+        entries=tuple(_entry(item) for item in fields["E"]),
+        inline=tuple(_inline(item) for item in fields["inl"]),
+        devs={as_bytes(dev, DEVICE_BYTES): _device(item) for dev, item in fields["devs"].items()},
+        gc_floor=as_uint(fields["gc_floor"]),
+        tomb_seq=as_uint(floor["seq"]),
+        tomb_hlc=as_uint(floor["hlc"]),
+        space=space,
+        features_r=tuple(fields["feat_r"]),
+        features_w=tuple(fields["feat_w"]),
+        extra=extra,
+    )
+    names = [entry.name for entry in manifest.entries]
+    if len(set(names)) != len(names) or any(
+        not entry.lo < entry.hi <= manifest.seq for entry in manifest.entries
+    ):
+        raise ValueError("entries")
+    return manifest
+
+
+def _entry(item: dict[str, Any]) -> Entry:
+    return Entry(
+        name=as_str(item["name"]),
+        bytes=as_uint(item["bytes"]),
+        docs=_optional(item["docs"]),
+        tombs=_optional(item["tombs"]),
+        lo=as_uint(item["lo"]),
+        hi=as_uint(item["hi"]),
+        bmin=as_uint(item["bmin"]),
+        lvl=as_uint(item["lvl"]),
+        ct=as_uint(item["ct"]),
+        hlc_max=_optional(item["hlc_max"]),
+        fp=None if item["fp"] is None else as_str(item["fp"]),
+        extra=_extra(item, _ENTRY_KEYS),
+    )
+
+
+def _inline(item: dict[str, Any]) -> Inline:
+    return Inline(
+        dev=as_bytes(item["dev"], DEVICE_BYTES),
+        n=as_uint(item["n"]),
+        base=as_uint(item["base"]),
+        seq=as_uint(item["seq"]),
+        ct=as_uint(item["ct"]),
+        payload=as_bytes(item["payload"]),
+        extra=_extra(item, _INLINE_KEYS),
+    )
+
+
+def _device(item: dict[str, Any]) -> Device:
+    return Device(
+        n=as_uint(item["n"]),
+        acked_seq=as_uint(item["acked_seq"]),
+        last_ct=as_uint(item["last_ct"]),
+        inc=as_bytes(item["inc"], DEVICE_BYTES),
+        tip=as_bytes(item["tip"], TIP_BYTES),
+        label=None if item["label"] is None else as_str(item["label"]),
+        extra=_extra(item, _DEVICE_KEYS),
+    )
+
+
+def _extra(fields: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
+    return {key: value for key, value in fields.items() if key not in known}
+
+
+def _optional(value: Any) -> int | None:
+    return None if value is None else as_uint(value)

@@ -1,0 +1,31 @@
+"""What one exchange did and what it cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class SyncReport:
+    """What one exchange did and what it cost.
+
+    Attributes:
+        sent: Live records published; sent_deletes: tombstones published.
+        received, deleted, superseded: As in MergeCounts.
+        seq: Sequence number of the manifest that this device now knows.
+        lost_races: Compare-and-swaps that another device won.
+        requests, bytes_sent, bytes_received: As counted on the wire, bodies only.
+        elapsed_ms: Wall time of the exchange.
+    """
+
+    sent: int = 0
+    sent_deletes: int = 0
+    received: int = 0
+    deleted: int = 0
+    superseded: int = 0
+    seq: int = 0
+    lost_races: int = 0
+    requests: int = 0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    elapsed_ms: float = 0.0

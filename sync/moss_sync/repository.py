@@ -1,0 +1,259 @@
+"""One project in one store: first contact, keys, the probe's verdict.
+
+Opening works offline: a project that was opened here before is unlocked from what was cached, so
+a wrong key is refused with or without a network. Contact with the store happens on first need,
+once, and is shared by all sessions of a client.
+
+First contact with an empty store, with what a crash leaves behind:
+  1 GET fmt: nothing there.
+  2 probe the store           crash: a few unnamed blobs under _probe/, which nobody reads.
+  3 create fmt if absent      lost answer or lost race: read it back; whoever won, its keys count.
+  4 PUT probe                 crash before: the next writer probes again.
+Nothing of the user's is written before 3, and nothing at all where the probe fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from moss_sync import keyring
+from moss_sync.clock import Clock
+from moss_sync.errors import (
+    BlobNotFoundError,
+    OutcomeUnknownError,
+    StoreChangedError,
+    UnsupportedFormatError,
+)
+from moss_sync.keyring import KdfParams, Keys
+from moss_sync.layout import Layout, store_name
+from moss_sync.packing import pack, unpack
+from moss_sync.probe import ProbeVerdict, probe
+from moss_sync.seal import SALT_BYTES, Place, seal, unseal
+from moss_sync.stores.base import Blob, BlobStore, Swapped
+
+Runner = Callable[..., Awaitable[Any]]
+"""Runs a blocking function and returns what it returns: in a thread, or at once in a simulation."""
+
+MAX_VERDICT_BYTES = 4096
+
+
+class RepositoryCache(Protocol):
+    """Where a device remembers repositories between processes. Blocking; may lose everything."""
+
+    def load(self, name: str) -> bytes | None:
+        """Return what was saved under `name`, or None."""
+        ...
+
+    def save(self, name: str, data: bytes) -> None:
+        """Keep `data`, atomically and durably."""
+        ...
+
+
+class Repository:
+    """A project's namespace in a store, opened with its key.
+
+    Safe for concurrent tasks of one event loop. `store` is used for everything and owned by
+    whoever made it.
+    """
+
+    def __init__(
+        self,
+        store: BlobStore,
+        project_id: str,
+        project_key: str,
+        *,
+        cache: RepositoryCache,
+        clock: Clock,
+        run: Runner,
+    ) -> None:
+        self.store = store
+        self.layout = Layout.of(project_id)
+        self._project_key = project_key
+        self._cache = cache
+        self._clock = clock
+        self._run = run
+        self._keks: dict[KdfParams, bytes] = {}
+        self._keys: Keys | None = None
+        self._confirmed = False
+        self._verdict: ProbeVerdict | None = None
+        self._lock = asyncio.Lock()
+
+    def __repr__(self) -> str:
+        return f"<Repository {self.store.url} prefix={self.layout.prefix}>"
+
+    async def check_key(self) -> None:
+        """Verify the project key against what this device knows, without the network.
+
+        The first open of a project remembers a check value; every later one is held to it.
+
+        Raises:
+            UnauthorizedError: another key opened this project here before.
+        """
+        async with self._lock:
+            saved = await self._run(self._cache.load, "key")
+            if saved is None:
+                kdf = KdfParams(self._clock.token(keyring.KDF_SALT_BYTES))
+                await self._save_check(kdf)
+                return
+            fields = unpack(saved, max_bytes=MAX_VERDICT_BYTES, what="the key check")
+            kdf = KdfParams(
+                fields["salt"], fields["memory_kib"], fields["iterations"], fields["lanes"]
+            ).checked()
+            if keyring.key_check(await self._kek(kdf)) != fields["check"]:
+                raise keyring.wrong_key()
+
+    async def attach(self) -> Keys:
+        """Return the keys, reading `fmt` from this device's cache or from the store.
+
+        A store without one is probed and gets one.
+
+        Raises:
+            UnauthorizedError: the key does not open the repository.
+            StoreLacksCasError: the store must not be used.
+            StoreChangedError: the store's repository is not the one that this device knows.
+            NetworkError: the store could not be reached.
+        """
+        async with self._lock:
+            if self._keys is None:
+                cached = await self._run(self._cache.load, self._cached("fmt"))
+                if cached is not None:
+                    self._keys = await self._unlock(cached)
+                else:
+                    self._keys = await self._first_contact()
+            return self._keys
+
+    async def confirm(self) -> None:
+        """Make sure that the store still holds the repository that this device knows.
+
+        Called before anything is created from a cached `fmt`: a bucket that was emptied and set
+        up again by another device would otherwise be written under two different keys.
+        """
+        keys = await self.attach()
+        async with self._lock:
+            if self._confirmed:
+                return
+            try:
+                blob = await self.store.get(self.layout.fmt)
+            except BlobNotFoundError:
+                raise self._changed("holds no repository any more") from None
+            if not isinstance(blob, Blob) or keyring.decode(blob.data).repo_id != keys.repo_id:
+                raise self._changed("holds another repository")
+            self._confirmed = True
+
+    async def ready_to_write(self) -> None:
+        """Make sure that the store was probed, by this device or by one before it.
+
+        Raises:
+            StoreLacksCasError: it cannot compare and swap; nothing was written.
+        """
+        keys = await self.attach()
+        async with self._lock:
+            if self._verdict is not None:
+                return
+            saved = await self._run(self._cache.load, self._cached("probe"))
+            if saved is None:
+                try:
+                    blob = await self.store.get(self.layout.probe)
+                    saved = blob.data if isinstance(blob, Blob) else b""
+                except BlobNotFoundError:
+                    verdict = await probe(self.store, clock=self._clock, prefix=self.layout.prefix)
+                    await self._publish(verdict.verdict, keys)
+                    return
+                await self._run(self._cache.save, self._cached("probe"), saved)
+            plain = unseal(keys.roots, self._probe_place(keys), saved, max_plain=MAX_VERDICT_BYTES)
+            fields = unpack(plain, max_bytes=MAX_VERDICT_BYTES, what="the probe's verdict")
+            self._adopt(ProbeVerdict.from_fields(fields))
+
+    async def _first_contact(self) -> Keys:
+        key = self.layout.fmt
+        try:
+            blob = await self.store.get(key)
+        except BlobNotFoundError:
+            return await self._create()
+        if not isinstance(blob, Blob):
+            raise AssertionError("an unconditional get returned no blob")
+        return await self._accept(blob.data)
+
+    async def _create(self) -> Keys:
+        report = await probe(self.store, clock=self._clock, prefix=self.layout.prefix)
+        self._adopt(report.verdict)
+        # The salt of the local key check serves the repository too: one argon2id for both.
+        kdf = next(iter(self._keks), None) or KdfParams(self._clock.token(keyring.KDF_SALT_BYTES))
+        kek = await self._kek(kdf)
+        fmt = keyring.create(kek, kdf, fresh=self._clock.token(keyring.FRESH_BYTES))
+        try:
+            answer = await self.store.compare_and_swap(self.layout.fmt, fmt.raw, etag=None)
+        except OutcomeUnknownError:
+            answer = None
+        if isinstance(answer, Swapped):
+            keys = await self._accept(fmt.raw)
+        else:
+            self._verdict = None
+            blob = await self.store.get(self.layout.fmt)
+            if not isinstance(blob, Blob):
+                raise AssertionError("an unconditional get returned no blob")
+            keys = await self._accept(blob.data)
+        await self._publish(report.verdict, keys)
+        return keys
+
+    async def _accept(self, raw: bytes) -> Keys:
+        keys = await self._unlock(raw)
+        await self._run(self._cache.save, self._cached("fmt"), raw)
+        await self._save_check(keyring.decode(raw).kdf)
+        self._confirmed = True
+        return keys
+
+    async def _unlock(self, raw: bytes) -> Keys:
+        fmt = keyring.decode(raw)
+        if fmt.commit != "cas":
+            raise UnsupportedFormatError(
+                f"the repository commits by {fmt.commit!r}, which this version does not know",
+                hint="upgrade moss_local on this device",
+            )
+        return keyring.unlock(fmt, await self._kek(fmt.kdf))
+
+    async def _publish(self, verdict: ProbeVerdict, keys: Keys) -> None:
+        self._adopt(verdict)
+        sealed = seal(
+            keys.roots,
+            self._probe_place(keys),
+            pack(verdict.to_fields()),
+            salt=self._clock.token(SALT_BYTES),
+        )
+        await self.store.put(self.layout.probe, sealed)
+        await self._run(self._cache.save, self._cached("probe"), sealed)
+
+    def _adopt(self, verdict: ProbeVerdict) -> None:
+        verdict.apply(self.store)
+        self._verdict = verdict
+
+    async def _kek(self, kdf: KdfParams) -> bytes:
+        if kdf not in self._keks:
+            self._keks[kdf] = await self._run(keyring.derive_kek, self._project_key, kdf)
+        return self._keks[kdf]
+
+    async def _save_check(self, kdf: KdfParams) -> None:
+        fields = {
+            "salt": kdf.salt,
+            "memory_kib": kdf.memory_kib,
+            "iterations": kdf.iterations,
+            "lanes": kdf.lanes,
+            "check": keyring.key_check(await self._kek(kdf)),
+        }
+        await self._run(self._cache.save, "key", pack(fields))
+
+    def _cached(self, what: str) -> str:
+        # One project may meet several stores; each has its own repository.
+        return f"{what}-{store_name(self.store.url)}"
+
+    def _probe_place(self, keys: Keys) -> Place:
+        return Place(keys.repo_id, "", "probe", "probe")
+
+    def _changed(self, how: str) -> StoreChangedError:
+        return StoreChangedError(
+            f"the store {self.store.url} {how}",
+            hint="name the store that this project used before (store=, MOSS_STORE), "
+            "or start afresh in another data directory (data_dir=, MOSS_DATA_DIR)",
+        )

@@ -1,0 +1,167 @@
+"""Authenticated encryption of whole blobs, each bound to the one place where it may stand.
+
+Rules of this file: values in, values out; salts are arguments.
+What holds (tests/moss_sync/test_seal.py): any flipped, missing, added or exchanged byte, another
+name, another session, another repository or another key gives BlobCorruptError, never other bytes.
+
+A blob is a header, then the plain text in chunks of 1 MiB, each sealed on its own so that memory
+stays bounded. Every blob has its own key (HKDF over 32 random bytes), so the nonce only has to
+tell the chunks of one blob apart: it is the chunk's index and whether it is the last (the STREAM
+construction of Hoang, Reyhanitabar, Rogaway and Vizár 2015). ChaCha20-Poly1305 does not commit to
+its key, so the header carries 32 more bytes of the same HKDF: a blob opens under one key only.
+Source: SYNC-PROTOCOL 2.9, described byte by byte in docs/format.md.
+"""
+
+from __future__ import annotations
+
+import hmac
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from moss_sync.errors import BlobCorruptError, UnsupportedFormatError
+
+MAGIC = b"XSEG"
+FRAME_VERSION = 1
+SUITE_CHACHA20POLY1305 = 1
+SALT_BYTES = 32
+KEY_BYTES = 32
+CHUNK_BYTES = 1024 * 1024
+TAG_BYTES = 16
+
+_HEADER = struct.Struct(">4sBBBxI32s32sQ")
+"""magic, frame version, suite, flags, one zero, key epoch, salt, key commitment, plain length"""
+
+HEADER_BYTES = _HEADER.size
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The one place where a blob may stand; part of what is authenticated.
+
+    Attributes:
+        repo_id: 16 bytes.
+        sid: The session's id; empty for blobs of the whole project.
+        kind: What it is: "manifest", "segment", "base" or "probe"; it also separates the keys.
+        name: Its name within the session; "m" for the manifest.
+    """
+
+    repo_id: bytes
+    sid: str
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class RootKeys:
+    """The root keys of a repository by epoch; new blobs are sealed under the newest."""
+
+    by_epoch: Mapping[int, bytes]
+
+    @property
+    def newest(self) -> int:
+        return max(self.by_epoch)
+
+    def __repr__(self) -> str:
+        return f"<RootKeys epochs={sorted(self.by_epoch)}>"
+
+
+def seal(roots: RootKeys, place: Place, plain: bytes, *, salt: bytes) -> bytes:
+    """Return `plain` sealed for `place` under the newest epoch.
+
+    Args:
+        salt: SALT_BYTES fresh random bytes; never the same twice.
+    """
+    if len(salt) != SALT_BYTES:
+        raise ValueError(f"a salt has {SALT_BYTES} bytes, not {len(salt)}")
+    epoch = roots.newest
+    key, commitment = _blob_keys(roots.by_epoch[epoch], salt, place.kind)
+    header = _HEADER.pack(
+        MAGIC, FRAME_VERSION, SUITE_CHACHA20POLY1305, 0, epoch, salt, commitment, len(plain)
+    )
+    aad = _aad(place, header)
+    cipher = ChaCha20Poly1305(key)
+    parts = [header]
+    count = _chunks(len(plain))
+    for index in range(count):
+        chunk = plain[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES]
+        parts.append(cipher.encrypt(_nonce(index, last=index == count - 1), chunk, aad))
+    return b"".join(parts)
+
+
+def unseal(roots: RootKeys, place: Place, sealed: bytes, *, max_plain: int) -> bytes:
+    """Return the plain text of a blob that stands at `place`.
+
+    Args:
+        max_plain: A blob that declares more is refused before anything is decrypted.
+    Raises:
+        BlobCorruptError: it was changed, cut, belongs elsewhere, or is no blob of ours.
+        UnsupportedFormatError: a newer version of this library wrote it.
+    """
+    where = f"the {place.kind} {place.name!r}"
+    if len(sealed) < HEADER_BYTES or sealed[:4] != MAGIC:
+        raise BlobCorruptError(f"{where} is not a sealed blob ({len(sealed)} bytes)")
+    _, version, suite, flags, epoch, salt, commitment, length = _HEADER.unpack_from(sealed)
+    if version != FRAME_VERSION or suite != SUITE_CHACHA20POLY1305 or flags != 0:
+        raise UnsupportedFormatError(
+            f"{where} has frame version {version}, suite {suite}, flags {flags}",
+            hint="upgrade moss_local on this device",
+        )
+    count = _chunks(length)
+    if length > max_plain or len(sealed) != HEADER_BYTES + length + count * TAG_BYTES:
+        raise BlobCorruptError(
+            f"{where} declares {length} bytes and has {len(sealed)} of at most {max_plain}"
+        )
+    root = roots.by_epoch.get(epoch)
+    if root is None:
+        raise BlobCorruptError(
+            f"{where} is sealed under key epoch {epoch}, which this device does not hold"
+        )
+    key, expected = _blob_keys(root, salt, place.kind)
+    if not hmac.compare_digest(commitment, expected):
+        raise BlobCorruptError(f"{where} was not sealed under this project's key")
+    aad = _aad(place, sealed[:HEADER_BYTES])
+    cipher = ChaCha20Poly1305(key)
+    parts = []
+    step = CHUNK_BYTES + TAG_BYTES
+    for index in range(count):
+        start = HEADER_BYTES + index * step
+        try:
+            chunk = cipher.decrypt(
+                _nonce(index, last=index == count - 1), sealed[start : start + step], aad
+            )
+        except InvalidTag:
+            raise BlobCorruptError(f"{where} was changed, or belongs under another name") from None
+        parts.append(chunk)
+    return b"".join(parts)
+
+
+def _chunks(length: int) -> int:
+    # An empty blob still has one (empty, last) chunk, so that its emptiness is authenticated.
+    return max(1, -(-length // CHUNK_BYTES))
+
+
+def _nonce(index: int, *, last: bool) -> bytes:
+    return struct.pack(">7xIB", index, last)
+
+
+def _blob_keys(root: bytes, salt: bytes, kind: str) -> tuple[bytes, bytes]:
+    material = HKDF(
+        algorithm=SHA256(), length=2 * KEY_BYTES, salt=salt, info=b"moss_sync/" + kind.encode()
+    ).derive(root)
+    return material[:KEY_BYTES], material[KEY_BYTES:]
+
+
+def _aad(place: Place, header: bytes) -> bytes:
+    digest = blake2b(digest_size=32, person=b"moss_sync.aad")
+    for part in (place.repo_id, place.sid.encode(), place.kind.encode(), place.name.encode()):
+        digest.update(struct.pack(">I", len(part)))
+        digest.update(part)
+    digest.update(header)
+    return digest.digest()
