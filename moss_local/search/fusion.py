@@ -1,0 +1,90 @@
+"""How meaning and words are blended into one order: pure functions over aligned arrays.
+
+A convex sum of the two scores, each min-max normalised over every candidate and not over two short
+lists: what rank fusion throws away (how much better the first is than the second) is what decides
+here. Measured on long conversations in docs/design/0001-local-file.md, by benchmarks/bench_quality.
+
+Rules of this file: values in, values out. All arrays of one call are aligned: element i of each is
+about candidate i. A filter on metadata has its place here: as a boolean mask over the candidates,
+applied to `eligible`, so that scores keep their normalisation and the rest keeps its shape.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+DEFAULT_ALPHA = 0.5
+"""The best plain blend in the measurement; the hosted SDK's 0.8 loses a tenth of the recall."""
+
+
+def eligible(
+    semantic: NDArray[np.float32], keyword: NDArray[np.float32], alpha: float
+) -> NDArray[np.bool_]:
+    """Return which candidates have any evidence that counts at this alpha.
+
+    Args:
+        semantic: Cosines; NaN where a document has no vector.
+        keyword: BM25 scores, above 0 where a document has a term of the query, else 0.
+    """
+    result = np.zeros(semantic.shape, np.bool_)
+    if alpha > 0.0:
+        result |= ~np.isnan(semantic)
+    if alpha < 1.0:
+        result |= keyword > 0.0
+    return result
+
+
+def blend(
+    semantic: NDArray[np.float32], keyword: NDArray[np.float32], alpha: float
+) -> NDArray[np.float32]:
+    """Return one score in 0..1 per candidate; greater is better.
+
+    `alpha` 1.0 is the vectors alone, 0.0 the words alone. A candidate without a vector gets
+    nothing for meaning, one without a term nothing for words. Arguments as in `eligible`.
+    """
+    if alpha >= 1.0:
+        return _min_max(semantic)
+    words = _share_of_best(keyword)
+    if alpha <= 0.0:
+        return words
+    return np.float32(alpha) * _min_max(semantic) + np.float32(1.0 - alpha) * words
+
+
+def top(
+    scores: NDArray[np.float32],
+    eligible: NDArray[np.bool_],
+    rowids: NDArray[np.int64],
+    top_k: int,
+) -> NDArray[np.intp]:
+    """Return the positions of the best `top_k` eligible candidates, best first.
+
+    Of equal scores the greater row id comes first: the document that came into the file later.
+    """
+    positions = np.flatnonzero(eligible)
+    if top_k <= 0 or positions.size == 0:
+        return positions[:0]
+    values = scores[positions]
+    if positions.size > top_k:
+        # Everything that ties with the last place stays in, so that the rule decides and not the
+        # order in which a partition happens to leave equal values.
+        worst = np.partition(values, positions.size - top_k)[positions.size - top_k]
+        keep = values >= worst
+        positions, values = positions[keep], values[keep]
+    order = np.lexsort((-rowids[positions], -values))
+    return positions[order[:top_k]]
+
+
+def _min_max(semantic: NDArray[np.float32]) -> NDArray[np.float32]:
+    if semantic.size == 0:
+        return semantic.copy()
+    low, high = np.fmin.reduce(semantic), np.fmax.reduce(semantic)
+    if not high > low:  # one value, or none at all
+        return np.where(np.isnan(semantic), np.float32(0), np.float32(1))
+    result: NDArray[np.float32] = (semantic - low) / (high - low)
+    return np.nan_to_num(result, copy=False, nan=0.0)
+
+
+def _share_of_best(keyword: NDArray[np.float32]) -> NDArray[np.float32]:
+    best = keyword.max(initial=0.0)
+    return keyword / best if best > 0.0 else np.zeros_like(keyword)

@@ -1,0 +1,174 @@
+"""How a session's file is created and how a connection to it is set up."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import apsw
+import sqlite_vec
+
+from moss_local.errors import FileBusyError, FileCorruptError
+from moss_local.storage import schema
+from moss_local.storage.state import read_state
+from moss_sync.record import DEVICE_BYTES
+
+Durability = Literal["full", "normal"]
+"""`full`: an acknowledged write has survived a power cut. `normal`: it has survived the process;
+a power cut may take the last writes, never the file."""
+
+WAL_KEEP_BYTES = 4 * 1024 * 1024
+"""After a bulk load the write-ahead log is cut back to this."""
+
+STATEMENTS = 64
+"""Prepared statements kept per connection; all of this library's fit."""
+
+
+def make_private_directory(directory: Path) -> None:
+    """Create `directory` and its missing parents with mode 0700; what exists keeps its mode."""
+    missing = []
+    while not directory.exists():
+        missing.append(directory)
+        directory = directory.parent
+    for path in reversed(missing):
+        path.mkdir(mode=0o700, exist_ok=True)
+        _sync_directory(path.parent)
+
+
+def make_private_file(path: Path) -> None:
+    """Create an empty file of mode 0600 unless there is one; SQLite gives its log the same mode.
+
+    An existing file is not even opened: closing any descriptor of a file drops every POSIX lock
+    that the process holds on it, SQLite's own included.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return
+    os.close(descriptor)
+    _sync_directory(path.parent)
+
+
+def connect(path: Path, *, durability: Durability, busy_ms: int) -> apsw.Connection:
+    """Return a connection to an existing file; nothing is written to it.
+
+    Raises:
+        apsw.Error: it cannot be opened.
+    """
+    conn = apsw.Connection(
+        os.fspath(path), flags=apsw.SQLITE_OPEN_READWRITE, statementcachesize=STATEMENTS
+    )
+    try:
+        conn.set_busy_timeout(busy_ms)
+        # Until the file is known to be ours and of our version, closing must not touch it either.
+        conn.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        conn.enable_load_extension(True)
+        conn.load_extension(sqlite_vec.loadable_path())
+        conn.enable_load_extension(False)
+        conn.execute(
+            "PRAGMA foreign_keys = ON;"
+            f"PRAGMA synchronous = {'FULL' if durability == 'full' else 'NORMAL'};"
+            # F_FULLFSYNC on macOS, where fsync leaves data in the drive's cache; elsewhere no-ops.
+            "PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON;"
+            f"PRAGMA journal_size_limit = {WAL_KEEP_BYTES}"
+        )
+    except BaseException:
+        conn.close()
+        raise
+    return conn
+
+
+def accept(conn: apsw.Connection) -> None:
+    """Let a connection do its share of housekeeping, now that the file is known to be ours."""
+    conn.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
+
+
+def prepare(
+    conn: apsw.Connection,
+    path: Path,
+    *,
+    session: str | None,
+    token: Callable[[int], bytes],
+    wait: Callable[[], bool],
+    migrations: Sequence[schema.Migration] = schema.MIGRATIONS,
+) -> str:
+    """Make the file current (created, migrated, indexed) and return the name of its session.
+
+    Args:
+        session: The name it must have, or gets if it is new; None takes the one it has.
+        token: Makes random bytes for a new file's identity.
+        wait: Called while another process holds a lock that SQLite does not wait for; False ends
+            the waiting.
+    Raises:
+        UnsupportedFormatError, FileCorruptError: as schema.current; also another session's file.
+        FileBusyError: the waiting was ended.
+    """
+    shown = os.fspath(path)
+    if not schema.current(conn, shown, migrations=migrations):
+        if session is None and conn.pragma("application_id") == 0:
+            raise FileCorruptError(f"{path} is empty", hint="open the session by its name")
+        # Tables and identity in one transaction, while the journal is still a rollback journal:
+        # after a crash the file is empty or whole. Whoever comes second finds it done.
+        conn.execute(f"PRAGMA page_size = {schema.PAGE_SIZE}; BEGIN IMMEDIATE")
+        with conn_rollback(conn):
+            schema.migrate(
+                conn,
+                shown,
+                session=session or "",
+                dev=token(DEVICE_BYTES),
+                inc=token(DEVICE_BYTES),
+                migrations=migrations,
+            )
+            conn.execute("COMMIT")
+    _use_wal(conn, path, wait)
+    state = read_state(conn)
+    if session is not None and state.session != session:
+        raise FileCorruptError(
+            f"{path} holds session {state.session!r}, not {session!r}",
+            hint="it was renamed or copied here; move it back",
+        )
+    if not schema.keywords_current(conn):
+        conn.execute("BEGIN IMMEDIATE")
+        with conn_rollback(conn):
+            if not schema.keywords_current(conn):
+                schema.reindex(conn)
+            conn.execute("COMMIT")
+    return state.session
+
+
+class conn_rollback:  # noqa: N801  # reads as what it is at `with`
+    """Roll back whatever transaction is still open when the block is left."""
+
+    def __init__(self, conn: apsw.Connection) -> None:
+        self._conn = conn
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        # A failed COMMIT may have ended it already.
+        if self._conn.in_transaction:
+            self._conn.execute("ROLLBACK")
+
+
+def _use_wal(conn: apsw.Connection, path: Path, wait: Callable[[], bool]) -> None:
+    while True:
+        try:
+            if conn.pragma("journal_mode", "wal") == "wal":
+                return
+        except apsw.BusyError:
+            pass  # the switch needs the file alone and does not always ask the busy handler
+        if not wait():
+            raise FileBusyError(f"{path} is locked by another process", hint="try again")
+
+
+def _sync_directory(directory: Path) -> None:
+    if os.name == "nt":  # directories cannot be opened there, and need not be
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

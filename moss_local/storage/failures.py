@@ -1,0 +1,74 @@
+"""SQLite's errors told as ours: by what a caller can do about them."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import apsw
+
+from moss_local.errors import DiskFullError, FileBusyError, FileCorruptError
+from moss_sync import MossError, PermissionDeniedError
+
+_BUSY = (apsw.BusyError, apsw.LockedError)
+_CORRUPT = (apsw.CorruptError, apsw.NotADBError, apsw.FormatError)
+_DENIED = (apsw.ReadOnlyError, apsw.PermissionsError, apsw.CantOpenError, apsw.AuthError)
+_DISK = (apsw.FullError, apsw.IOError)
+
+
+def translate(error: apsw.Error, path: Path) -> MossError:
+    """Return the error of our tree that says the same; raise it `from` the original."""
+    detail = f"{type(error).__name__}: {error}"
+    if isinstance(error, _BUSY):
+        return FileBusyError(
+            f"{path} is locked by another process",
+            hint="try again; a bulk load elsewhere may hold it",
+            detail=detail,
+        )
+    if isinstance(error, _CORRUPT):
+        return FileCorruptError(
+            f"{path} is damaged, or is not a session's file",
+            hint="move it away; what was pushed comes back from the store",
+            detail=detail,
+        )
+    if isinstance(error, _DENIED):
+        return PermissionDeniedError(
+            f"{path} may not be opened or written",
+            hint="check the owner and mode of the file and its directory",
+            detail=detail,
+        )
+    if isinstance(error, _DISK):
+        return DiskFullError(
+            f"{path} cannot be written: the disk is full or failing",
+            hint="free some space and try again",
+            detail=detail,
+        )
+    return MossError(f"{path}: SQLite failed", detail=detail)
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors inside the block into ours; others pass."""
+    try:
+        yield
+    except apsw.Error as error:
+        raise translate(error, path) from error
+
+
+@contextmanager
+def translated_os(path: Path) -> Iterator[None]:
+    """Turn the operating system's errors inside the block into ours; others pass."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise DiskFullError(
+                f"{path} cannot be created: {error.strerror}",
+                hint="free some space and try again",
+            ) from error
+        raise PermissionDeniedError(
+            f"{path} cannot be created: {error.strerror}",
+            hint="name another data directory, or check the mode of this one",
+        ) from error

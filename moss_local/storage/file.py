@@ -1,0 +1,359 @@
+"""A session's file, opened once per process: its connections, its write lock, its transactions.
+
+Every `SessionIndex` on one path shares one `SessionFile`. Transactions may run on any thread: a
+reader gets a connection of its own from a small pool, and the one writer waits for its turn, first
+among this process's threads, then, in SQLite, among the processes.
+
+Connections are opened when they are needed. The least recently used files beyond `MAX_OPEN_FILES`
+lose theirs while nobody uses them, and get them back at the next call, so that a thousand sessions
+do not exhaust the descriptors. A process that forks closes all idle ones first: SQLite's locks do
+not survive a fork, and two processes on one connection would corrupt the file.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar, cast
+
+import apsw
+
+from moss_local.errors import FileBusyError
+from moss_local.storage import connection
+from moss_local.storage.connection import Durability
+from moss_local.storage.failures import translated, translated_os
+from moss_sync import InvalidArgumentError, NotFoundError
+
+T = TypeVar("T")
+
+MAX_OPEN_FILES = 64
+"""Files with open connections per process. Each has up to 3 descriptors for every connection."""
+
+MAX_IDLE_READERS = 4
+"""Kept per file; more run when more threads read at once, and are closed as they come back."""
+
+BUSY_MS = 10_000
+"""Milliseconds to wait for another writer: a bulk load of 100 000 documents takes about 5 s."""
+
+_WAIT_SECONDS = 0.005
+
+
+class SessionFile:
+    """One session's file. Make it with `open_session_file`; safe from any thread."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        session: str | None,
+        durability: Durability,
+        busy_ms: int,
+        token: Callable[[int], bytes],
+    ) -> None:
+        self.path = path
+        self._session = session
+        self._durability = durability
+        self._busy_ms = busy_ms
+        self._token = token
+        self._key = ""  # under which the registry knows it
+        self._owners = 0
+        self._closed = False
+        self._prepared = False
+        self._in_use = 0
+        self._readers: list[apsw.Connection] = []
+        self._writer: apsw.Connection | None = None
+        self._derived: dict[type, object] = {}
+        self._new_locks()
+
+    def __repr__(self) -> str:
+        return f"<SessionFile {str(self.path)!r}>"
+
+    @property
+    def session(self) -> str:
+        """The name of the session, as it stands in the file."""
+        return cast(str, self._session)
+
+    @contextmanager
+    def reading(self) -> Iterator[apsw.Connection]:
+        """Run the block in one read transaction: it sees one moment of the file throughout.
+
+        Raises:
+            FileCorruptError, FileBusyError, PermissionDeniedError, UnsupportedFormatError.
+        """
+        with translated(self.path):
+            conn = self._take_reader()
+            try:
+                conn.execute("BEGIN")
+                with connection.conn_rollback(conn):
+                    yield conn
+            finally:
+                self._give_reader(conn)
+
+    @contextmanager
+    def writing(self) -> Iterator[apsw.Connection]:
+        """Run the block in one write transaction, committed at its end, undone if it raises.
+
+        Raises:
+            FileBusyError: another thread or process held the file longer than the wait.
+            DiskFullError: nothing of the block is in the file.
+            FileCorruptError, PermissionDeniedError, UnsupportedFormatError.
+        """
+        if not self._write_lock.acquire(timeout=self._busy_ms / 1000):
+            raise FileBusyError(f"{self.path} is being written by another thread", hint="try again")
+        try:
+            with translated(self.path):
+                conn = self._take_writer()
+                try:
+                    conn.execute("BEGIN IMMEDIATE")
+                    with connection.conn_rollback(conn):
+                        yield conn
+                        conn.execute("COMMIT")
+                except (apsw.FullError, apsw.IOError):
+                    # What such a connection has cached of the file is not to be trusted again.
+                    self._drop_writer()
+                    raise
+                finally:
+                    self._leave()
+        finally:
+            self._write_lock.release()
+
+    def derived(self, kind: type[T], make: Callable[[], T]) -> T:
+        """Return what was computed from the file and is shared by all who have it open.
+
+        One value per `kind`. It must be possible to make it again: release() drops it.
+        """
+        with self._lock:
+            value = self._derived.get(kind)
+            if value is None:
+                value = self._derived[kind] = make()
+            return cast(T, value)
+
+    def release(self) -> bool:
+        """Close idle connections and drop derived values; they come back when needed.
+
+        Returns False if a transaction is running, and then does nothing.
+        """
+        with self._lock:
+            if self._in_use:
+                return False
+            idle = self._readers
+            if self._writer is not None:
+                idle.append(self._writer)
+            self._readers, self._writer, self._prepared = [], None, False
+            self._derived.clear()
+        for conn in idle:  # the last one to go writes the log back into the file
+            conn.close()
+        return True
+
+    def close(self) -> None:
+        """Give the file back. When its last owner has done so, it is closed."""
+        _registry.give_back(self)
+
+    def _take_reader(self) -> apsw.Connection:
+        self._enter()
+        try:
+            with self._lock:
+                if self._readers:
+                    return self._readers.pop()
+            return self._connect()
+        except BaseException:
+            self._leave()
+            raise
+
+    def _give_reader(self, conn: apsw.Connection) -> None:
+        with self._lock:
+            keep = not self._closed and len(self._readers) < MAX_IDLE_READERS
+            if keep:
+                self._readers.append(conn)
+        if not keep:
+            conn.close()
+        self._leave()
+
+    def _take_writer(self) -> apsw.Connection:
+        self._enter()
+        try:
+            if self._writer is None:
+                self._writer = self._connect()
+            return self._writer
+        except BaseException:
+            self._leave()
+            raise
+
+    def _drop_writer(self) -> None:
+        conn, self._writer = self._writer, None
+        if conn is not None:
+            conn.close()
+
+    def _connect(self) -> apsw.Connection:
+        with self._connect_lock:
+            if not self._prepared:
+                with translated_os(self.path):
+                    connection.make_private_directory(self.path.parent)
+                    connection.make_private_file(self.path)
+            conn = connection.connect(self.path, durability=self._durability, busy_ms=self._busy_ms)
+            try:
+                if not self._prepared:
+                    deadline = time.monotonic() + self._busy_ms / 1000
+                    self._session = connection.prepare(
+                        conn,
+                        self.path,
+                        session=self._session,
+                        token=self._token,
+                        wait=lambda: _wait_until(deadline),
+                    )
+                    self._prepared = True
+                connection.accept(conn)
+            except BaseException:
+                conn.close()
+                raise
+        return conn
+
+    def _enter(self) -> None:
+        with self._lock:
+            if self._closed:
+                raise InvalidArgumentError(f"{self.path} is closed", hint="open the session again")
+            self._in_use += 1
+        _registry.touch(self)
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._in_use -= 1
+            last = self._closed and not self._in_use
+        if last:
+            self.release()
+
+    def _strengthen(self, durability: Durability) -> None:
+        """Of several owners' wishes the strongest counts, from the next transaction on."""
+        if durability == "full" and self._durability != "full":
+            with self._write_lock:
+                self._durability = "full"
+                self._drop_writer()
+
+    def _new_locks(self) -> None:
+        self._lock = threading.Lock()  # of the fields; held for moments, never over SQL
+        self._write_lock = threading.Lock()  # one writer at a time
+        self._connect_lock = threading.Lock()  # creation and migration once
+
+    def _after_fork(self) -> None:
+        """In the child: what was open in another thread belongs to the parent."""
+        self._new_locks()
+        if self._in_use:
+            _of_the_parent.extend(self._readers)
+            _of_the_parent.append(self._writer)
+            self._readers, self._writer, self._closed = [], None, True
+
+
+class _Registry:
+    """The files that this process has open, by path, and how recently each was used."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, SessionFile] = {}
+        self._recent: OrderedDict[SessionFile, None] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, path: Path, make: Callable[[], SessionFile]) -> SessionFile:
+        key = os.path.realpath(path)
+        with self._lock:
+            file = self._files.get(key)
+            if file is None:
+                file = self._files[key] = make()
+                file._key = key
+            file._owners += 1
+        return file
+
+    def give_back(self, file: SessionFile) -> None:
+        with self._lock:
+            file._owners -= 1
+            if file._owners > 0 or file._closed:
+                return
+            file._closed = True
+            self._recent.pop(file, None)
+            del self._files[file._key]
+        file.release()
+
+    def touch(self, file: SessionFile) -> None:
+        with self._lock:
+            self._recent[file] = None
+            self._recent.move_to_end(file)
+            excess = len(self._recent) - MAX_OPEN_FILES
+            candidates = list(self._recent)[:excess] if excess > 0 else []
+        for other in candidates:
+            # Its turn comes again at the next touch if it is busy now.
+            if other is not file and other.release():
+                with self._lock:
+                    self._recent.pop(other, None)
+
+    def before_fork(self) -> None:
+        for file in list(self._files.values()):
+            file.release()
+
+    def after_fork(self) -> None:
+        self._lock = threading.Lock()
+        for file in self._files.values():
+            file._after_fork()
+
+
+_registry = _Registry()
+
+_of_the_parent: list[object] = []
+"""Connections that were in use as this process was forked off; never closed, never used."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_registry.before_fork, after_in_child=_registry.after_fork)
+
+
+def open_session_file(
+    path: Path,
+    *,
+    session: str | None = None,
+    create: bool = True,
+    durability: Durability = "full",
+    busy_ms: int = BUSY_MS,
+    token: Callable[[int], bytes] = secrets.token_bytes,
+) -> SessionFile:
+    """Return the file at `path`, created or migrated if need be; close() it when done.
+
+    Args:
+        session: The session's name: written into a new file, checked in an old one. None takes the
+            name that the file has, and creates nothing.
+        create: False for a file that must exist.
+        durability: As in `connection.Durability`; of several owners the strongest counts.
+        busy_ms: How long to wait for other writers. The first owner's counts.
+        token: Makes the random bytes of a new file's identity.
+    Raises:
+        NotFoundError: there is no such file and none may be created.
+        FileCorruptError: damaged, another program's, or another session's. Left as it is.
+        UnsupportedFormatError: a newer version wrote it. Left as it is.
+        FileBusyError, PermissionDeniedError, DiskFullError.
+    """
+    if (session is None or not create) and not path.exists():
+        raise NotFoundError(f"there is no session file {path}")
+    file = _registry.get(
+        path,
+        lambda: SessionFile(
+            path, session=session, durability=durability, busy_ms=busy_ms, token=token
+        ),
+    )
+    try:
+        file._strengthen(durability)
+        with file.reading():
+            pass
+        if session is not None and file.session != session:
+            raise InvalidArgumentError(f"{path} holds session {file.session!r}, not {session!r}")
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _wait_until(deadline: float) -> bool:
+    if time.monotonic() >= deadline:
+        return False
+    time.sleep(_WAIT_SECONDS)
+    return True

@@ -1,0 +1,198 @@
+"""The tables of a session's file, and how older files become newer ones.
+
+A file is ours by its `application_id` and of a version by its `user_version`. Each migration runs
+in the one transaction that also raises the version, so a crash leaves the file at the old version
+or the new one; two processes that meet at an old file run each migration once.
+
+What holds (tests/moss_local/test_storage_schema.py): a file of a newer version, another program's
+database and a file that is no database are refused with not a byte changed.
+
+How the tables serve reading: `document.changed` is the local sequence number of a row's last
+change, unique and rising, deletions included (a tombstone stays as a row), so that "what happened
+since s" is one index scan and no journal of its own is kept. Purging tombstones raises
+`journal_floor`; who stands below it reads everything anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import apsw
+
+from moss_local.errors import FileCorruptError
+from moss_local.search.keywords import KEYWORD_VERSION, TOKENIZER, prepare_text
+from moss_local.storage.state import read_state, update_state
+from moss_sync import UnsupportedFormatError
+
+APPLICATION_ID = 0x6D6F7373
+"""'moss' in ASCII."""
+
+PAGE_SIZE = 2048
+"""Bytes. The 26 mostly empty pages of a young file weigh 145 KB in all; 4096 makes that 184 KB
+and is no faster here."""
+
+VECTOR_CHUNK = 64
+"""Vectors per chunk of vec0, which allocates whole chunks and fixes this at creation. Its default
+of 1024 makes a session of one turn 1.6 MB."""
+
+# Small columns come first: reading them then never follows the overflow pages of a long text.
+_VERSION_1 = """
+CREATE TABLE document (
+  rowid INTEGER PRIMARY KEY,
+  id TEXT NOT NULL UNIQUE,
+  hlc INTEGER NOT NULL,
+  dev BLOB NOT NULL,
+  digest BLOB NOT NULL,
+  deleted INTEGER NOT NULL,
+  vector INTEGER NOT NULL,
+  dirty INTEGER NOT NULL,
+  changed INTEGER NOT NULL,
+  commit_seq INTEGER,
+  text TEXT NOT NULL,
+  metadata TEXT,
+  payload TEXT
+) STRICT;
+CREATE UNIQUE INDEX document_changed ON document (changed);
+CREATE INDEX document_dirty ON document (changed) WHERE dirty = 1;
+CREATE TABLE state (
+  one INTEGER PRIMARY KEY CHECK (one = 1),
+  session TEXT NOT NULL,
+  dev BLOB NOT NULL,
+  inc BLOB NOT NULL,
+  repo_id BLOB,
+  n INTEGER NOT NULL DEFAULT 0,
+  acked_n INTEGER NOT NULL DEFAULT 0,
+  applied_seq INTEGER NOT NULL DEFAULT 0,
+  hlc INTEGER NOT NULL DEFAULT 0,
+  local_seq INTEGER NOT NULL DEFAULT 0,
+  journal_floor INTEGER NOT NULL DEFAULT 0,
+  live INTEGER NOT NULL DEFAULT 0,
+  model_id TEXT,
+  model_fingerprint TEXT,
+  model_dim INTEGER,
+  model_dtype TEXT,
+  keyword_version INTEGER NOT NULL DEFAULT 0,
+  exchanged_ms INTEGER
+) STRICT;
+CREATE TABLE seen (
+  one INTEGER PRIMARY KEY CHECK (one = 1),
+  seq INTEGER NOT NULL,
+  hash BLOB NOT NULL,
+  etag TEXT,
+  plain BLOB NOT NULL
+) STRICT;
+CREATE TABLE pending (
+  n INTEGER PRIMARY KEY,
+  base INTEGER NOT NULL,
+  key TEXT,
+  tip BLOB NOT NULL,
+  docs INTEGER NOT NULL,
+  tombs INTEGER NOT NULL,
+  hlc_max INTEGER NOT NULL,
+  body BLOB NOT NULL
+) STRICT;
+CREATE TABLE pending_doc (
+  id TEXT PRIMARY KEY,
+  n INTEGER NOT NULL REFERENCES pending ON DELETE CASCADE,
+  hlc INTEGER NOT NULL,
+  dev BLOB NOT NULL,
+  digest BLOB NOT NULL
+) STRICT;
+"""
+
+Migration = Callable[[apsw.Connection], None]
+
+
+def _create_version_1(conn: apsw.Connection) -> None:
+    conn.execute(_VERSION_1)
+
+
+MIGRATIONS: Sequence[Migration] = (_create_version_1,)
+"""Element v makes version v + 1 of version v. Append only: released ones never change."""
+
+
+def current(
+    conn: apsw.Connection, path: str, *, migrations: Sequence[Migration] = MIGRATIONS
+) -> bool:
+    """Return whether the file is of the newest version, only reading it.
+
+    False means that `migrate` has something to do: an older file, or one without any content.
+
+    Raises:
+        UnsupportedFormatError: a newer version of this library wrote it.
+        FileCorruptError: it is another program's database.
+    """
+    application, version = conn.pragma("application_id"), conn.pragma("user_version")
+    if application != APPLICATION_ID:
+        if version or application or conn.execute("SELECT 1 FROM sqlite_schema").fetchone():
+            raise FileCorruptError(
+                f"{path} is another program's database",
+                hint="move it away, or name another data directory",
+            )
+        return False
+    if version > len(migrations):
+        raise UnsupportedFormatError(
+            f"{path} has schema version {version}; this moss_local knows up to {len(migrations)}",
+            hint="upgrade it: pip install --upgrade moss-local",
+        )
+    return bool(version == len(migrations))
+
+
+def migrate(
+    conn: apsw.Connection,
+    path: str,
+    *,
+    session: str,
+    dev: bytes,
+    inc: bytes,
+    migrations: Sequence[Migration] = MIGRATIONS,
+) -> None:
+    """Bring the file to the newest version, in the caller's write transaction.
+
+    Args:
+        session, dev, inc: Who the file is, if it has no content yet; else not used.
+    Raises:
+        As `current`, which is asked again inside: another process may have been here first.
+    """
+    if current(conn, path, migrations=migrations):
+        return
+    version = conn.pragma("user_version")
+    for migration in migrations[version:]:
+        migration(conn)
+    conn.execute(
+        f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {len(migrations)}"
+    )
+    if version == 0:
+        conn.execute(
+            "INSERT INTO state (one, session, dev, inc) VALUES (1, ?, ?, ?)", (session, dev, inc)
+        )
+        reindex(conn)
+
+
+def keywords_current(conn: apsw.Connection) -> bool:
+    """Return whether the keyword index was made by this version's preparation of texts."""
+    return read_state(conn).keyword_version == KEYWORD_VERSION
+
+
+def reindex(conn: apsw.Connection) -> None:
+    """Make the keyword index anew from the documents, in the caller's write transaction."""
+    conn.execute("DROP TABLE IF EXISTS keyword")
+    # Contentless: the texts stand in `document` already. `contentless_delete` lets rows go by id.
+    conn.execute(
+        "CREATE VIRTUAL TABLE keyword USING fts5"
+        f"""(text, content='', contentless_delete=1, tokenize="{TOKENIZER}")"""
+    )
+    texts = conn.execute("SELECT rowid, text FROM document WHERE deleted = 0 ORDER BY rowid")
+    conn.executemany(
+        "INSERT INTO keyword (rowid, text) VALUES (?, ?)",
+        ((rowid, prepare_text(text)) for rowid, text in texts),
+    )
+    update_state(conn, keyword_version=KEYWORD_VERSION)
+
+
+def create_vectors(conn: apsw.Connection, dim: int) -> None:
+    """Make the vector table, once the session knows how long its vectors are."""
+    conn.execute(
+        "CREATE VIRTUAL TABLE vec USING vec0"
+        f"(embedding float[{dim:d}] distance_metric=cosine, chunk_size={VECTOR_CHUNK})"
+    )

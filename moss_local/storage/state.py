@@ -1,0 +1,77 @@
+"""The one row that says who this copy of a session is and how far it has come."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import apsw
+
+from moss_sync import VectorSpace
+from moss_sync.record import VectorType
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The row, as `moss_sync.ReplicaState` names things, and what only this side needs.
+
+    Attributes:
+        hlc: The highest stamp issued or observed here.
+        local_seq: Number of the last change of a document in this file.
+        journal_floor: Changes up to this number may have left no trace; who knows less reloads.
+        live: Number of documents that are not deleted.
+        exchanged_ms: When the last exchange with the store succeeded; None before the first.
+    """
+
+    session: str
+    dev: bytes
+    inc: bytes
+    repo_id: bytes | None
+    n: int
+    acked_n: int
+    applied_seq: int
+    hlc: int
+    local_seq: int
+    journal_floor: int
+    live: int
+    keyword_version: int
+    exchanged_ms: int | None
+    space: VectorSpace | None
+
+
+_SELECT = """
+SELECT session, dev, inc, repo_id, n, acked_n, applied_seq, hlc, local_seq, journal_floor, live,
+  keyword_version, exchanged_ms, model_id, model_fingerprint, model_dim, model_dtype FROM state
+"""
+
+
+def read_state(conn: apsw.Connection) -> State:
+    """Return the state as the current transaction sees it."""
+    row = conn.execute(_SELECT).fetchone()
+    if row is None:
+        # Created together with the tables; without it the file has been tampered with.
+        raise apsw.CorruptError("the state row is missing")
+    *plain, model_id, fingerprint, dim, dtype = row
+    space = None
+    if dim is not None:
+        space = VectorSpace(
+            cast(str, model_id), cast(str, fingerprint), cast(int, dim), cast(VectorType, dtype)
+        )
+    return State(*cast("tuple[Any, ...]", (*plain, space)))
+
+
+def update_state(conn: apsw.Connection, **values: int | str | bytes | None) -> None:
+    """Set columns of the row, named by code and never by data."""
+    assignments = ", ".join(f"{name} = ?" for name in values)
+    conn.execute(f"UPDATE state SET {assignments}", tuple(values.values()))
+
+
+def set_space(conn: apsw.Connection, space: VectorSpace) -> None:
+    """Write down which vectors the session holds."""
+    update_state(
+        conn,
+        model_id=space.id,
+        model_fingerprint=space.fingerprint,
+        model_dim=space.dim,
+        model_dtype=space.dtype,
+    )
