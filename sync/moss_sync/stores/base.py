@@ -4,16 +4,27 @@ A store is right when it passes tests/contracts/test_stores.py; the same suite r
 the folder and the S3 implementation. Keys are ASCII, `/` between parts, each part of 1 to 200
 characters from `[a-z0-9_.-]` and never starting with a dot. Every answer carries the store's own
 time, where the store has one, because the clocks of devices are not to be trusted.
+
+Keys are the store's own: a prefix in the store's URL is added inside and never seen outside. No
+key may be a folder of another (`a` beside `a/b`): a folder cannot hold both, and SeaweedFS drops
+the first from its listings.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NewType, Protocol
+from typing import Literal, NewType, Protocol, runtime_checkable
 
 ETag = NewType("ETag", str)
-"""Names one state of one blob. Opaque: compare and hand back, nothing else."""
+"""Names one state of one blob. Opaque: compare and hand back, nothing else.
+
+A hash of the content in every store here, and in most servers: equal bytes may have equal ETags,
+so a blob that is to be compared and swapped carries something that never repeats.
+"""
+
+EtagForm = Literal["quoted", "bare"]
+"""How a server wants an ETag in If-Match; Ceph RGW 16.2 takes it only without its quotes."""
 
 MAX_BLOB_BYTES = 64 * 1024 * 1024
 """No store call reads or writes more. The protocol's own blobs end at 16 MiB and their frames."""
@@ -105,8 +116,10 @@ class BlobStore(Protocol):
     ) -> Sequence[Listed]:
         """List keys that begin with `prefix` and are greater than `start_after`, in byte order.
 
-        `prefix` ends with `/`. At most `limit` (1 to 1000) come back; fewer means there are no
-        more. A listing need not be a snapshot.
+        `prefix` ends with `/`; `start_after` is a whole key or the beginning of one. At most
+        `limit` (1 to 1000) come back; fewer means there are no more. A listing need not be a
+        snapshot. The order is promised where no key has a further `/` behind the prefix, as in
+        all of the protocol's listings: SeaweedFS orders folder by folder.
         """
         ...
 
@@ -117,3 +130,10 @@ class BlobStore(Protocol):
     async def close(self) -> None:
         """Release connections; idempotent. Any other call afterwards raises RuntimeError."""
         ...
+
+
+@runtime_checkable
+class ChoosesEtagForm(Protocol):
+    """A store whose conditional requests can be written in two ways; the probe finds which."""
+
+    etag_form: EtagForm

@@ -1,0 +1,72 @@
+"""Files that are there as a whole or not at all, also after a power cut.
+
+The order that makes it so: write a temporary file, fsync it, rename it over the target, fsync the
+folder. Without the first fsync a power cut may leave an empty file under the final name, without
+the second the name itself may be gone. Everything here blocks; the folder store calls it from its
+threads.
+Source: SYNC-PROTOCOL 2.11; macOS answers a plain fsync before the drive has written (fsync(2)).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+FILE_MODE = 0o600
+FOLDER_MODE = 0o700
+
+
+def make_folders(path: Path) -> None:
+    """Create `path` and what is missing above it, mode 0700, each name made durable."""
+    if path.is_dir():
+        return
+    if path.parent != path:
+        make_folders(path.parent)
+    with contextlib.suppress(FileExistsError):  # another process was faster
+        path.mkdir(mode=FOLDER_MODE)
+        sync_folder(path.parent)
+    if not path.is_dir():
+        raise NotADirectoryError(20, "a file is where a folder should be", str(path))
+
+
+def write_file(path: Path, data: bytes) -> int:
+    """Write a new file of mode 0600 and force it to the disk.
+
+    Returns:
+        Its modification time in milliseconds, by the clock of whoever keeps the file system.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    fd = os.open(path, flags, FILE_MODE)
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+        sync_file(fd)
+        return os.fstat(fd).st_mtime_ns // 1_000_000
+    finally:
+        os.close(fd)
+
+
+def sync_file(fd: int) -> None:
+    """Return when the file's bytes have reached the disk itself."""
+    if sys.platform == "darwin":
+        import fcntl
+
+        # SMB, for one, does not know the full flush; fsync is then the most there is.
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+            return
+    os.fsync(fd)
+
+
+def sync_folder(path: Path) -> None:
+    """Return when the names in the folder have reached the disk itself."""
+    if sys.platform == "win32":
+        return  # a folder cannot be opened there, and NTFS journals names by itself
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        sync_file(fd)
+    finally:
+        os.close(fd)

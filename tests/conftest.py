@@ -1,0 +1,62 @@
+"""What every test stands on: no trace of the user's environment, and a real S3 server on demand.
+
+A home of its own per test; one cache for the whole run, because the model's graph is built into it
+once. `CI=true` chooses the longer hypothesis profile; both draw new examples at every run.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from hypothesis import settings
+
+from tests.seaweed import SeaweedServer
+
+settings.register_profile("dev", max_examples=60, derandomize=False, deadline=None)
+settings.register_profile("ci", max_examples=300, derandomize=False, deadline=None)
+settings.load_profile("ci" if os.environ.get("CI") == "true" else "dev")
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache folder of this run, the same for all tests and the programs they start."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def own_environment(
+    tmp_path_factory: pytest.TempPathFactory,
+    shared_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Give the test an empty home and no settings or credentials of whoever runs it."""
+    for name in os.environ:
+        if name.startswith(("MOSS_", "AWS_")):
+            monkeypatch.delenv(name)
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("USERPROFILE", str(home))
+    for kind in ("CONFIG", "DATA", "STATE"):
+        monkeypatch.setenv(f"XDG_{kind}_HOME", str(home / kind.lower()))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(shared_cache))
+    # Without credentials botocore would look for a cloud's metadata service.
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.fixture(scope="session")
+def seaweed() -> Iterator[SeaweedServer]:
+    """The S3 server of this run, started by the first test that asks for it."""
+    with SeaweedServer() as server:
+        yield server
+
+
+@pytest.fixture
+def s3_url(seaweed: SeaweedServer, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The store URL of an unused prefix, with credentials for it in the environment."""
+    for name, value in seaweed.env.items():
+        monkeypatch.setenv(name, value)
+    return seaweed.url("test", f"t-{uuid4().hex}")
