@@ -19,6 +19,10 @@ MAX_DIMENSIONS = 8192
 """sqlite-vec's own limit on a column."""
 
 
+_SMALL, _LARGE = 1e-24, 1e24
+"""Squared lengths between these are exact enough in float32, whatever the components are."""
+
+
 def check_vector(values: ArrayLike, *, dim: int | None, what: str) -> NDArray[np.float32]:
     """Return `values` as float32 if they can be compared by cosine.
 
@@ -56,10 +60,15 @@ def unit_rows(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     Shape (n, dim) in and out. A row without a direction (zero, or not finite: only a peer's file
     can bring one) becomes zero and is similar to nothing.
     """
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        # In float64 the square of any float32 is finite and not zero.
-        norms = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
-        result: NDArray[np.float32] = (rows / norms[:, None]).astype(np.float32)
+    with np.errstate(all="ignore"):
+        squares = np.einsum("ij,ij->i", rows, rows)
+        if not ((squares > _SMALL) & (squares < _LARGE)).all():
+            # In float64 the square of any float32 is finite and not zero, at a fifth of the speed.
+            squares = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+        norms = np.sqrt(squares)
+        result: NDArray[np.float32] = np.divide(rows, norms[:, None], dtype=norms.dtype).astype(
+            np.float32, copy=False
+        )
     result[~(np.isfinite(norms) & (norms > 0.0))] = 0.0
     return result
 

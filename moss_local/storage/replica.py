@@ -174,10 +174,18 @@ class SqliteReplica:
             _write_seen(conn, seen)
         return _counts(won, found)
 
-    def set_seen(self, seen: Seen) -> None:
+    def set_seen(self, seen: Seen, *, applied_seq: int | None = None) -> None:
         """Store a newly verified manifest that needed no merge."""
         with self.file.writing() as conn:
+            applied = max(read_state(conn).applied_seq, applied_seq or 0)
+            update_state(conn, applied_seq=applied)
             _write_seen(conn, seen)
+
+    def renew_identity(self, dev: bytes, inc: bytes) -> None:
+        """Go on as another device: this file turned out to be a copy of one that is in use."""
+        with self.file.writing() as conn:
+            conn.execute("DELETE FROM pending")
+            update_state(conn, dev=dev, inc=inc, n=0, acked_n=0)
 
     def set_exchanged(self, wall_ms: int) -> None:
         """Remember when the last exchange with the store succeeded."""

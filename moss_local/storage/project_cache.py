@@ -1,0 +1,44 @@
+"""What a device remembers of a project's repositories: small files beside the session files."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from moss_local.storage.failures import translated_os
+
+
+class ProjectCache:
+    """`moss_sync`'s RepositoryCache over a directory; every file is 0600 and replaced whole."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def load(self, name: str) -> bytes | None:
+        """Return what was saved under `name`, or None."""
+        path = self._path(name)
+        with translated_os(path):
+            try:
+                return path.read_bytes()
+            except FileNotFoundError:
+                return None
+
+    def save(self, name: str, data: bytes) -> None:
+        """Keep `data`, atomically and durably."""
+        path = self._path(name)
+        with translated_os(path):
+            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            handle, temporary = tempfile.mkstemp(dir=self._directory, prefix=".", suffix=".tmp")
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(temporary, path)
+            except BaseException:
+                os.unlink(temporary)
+                raise
+
+    def _path(self, name: str) -> Path:
+        return self._directory / f"repository-{name}"
