@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 endif
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup demo test check bench docs clean help
+.PHONY: setup demo test lint check bench docs clean help
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -28,12 +28,14 @@ demo: setup ## the main job on real input: two agents, two devices, one thread
 test: setup ## the whole test suite
 	$(BIN)/python -m pytest
 
-check: setup ## linters, types, contracts, generated docs
+lint: setup ## formatting, linters, types, import contracts, generated docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python docs/generate.py --check
+
+check: lint test ## everything that must pass before a commit
 
 bench: setup ## the figures of docs/benchmarks.md
 	$(BIN)/python -m benchmarks

@@ -65,12 +65,21 @@ class SyncEngine:
         clock: Clock,
         run: Runner,
         exclusive: Exclusive,
+        accepts: Callable[[VectorSpace], None],
     ) -> None:
+        """Make an engine for the session called `name`.
+
+        Args:
+            run: Runs the replica's verbs and other blocking work.
+            exclusive: Held for a push and for a compaction.
+            accepts: Raises ModelMismatchError for a vector space that this replica must not take.
+        """
         self._repository = repository
         self._replica = replica
         self._clock = clock
         self._run = run
         self._exclusive = exclusive
+        self._accepts = accepts
         self._channel = Channel(repository, name, clock=clock, run=run)
 
     async def pull(self) -> SyncReport:
@@ -108,7 +117,9 @@ class SyncEngine:
     async def compact(self) -> bool:
         """Merge small segments into fewer, if it is time to; return whether it was done."""
         async with self._exclusive():
-            return await compact(self._channel, await self._attach(), self._replica, self._run)
+            return await compact(
+                self._channel, await self._attach(SyncReport()), self._replica, self._run
+            )
 
     async def _exchange(self, work: Callable[[SyncReport], Awaitable[None]]) -> SyncReport:
         report = SyncReport()
@@ -129,7 +140,7 @@ class SyncEngine:
     # -- pull ------------------------------------------------------------------------------
 
     async def _pull(self, report: SyncReport) -> None:
-        keys = await self._attach()
+        keys = await self._attach(report)
         missing: BlobNotFoundError | None = None
         for attempt in range(MAX_REFETCHES):
             if missing is not None:
@@ -145,7 +156,7 @@ class SyncEngine:
                 if state.seen != seen:
                     await self._run(self._replica.set_seen, seen)
                 return
-            _check_space(current, state)
+            self._check_space(current, state)
             wanted = plan.to_fetch(current, applied_seq=state.applied_seq, dev=state.dev)
             try:
                 segments = await self._channel.read_segments(
@@ -175,7 +186,7 @@ class SyncEngine:
 
     async def _push(self, report: SyncReport) -> None:
         async with self._exclusive():
-            keys = await self._attach()
+            keys = await self._attach(report)
             state: ReplicaState = await self._run(self._replica.state)
             if state.pending is None and state.dirty == 0 and state.seen is not None:
                 report.seq = state.seen.seq
@@ -192,7 +203,7 @@ class SyncEngine:
                 else:
                     state = await self._settle(state, *current, report)
                     plan.check_writable(current[0])
-                    _check_space(current[0], state)
+                    self._check_space(current[0], state)
                 if state.pending is None:
                     if state.dirty == 0 and current is not None:
                         report.seq = current[0].seq
@@ -315,8 +326,9 @@ class SyncEngine:
 
     # -- both ------------------------------------------------------------------------------
 
-    async def _attach(self) -> Keys:
+    async def _attach(self, report: SyncReport) -> Keys:
         keys = await self._repository.attach()
+        report.session_id = self._channel.sid(keys)
         await self._run(self._replica.attach, keys.repo_id)
         return keys
 
@@ -338,18 +350,21 @@ class SyncEngine:
         settled: ReplicaState = await self._run(self._replica.state)
         return settled
 
+    def _check_space(self, current: Manifest, state: ReplicaState) -> None:
+        theirs, ours = current.space, state.space
+        if theirs is None:
+            return
+        if ours is None:
+            self._accepts(theirs)
+        elif theirs != ours:
+            raise ModelMismatchError(
+                state.name, stored=_describe(theirs, ours), wanted=_describe(ours, theirs)
+            )
+
 
 def _count_sent(report: SyncReport, pending: Pending) -> None:
     report.sent += pending.docs
     report.sent_deletes += pending.tombs
-
-
-def _check_space(current: Manifest, state: ReplicaState) -> None:
-    theirs, ours = current.space, state.space
-    if theirs is not None and ours is not None and theirs != ours:
-        raise ModelMismatchError(
-            state.name, stored=_describe(theirs, ours), wanted=_describe(ours, theirs)
-        )
 
 
 def _describe(space: VectorSpace, other: VectorSpace) -> str:

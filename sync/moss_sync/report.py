@@ -12,12 +12,14 @@ class SyncReport:
     Attributes:
         sent: Live records published; sent_deletes: tombstones published.
         received, deleted, superseded: As in MergeCounts.
+        session_id: The session's id in the store; empty before the store was reached.
         seq: Sequence number of the manifest that this device now knows.
         lost_races: Compare-and-swaps that another device won.
         requests, bytes_sent, bytes_received: As counted on the wire, bodies only.
         elapsed_ms: Wall time of the exchange.
     """
 
+    session_id: str = ""
     sent: int = 0
     sent_deletes: int = 0
     received: int = 0

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import Any, Protocol
 
 from moss_sync import keyring
@@ -37,6 +38,12 @@ Runner = Callable[..., Awaitable[Any]]
 """Runs a blocking function and returns what it returns: in a thread, or at once in a simulation."""
 
 MAX_VERDICT_BYTES = 4096
+
+
+@lru_cache(maxsize=16)
+def _derived(project_key: str, kdf: KdfParams) -> bytes:
+    """Return the key-wrapping key; argon2id runs once per process for each key and salt."""
+    return keyring.derive_kek(project_key, kdf)
 
 
 class RepositoryCache(Protocol):
@@ -74,7 +81,7 @@ class Repository:
         self._cache = cache
         self._clock = clock
         self._run = run
-        self._keks: dict[KdfParams, bytes] = {}
+        self._kdf: KdfParams | None = None
         self._keys: Keys | None = None
         self._confirmed = False
         self._verdict: ProbeVerdict | None = None
@@ -158,13 +165,16 @@ class Repository:
                     blob = await self.store.get(self.layout.probe)
                     saved = blob.data if isinstance(blob, Blob) else b""
                 except BlobNotFoundError:
-                    verdict = await probe(self.store, clock=self._clock, prefix=self.layout.prefix)
-                    await self._publish(verdict.verdict, keys)
+                    await self._publish(await self._probe(), keys)
                     return
                 await self._run(self._cache.save, self._cached("probe"), saved)
             plain = unseal(keys.roots, self._probe_place(keys), saved, max_plain=MAX_VERDICT_BYTES)
             fields = unpack(plain, max_bytes=MAX_VERDICT_BYTES, what="the probe's verdict")
-            self._adopt(ProbeVerdict.from_fields(fields))
+            self._adopt(ProbeVerdict.from_dict(fields))
+
+    async def _probe(self) -> ProbeVerdict:
+        report = await probe(self.store, clock=self._clock, prefix=self.layout.prefix)
+        return report.require()
 
     async def _first_contact(self) -> Keys:
         key = self.layout.fmt
@@ -177,10 +187,10 @@ class Repository:
         return await self._accept(blob.data)
 
     async def _create(self) -> Keys:
-        report = await probe(self.store, clock=self._clock, prefix=self.layout.prefix)
-        self._adopt(report.verdict)
+        verdict = await self._probe()
+        self._adopt(verdict)
         # The salt of the local key check serves the repository too: one argon2id for both.
-        kdf = next(iter(self._keks), None) or KdfParams(self._clock.token(keyring.KDF_SALT_BYTES))
+        kdf = self._kdf or KdfParams(self._clock.token(keyring.KDF_SALT_BYTES))
         kek = await self._kek(kdf)
         fmt = keyring.create(kek, kdf, fresh=self._clock.token(keyring.FRESH_BYTES))
         try:
@@ -195,7 +205,7 @@ class Repository:
             if not isinstance(blob, Blob):
                 raise AssertionError("an unconditional get returned no blob")
             keys = await self._accept(blob.data)
-        await self._publish(report.verdict, keys)
+        await self._publish(verdict, keys)
         return keys
 
     async def _accept(self, raw: bytes) -> Keys:
@@ -219,7 +229,7 @@ class Repository:
         sealed = seal(
             keys.roots,
             self._probe_place(keys),
-            pack(verdict.to_fields()),
+            pack(verdict.to_dict()),
             salt=self._clock.token(SALT_BYTES),
         )
         await self.store.put(self.layout.probe, sealed)
@@ -230,9 +240,9 @@ class Repository:
         self._verdict = verdict
 
     async def _kek(self, kdf: KdfParams) -> bytes:
-        if kdf not in self._keks:
-            self._keks[kdf] = await self._run(keyring.derive_kek, self._project_key, kdf)
-        return self._keks[kdf]
+        kek: bytes = await self._run(_derived, self._project_key, kdf)
+        self._kdf = kdf
+        return kek
 
     async def _save_check(self, kdf: KdfParams) -> None:
         fields = {

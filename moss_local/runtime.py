@@ -1,0 +1,112 @@
+"""The library's own threads: one event loop for the network, a few for files, two for embedding.
+
+Users call one client from several event loops and threads (`asyncio.run()` once per call is
+common), so nothing may belong to the caller's loop. Exchanges run on the loop here; writes to
+files and other blocking work on a small pool; embedding on threads of its own, so that it never
+starves the rest. All of it is made on first use, shared by all clients of the process, and ends
+with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextvars
+import functools
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+IO_THREADS = 8
+"""Blocking work at once: more would only queue for the file locks and the disk behind them."""
+
+EXIT_WAIT_S = 2.0
+"""How long leaving the interpreter waits for work in the background, such as a compaction."""
+
+
+class Runtime:
+    """The threads. Use the module's `runtime`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._io: ThreadPoolExecutor | None = None
+        self._embedding: ThreadPoolExecutor | None = None
+        self._background: set[Future[Any]] = set()
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The library's event loop, running on its own thread."""
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                thread = threading.Thread(
+                    target=self._loop.run_forever, name="moss-sync", daemon=True
+                )
+                thread.start()
+                atexit.register(self._finish)
+            return self._loop
+
+    async def on_loop(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the library's loop and return its result to the caller's loop.
+
+        Cancelling the caller cancels the work at its next await.
+        """
+        return await asyncio.wrap_future(self.start(work))
+
+    def start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Start a coroutine on the library's loop; from any thread."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop)
+
+    def in_background(self, work: Coroutine[Any, Any, None]) -> Future[None]:
+        """Start a coroutine that nobody waits for; leaving the interpreter gives it a moment."""
+        future = self.start(work)
+        self._background.add(future)
+        future.add_done_callback(self._background.discard)
+        return future
+
+    async def blocking(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a blocking function on the pool; from any event loop."""
+        with self._lock:
+            if self._io is None:
+                self._io = ThreadPoolExecutor(IO_THREADS, thread_name_prefix="moss-io")
+            pool = self._io
+        return await _in(pool, functools.partial(fn, *args, **kwargs))
+
+    async def embedding(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a function that embeds on its own few threads; from any event loop.
+
+        Two threads, not one: a query must be able to ask for the model while a bulk load holds it;
+        the embedder lets it in between two batches.
+        """
+        with self._lock:
+            if self._embedding is None:
+                self._embedding = ThreadPoolExecutor(2, thread_name_prefix="moss-embed")
+            pool = self._embedding
+        return await _in(pool, functools.partial(fn, *args, **kwargs))
+
+    def _finish(self) -> None:
+        for future in list(self._background):
+            # Whatever it raises has been logged where it happened.
+            _wait_quietly(future, EXIT_WAIT_S)
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+
+
+def _wait_quietly(future: Future[Any], seconds: float) -> None:
+    done = threading.Event()
+    future.add_done_callback(lambda _: done.set())
+    done.wait(seconds)
+
+
+def _in(pool: ThreadPoolExecutor, work: Callable[[], T]) -> Awaitable[T]:
+    context = contextvars.copy_context()
+    return asyncio.get_running_loop().run_in_executor(pool, lambda: context.run(work))
+
+
+runtime = Runtime()
+"""The one of this process."""

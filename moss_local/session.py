@@ -1,0 +1,482 @@
+"""A session: a named thread of documents on this device, searched here, merged with other devices.
+
+The file is the truth: an acknowledged write is on disk, and everything that this object answers is
+read from there (or from what is kept resident and checked against it), so several objects and
+several processes may have one session open. The object only knows how to reach it, which model the
+vectors are of, and how the last exchange went.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import Future
+from time import perf_counter
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moss_local.embedding.base import Kind, Progress
+from moss_local.embedding.models import custom_space
+from moss_local.model_choice import CUSTOM_ID, ModelChoice
+from moss_local.options import GetChoice, QueryChoice, choose_get, choose_query
+from moss_local.runtime import runtime
+from moss_local.search.query import Hit, search
+from moss_local.storage.documents import Document, StoredDocument, check_document
+from moss_local.storage.edits import PutCounts, delete_documents, put_documents
+from moss_local.storage.encoding import check_vector
+from moss_local.storage.file import SessionFile
+from moss_local.storage.replica import SqliteReplica
+from moss_local.storage.rows import get_documents
+from moss_local.storage.state import read_state
+from moss_local.types import (
+    DocumentInfo,
+    GetDocumentsOptions,
+    MutationOptions,
+    PushIndexResult,
+    QueryOptions,
+    QueryResultDocumentInfo,
+    SearchResult,
+    SyncState,
+)
+from moss_sync import (
+    InvalidArgumentError,
+    MossError,
+    NetworkError,
+    SyncReport,
+    VectorSpace,
+)
+from moss_sync.clock import Clock
+from moss_sync.engine import SyncEngine
+
+log = logging.getLogger("moss_local")
+
+SMALL_ADD = 8
+"""Up to so many texts are embedded and written in one hop to another thread; more in two, so that
+a long write does not hold up other callers' embedding."""
+
+QUICK_DOCUMENTS = 1000
+"""Up to here a query with a given vector takes under a millisecond and runs on the caller's thread
+(a hop to another costs 0.24-0.5 ms)."""
+
+CLOSE_WAIT_S = 2.0
+
+
+class SessionIndex:
+    """One open session. Made by `MossClient.session`; safe for several tasks, loops and threads.
+
+    Attributes:
+        name: As it was opened.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        file: SessionFile,
+        replica: SqliteReplica,
+        engine: SyncEngine,
+        clock: Clock,
+        model: ModelChoice,
+        closed: Callable[[SessionIndex], None],
+    ) -> None:
+        self.name = name
+        self._file = file
+        self._replica = replica
+        self._engine = engine
+        self._clock = clock
+        self._model = model
+        self._on_closed = closed
+        self._closed = False
+        self._last_model_id = model.id(None)
+        self._unreachable: str | None = None
+        self._compaction: Future[None] | None = None
+
+    def __repr__(self) -> str:
+        if self._closed:
+            return f"<SessionIndex {self.name!r} closed>"
+        return f"<SessionIndex {self.name!r} docs={self.doc_count} {self.sync_state}>"
+
+    # -- what it is ------------------------------------------------------------------------
+
+    @property
+    def doc_count(self) -> int:
+        """Documents in the session now, other processes' included."""
+        self._check_open()
+        with self._file.reading() as conn:
+            return read_state(conn).live
+
+    @property
+    def model_id(self) -> str:
+        """The model of the session's vectors; before the first, the one that they will be of."""
+        if not self._closed:
+            self._last_model_id = self._model.id(self._stored_space())
+        return self._last_model_id
+
+    @property
+    def sync_state(self) -> SyncState:
+        """Where the session stands towards its store."""
+        self._check_open()
+        with self._file.reading() as conn:
+            exchanged_ms = read_state(conn).exchanged_ms
+        pending = self._replica.state().dirty
+        if self._unreachable is not None:
+            return SyncState("offline", pending, exchanged_ms, self._unreachable)
+        if pending:
+            return SyncState("pending", pending, exchanged_ms)
+        return SyncState("never" if exchanged_ms is None else "synced", 0, exchanged_ms)
+
+    # -- documents -------------------------------------------------------------------------
+
+    async def add_docs(
+        self,
+        docs: Iterable[DocumentInfo],
+        options: MutationOptions | None = None,
+        *,
+        progress: Progress | None = None,
+    ) -> tuple[int, int]:
+        """Add documents, or replace those whose id is there; on disk when this returns.
+
+        All of them or, on any error, none. Of an id that comes twice, the last counts.
+
+        Args:
+            progress: Called with (texts embedded, texts in all), from another thread.
+        Returns:
+            (added, updated): ids that were not there, and ids that were.
+        Raises:
+            InvalidArgumentError: a document cannot be stored; the message names it.
+            ModelNotFoundError: the session's model is not on this machine.
+            FileBusyError: another process kept the file locked too long.
+        """
+        self._check_open()
+        upsert = True if options is None or options.upsert is None else options.upsert
+        given = _documents_of(docs)
+        if not given:
+            return 0, 0
+        space = self._model.space(self._stored_space())
+        documents, missing = self._prepared(given, space)
+        if not missing:
+            counts = await runtime.blocking(self._put, documents, space, upsert)
+        elif len(missing) <= SMALL_ADD:
+            counts = await runtime.embedding(
+                self._embed_and_put, documents, missing, space, upsert, progress
+            )
+        else:
+            ready = await runtime.embedding(self._embedded, documents, missing, progress)
+            counts = await runtime.blocking(self._put, ready, space, upsert)
+        return counts.added, counts.updated
+
+    async def delete_docs(self, doc_ids: Iterable[str]) -> int:
+        """Delete documents and return how many there were; unknown ids are ignored.
+
+        Raises:
+            InvalidArgumentError: an id that no document can have; none is deleted.
+        """
+        self._check_open()
+        if isinstance(doc_ids, str):
+            raise InvalidArgumentError(
+                "delete_docs takes a list of ids, not one str", hint=f"write [{doc_ids!r:.60}]"
+            )
+        ids = list(doc_ids)
+        return await runtime.blocking(self._delete, ids)
+
+    async def get_docs(self, options: GetDocumentsOptions | None = None) -> list[DocumentInfo]:
+        """Return documents: all in order of id, or the wanted ones in the order asked for.
+
+        Embeddings are not returned.
+        """
+        self._check_open()
+        choice = choose_get(options)
+        return [_info(stored) for stored in await runtime.blocking(self._get, choice)]
+
+    async def thread(self) -> list[StoredDocument]:
+        """Return all documents in the order in which they were written, with who and when."""
+        self._check_open()
+        stored = await runtime.blocking(self._get, GetChoice(None))
+        return sorted(stored, key=lambda document: (document.hlc, document.dev))
+
+    # -- search ----------------------------------------------------------------------------
+
+    async def query(self, query: str, options: QueryOptions | None = None) -> SearchResult:
+        """Search by meaning and by word; a blank query without an embedding finds nothing.
+
+        Args:
+            query: Any text; nothing in it is syntax.
+        Raises:
+            InvalidArgumentError: an option is wrong, or a "custom" session got no embedding.
+            ModelNotFoundError: the session's model is not on this machine.
+        """
+        self._check_open()
+        started = perf_counter()
+        if not isinstance(query, str):
+            raise InvalidArgumentError(f"a query is a str, not {type(query).__name__}")
+        choice = choose_query(options)
+        with self._file.reading() as conn:
+            state = read_state(conn)
+        space, blank = state.space, not query.strip()
+        if self._model.id(space) == CUSTOM_ID and choice.embedding is None:
+            raise InvalidArgumentError(
+                f"session {self.name!r} is of model 'custom': a query needs an embedding",
+                hint="pass QueryOptions(embedding=...)",
+            )
+        hits: list[Hit] = []
+        if choice.embedding is not None:
+            dim = None if space is None else space.dim
+            vector = check_vector(choice.embedding, dim=dim, what="the embedding of the query")
+            if state.live <= QUICK_DOCUMENTS:
+                hits = self._search(query, vector, choice)
+            else:
+                hits = await runtime.blocking(self._search, query, vector, choice)
+        elif not blank and choice.top_k and state.live:
+            hits = await runtime.embedding(self._embed_and_search, query, choice)
+        return SearchResult(
+            docs=[
+                QueryResultDocumentInfo(
+                    hit.id, hit.text, hit.metadata, hit.score, self.name, hit.payload
+                )
+                for hit in hits
+            ],
+            query=query,
+            index_name=self.name,
+            time_taken_ms=round((perf_counter() - started) * 1000),
+            model_id=self._model.id(space),
+        )
+
+    # -- exchange --------------------------------------------------------------------------
+
+    async def push_index(self) -> PushIndexResult:
+        """Publish what changed here, merging with what others publish; committed on return.
+
+        Raises:
+            NetworkError: the store could not be reached. The changes stay pending and go with
+                the next push.
+            MossError: as in `moss_sync.SyncEngine.push`; nothing is lost. `error.report` says
+                what was done until then.
+        """
+        report = await self._exchange(self._engine.push)
+        count = self.doc_count
+        return PushIndexResult(
+            f"push-{report.session_id}-{report.seq}", self.name, count, report=report
+        )
+
+    async def pull(self) -> SyncReport:
+        """Merge what others have pushed; one small request when there is nothing new."""
+        return await self._exchange(self._engine.pull)
+
+    async def sync(self) -> SyncReport:
+        """Pull, then push."""
+        return await self._exchange(self._engine.sync)
+
+    # -- lifecycle -------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """Close the session; idempotent. What is not pushed stays pending in the file."""
+        if not self._closed:
+            await runtime.on_loop(self._close())
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if not self._closed:
+            runtime.start(self._close()).result()
+
+    # -- inside ----------------------------------------------------------------------------
+
+    async def _open(self, *, pull: bool) -> None:
+        """Check the model, pull if the store answers, and load the model in the background."""
+        stored = await runtime.blocking(self._stored_space)
+        if stored is not None:
+            self._model.accepts(stored)
+        if pull:
+            try:
+                await self.pull()
+            except NetworkError as error:
+                log.info("session %r opened offline: %s", self.name, error)
+        if self._model.id(await runtime.blocking(self._stored_space)) != CUSTOM_ID:
+            runtime.in_background(self._warm_up())
+
+    async def _warm_up(self) -> None:
+        try:
+            await runtime.embedding(self._embed, ["warm up"])
+        except MossError as error:
+            # Whoever needs the model gets this error; a session that is only read does not.
+            log.info("session %r has no model here: %s", self.name, error)
+
+    async def _close(self) -> None:
+        """On the library's loop."""
+        if self._closed:
+            return
+        _ = self.model_id  # stays readable
+        self._closed = True
+        await self._finish_compaction(CLOSE_WAIT_S)
+        await runtime.blocking(self._file.close)
+        self._on_closed(self)
+
+    async def _exchange(self, work: Callable[[], Awaitable[SyncReport]]) -> SyncReport:
+        self._check_open()
+        return await runtime.on_loop(self._exchange_here(work))
+
+    async def _exchange_here(self, work: Callable[[], Awaitable[SyncReport]]) -> SyncReport:
+        """On the library's loop."""
+        await self._finish_compaction(0.0)
+        try:
+            report = await work()
+        except NetworkError as error:
+            self._unreachable = str(error)
+            raise
+        self._unreachable = None
+        await runtime.blocking(self._replica.set_exchanged, self._clock.wall_ms())
+        if report.sent or report.sent_deletes:
+            self._compaction = runtime.in_background(self._compact())
+        return report
+
+    async def _compact(self) -> None:
+        try:
+            while not self._closed and await self._engine.compact():
+                log.debug("session %r was compacted", self.name)
+        except MossError as error:
+            # Never needed for correctness, and asked for by nobody; the next push tries again.
+            log.warning("session %r was not compacted: %s", self.name, error)
+
+    async def _finish_compaction(self, seconds: float) -> None:
+        """Give a running compaction some time, then cancel it: it never delays a caller."""
+        running, self._compaction = self._compaction, None
+        if running is None or running.done():
+            return
+        wrapped = asyncio.wrap_future(running)
+        done, _ = await asyncio.wait([wrapped], timeout=seconds)
+        if not done:
+            running.cancel()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InvalidArgumentError(
+                f"session {self.name!r} is closed", hint="open it again with client.session(...)"
+            )
+
+    def _stored_space(self) -> VectorSpace | None:
+        with self._file.reading() as conn:
+            return read_state(conn).space
+
+    def _prepared(
+        self, given: Sequence[DocumentInfo], space: VectorSpace | None
+    ) -> tuple[list[Document], list[int]]:
+        """Return the documents, and the positions of those that still need a vector.
+
+        Everything that can be wrong with a document is found here, before any is embedded.
+        """
+        documents: list[Document] = []
+        missing: list[int] = []
+        for place, info in enumerate(given):
+            vector = None
+            if info.embedding is not None and len(info.embedding):
+                what = f"the embedding of document {info.id!r}"
+                vector = check_vector(
+                    info.embedding, dim=None if space is None else space.dim, what=what
+                )
+            else:
+                missing.append(place)
+            metadata = None if info.metadata is None else dict(info.metadata)
+            document = Document(info.id, info.text, metadata, info.payload, vector)
+            check_document(document)
+            documents.append(document)
+        custom = space is None or space.id == CUSTOM_ID
+        if custom and missing:
+            ids = ", ".join(repr(given[place].id) for place in missing[:5])
+            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+            raise InvalidArgumentError(
+                f"session {self.name!r} is of model 'custom': these have no embedding: {ids}{more}",
+                hint="pass DocumentInfo(..., embedding=[...])",
+            )
+        return documents, missing
+
+    def _embedded(
+        self, documents: Sequence[Document], missing: Sequence[int], progress: Progress | None
+    ) -> list[Document]:
+        texts = [documents[place].text for place in missing]
+        vectors = self._embed(texts, progress=progress)
+        result = list(documents)
+        for place, vector in zip(missing, vectors, strict=True):
+            known = result[place]
+            result[place] = Document(known.id, known.text, known.metadata, known.payload, vector)
+        return result
+
+    def _embed(
+        self, texts: Sequence[str], *, kind: Kind = "document", progress: Progress | None = None
+    ) -> NDArray[np.float32]:
+        embedder = self._model.embedder(self._stored_space())
+        return embedder.embed(texts, kind=kind, progress=progress)
+
+    def _embed_and_put(
+        self,
+        documents: Sequence[Document],
+        missing: Sequence[int],
+        space: VectorSpace | None,
+        upsert: bool,
+        progress: Progress | None,
+    ) -> PutCounts:
+        return self._put(self._embedded(documents, missing, progress), space, upsert)
+
+    def _put(
+        self, documents: Sequence[Document], space: VectorSpace | None, upsert: bool
+    ) -> PutCounts:
+        if space is None:
+            first = documents[0].vector
+            space = custom_space(0 if first is None else len(first))
+        with self._file.writing() as conn:
+            return put_documents(
+                conn, documents, space=space, now_ms=self._clock.wall_ms(), upsert=upsert
+            )
+
+    def _delete(self, ids: Sequence[str]) -> int:
+        with self._file.writing() as conn:
+            return delete_documents(conn, ids, now_ms=self._clock.wall_ms())
+
+    def _get(self, choice: GetChoice) -> list[StoredDocument]:
+        with self._file.reading() as conn:
+            return get_documents(conn, choice.doc_ids)
+
+    def _embed_and_search(self, query: str, choice: QueryChoice) -> list[Hit]:
+        vector = self._embed([query], kind="query")[0]
+        return self._search(query, vector, choice)
+
+    def _search(self, query: str, vector: NDArray[np.float32], choice: QueryChoice) -> list[Hit]:
+        return search(self._file, text=query, vector=vector, alpha=choice.alpha, top_k=choice.top_k)
+
+
+def _documents_of(docs: Iterable[DocumentInfo]) -> list[DocumentInfo]:
+    if isinstance(docs, str | bytes) or not isinstance(docs, Iterable):
+        raise InvalidArgumentError(
+            f"add_docs takes an iterable of DocumentInfo, not {type(docs).__name__}"
+        )
+    given = list(docs)
+    for place, document in enumerate(given):
+        if not isinstance(document, DocumentInfo):
+            raise InvalidArgumentError(
+                f"add_docs takes DocumentInfo; item {place} is {type(document).__name__}"
+            )
+    return given
+
+
+def _info(stored: StoredDocument) -> DocumentInfo:
+    return DocumentInfo(stored.id, stored.text, stored.metadata, None, stored.payload)

@@ -1,0 +1,140 @@
+"""Where the settings of a client come from: arguments, then environment, then the credentials file.
+
+The only module that reads the environment. `moss-local init` writes the credentials file, once per
+device; nothing else is ever set up.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from base64 import b32encode
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from platformdirs import user_cache_path, user_config_path, user_data_path
+
+from moss_sync import InvalidArgumentError, UnauthorizedError
+
+APP = "moss_local"
+KEY_BYTES = 20
+"""160 random bits: nobody guesses it, and it is still short enough to read out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What `moss-local init` keeps. The repr hides the key."""
+
+    project_id: str
+    project_key: str = field(repr=False)
+    store: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that a client works with.
+
+    Attributes:
+        store: URL or path of the blob store.
+        data_dir: Session files of this device.
+        cache_dir: Derived files, safe to delete at any time.
+    """
+
+    project_id: str
+    project_key: str = field(repr=False)
+    store: str
+    data_dir: Path
+    cache_dir: Path
+
+
+def resolve(
+    project_id: str | None,
+    project_key: str | None,
+    *,
+    store: str | os.PathLike[str] | None,
+    data_dir: str | os.PathLike[str] | None,
+    cache_path: str | os.PathLike[str] | None,
+) -> Settings:
+    """Return the settings, each from the first place that has it.
+
+    Raises:
+        UnauthorizedError: no place has a project id, or a key for it; the message names them all.
+        InvalidArgumentError: an argument is not what it must be.
+    """
+    for name, value in (("project_id", project_id), ("project_key", project_key)):
+        if value is not None and not isinstance(value, str):
+            raise InvalidArgumentError(f"{name} must be a str or None, not {value!r:.60}")
+    saved = load_credentials()
+    id = project_id or os.environ.get("MOSS_PROJECT_ID") or (saved and saved.project_id)
+    if not id:
+        raise _missing("project id", "project_id", "MOSS_PROJECT_ID")
+    # A key belongs to its project: the file's key is for the file's project and no other.
+    kept = saved if saved is not None and saved.project_id == id else None
+    key = project_key or os.environ.get("MOSS_PROJECT_KEY") or (kept and kept.project_key)
+    if not key:
+        raise _missing(f"key of project {id!r}", "project_key", "MOSS_PROJECT_KEY")
+    data = Path(data_dir or os.environ.get("MOSS_DATA_DIR") or user_data_path(APP))
+    chosen = os.fspath(store) if store is not None else os.environ.get("MOSS_STORE")
+    return Settings(
+        project_id=id,
+        project_key=key,
+        store=chosen or (kept.store if kept else None) or str(data / "store"),
+        data_dir=data,
+        cache_dir=Path(cache_path) if cache_path is not None else user_cache_path(APP),
+    )
+
+
+def credentials_path() -> Path:
+    """Return where `moss-local init` keeps the project id and key of this user."""
+    return user_config_path(APP) / "credentials.json"
+
+
+def load_credentials() -> Credentials | None:
+    """Return what `moss-local init` wrote, or None where it has not run.
+
+    Raises:
+        InvalidArgumentError: the file is there and cannot be understood.
+    """
+    path = credentials_path()
+    try:
+        fields = json.loads(path.read_text("utf-8"))
+        return Credentials(fields["project_id"], fields["project_key"], fields.get("store"))
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InvalidArgumentError(
+            f"the credentials file {path} does not hold a project id and key",
+            hint="mend it, or write a new one with: moss-local init --force",
+        ) from error
+
+
+def new_key() -> str:
+    """Return a fresh project key: 32 characters in groups of four."""
+    text = b32encode(secrets.token_bytes(KEY_BYTES)).decode().lower()
+    return "-".join(text[i : i + 4] for i in range(0, len(text), 4))
+
+
+def save_credentials(credentials: Credentials) -> Path:
+    """Write the credentials file, readable by this user only, all of it or nothing."""
+    path = credentials_path()
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    fields = {"project_id": credentials.project_id, "project_key": credentials.project_key}
+    if credentials.store is not None:
+        fields["store"] = credentials.store
+    temporary = path.with_suffix(".tmp")
+    temporary.unlink(missing_ok=True)
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        json.dump(fields, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    return path
+
+
+def _missing(what: str, argument: str, variable: str) -> UnauthorizedError:
+    return UnauthorizedError(
+        f"there is no {what}: not in the argument {argument}, not in the environment variable "
+        f"{variable}, not in {credentials_path()}",
+        hint="set the device up once with: moss-local init",
+    )

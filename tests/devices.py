@@ -1,0 +1,129 @@
+"""Devices for tests of the exchange: the real engine and the real SQLite file over any store."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from moss_local.storage.documents import Document
+from moss_local.storage.edits import delete_documents, put_documents
+from moss_local.storage.file import open_session_file
+from moss_local.storage.replica import SqliteReplica
+from moss_local.storage.rows import get_documents
+from moss_sync import VectorSpace
+from moss_sync.engine import SyncEngine
+from moss_sync.repository import Repository
+from moss_sync.stores.base import BlobStore
+
+SPACE = VectorSpace("custom", "test-space", 4, "f4")
+PROJECT_KEY = "a key for tests"
+
+
+class QuickClock:
+    """A clock that moves when it is read or waited on; one seed gives its chance and its tokens."""
+
+    def __init__(self, seed: int = 0, start_ms: int = 1_700_000_000_000) -> None:
+        self.random = random.Random(seed)
+        self.now_ms = start_ms
+        self.slept: list[float] = []
+
+    def wall_ms(self) -> int:
+        self.now_ms += 1
+        return self.now_ms
+
+    def monotonic(self) -> float:
+        return self.wall_ms() / 1000
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now_ms += int(seconds * 1000)
+        await asyncio.sleep(0)
+
+    def token(self, size: int) -> bytes:
+        return self.random.randbytes(size)
+
+    def uniform(self, low: float, high: float) -> float:
+        return self.random.uniform(low, high)
+
+
+class MemoryCache:
+    """A RepositoryCache that is not a disk."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, bytes] = {}
+
+    def load(self, name: str) -> bytes | None:
+        return self.held.get(name)
+
+    def save(self, name: str, data: bytes) -> None:
+        self.held[name] = data
+
+
+async def run_here(fn: Callable[..., Any], *args: Any) -> Any:
+    """A runner that does not leave the thread."""
+    return fn(*args)
+
+
+class Device:
+    """One device of one session."""
+
+    def __init__(
+        self,
+        path: Path,
+        store: BlobStore,
+        *,
+        seed: int = 0,
+        session: str = "conv-123",
+        key: str = PROJECT_KEY,
+        clock: QuickClock | None = None,
+        space: VectorSpace = SPACE,
+    ) -> None:
+        self.clock = clock or QuickClock(seed)
+        self.space = space
+        self.cache = MemoryCache()
+        self.file = open_session_file(path, session=session)
+        self.replica = SqliteReplica(self.file)
+        self.repository = Repository(
+            store, "project", key, cache=self.cache, clock=self.clock, run=run_here
+        )
+        lock = asyncio.Lock()
+
+        @asynccontextmanager
+        async def exclusive() -> AsyncIterator[None]:
+            async with lock:
+                yield
+
+        self.engine = SyncEngine(
+            self.repository,
+            self.replica,
+            session,
+            clock=self.clock,
+            run=run_here,
+            exclusive=exclusive,
+            accepts=lambda space: None,
+        )
+
+    def put(self, id: str, text: str, vector: Sequence[float] | None = (1.0, 0, 0, 0)) -> None:
+        document = Document(
+            id, text, vector=None if vector is None else np.array(vector, np.float32)
+        )
+        with self.file.writing() as conn:
+            put_documents(conn, [document], space=self.space, now_ms=self.clock.wall_ms())
+
+    def delete(self, *ids: str) -> int:
+        with self.file.writing() as conn:
+            return delete_documents(conn, ids, now_ms=self.clock.wall_ms())
+
+    @property
+    def texts(self) -> dict[str, str]:
+        with self.file.reading() as conn:
+            return {stored.id: stored.text for stored in get_documents(conn)}
+
+    def close(self) -> None:
+        self.file.close()
