@@ -1,1 +1,103 @@
-"""Embedded memory for agents."""
+"""Embedded memory for agents: sessions in SQLite, searched by meaning and by word, merged by sync.
+
+    from moss_local import DocumentInfo, MossClient, QueryOptions
+
+    async with MossClient() as client:
+        session = await client.session("conv-123")
+        await session.add_docs([DocumentInfo(id="turn-1", text="...")])
+        await session.push_index()
+
+Importing this package loads no model runtime, no client of a store and no command line.
+"""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+from moss_local.client import MossClient
+from moss_local.errors import (
+    DiskFullError,
+    FileBusyError,
+    FileCorruptError,
+    ModelCorruptError,
+    ModelNotFoundError,
+)
+from moss_local.session import SessionIndex
+from moss_local.types import (
+    DocumentInfo,
+    GetDocumentsOptions,
+    MutationOptions,
+    ParentGrouping,
+    PushIndexResult,
+    QueryOptions,
+    QueryResultDocumentInfo,
+    SearchResult,
+    SyncState,
+)
+from moss_sync import (
+    BlobCorruptError,
+    BlobMissingError,
+    ContentionError,
+    ForkDetectedError,
+    HistoryError,
+    InvalidArgumentError,
+    LostCommitError,
+    ManifestMissingError,
+    ModelMismatchError,
+    MossError,
+    NetworkError,
+    NotFoundError,
+    PermissionDeniedError,
+    StaleReadError,
+    StoreBusyError,
+    StoreChangedError,
+    StoreLacksCasError,
+    SyncReport,
+    UnauthorizedError,
+    UnsupportedFormatError,
+)
+
+try:
+    __version__ = metadata.version("moss-local")
+except metadata.PackageNotFoundError:  # run from a checkout that was never installed
+    __version__ = "0.0.0+unknown"
+
+__all__ = [
+    "BlobCorruptError",
+    "BlobMissingError",
+    "ContentionError",
+    "DiskFullError",
+    "DocumentInfo",
+    "FileBusyError",
+    "FileCorruptError",
+    "ForkDetectedError",
+    "GetDocumentsOptions",
+    "HistoryError",
+    "InvalidArgumentError",
+    "LostCommitError",
+    "ManifestMissingError",
+    "ModelCorruptError",
+    "ModelMismatchError",
+    "ModelNotFoundError",
+    "MossClient",
+    "MossError",
+    "MutationOptions",
+    "NetworkError",
+    "NotFoundError",
+    "ParentGrouping",
+    "PermissionDeniedError",
+    "PushIndexResult",
+    "QueryOptions",
+    "QueryResultDocumentInfo",
+    "SearchResult",
+    "SessionIndex",
+    "StaleReadError",
+    "StoreBusyError",
+    "StoreChangedError",
+    "StoreLacksCasError",
+    "SyncReport",
+    "SyncState",
+    "UnauthorizedError",
+    "UnsupportedFormatError",
+    "__version__",
+]
