@@ -77,8 +77,27 @@ def match_expression(text: str) -> str | None:
     return " OR ".join(f'"{term}"' for term in terms) or None
 
 
+class _WordCharacters(dict[int, str]):
+    """What each code point becomes: itself in a word, else a space. Filled as they are met.
+
+    Letters, digits and marks make words; quotes, operators, the underscore, NUL and lone surrogates
+    separate them, so nothing in a term can end its quotes. Python decides this for texts and
+    queries alike: its Unicode tables are newer than SQLite's, and where the two part, a text and
+    the same text as a query would fall apart differently.
+    """
+
+    def __missing__(self, point: int) -> str:
+        char = chr(point)
+        word = char.isalnum() or unicodedata.category(char) in ("Mn", "Mc")
+        self[point] = result = char if word else " "
+        return result
+
+
+_WORD_CHARACTERS = _WordCharacters()
+
+
 def _unified(text: str) -> str:
-    return _POINTS.sub("", unicodedata.normalize("NFKC", text)).replace("\0", " ")
+    return _POINTS.sub("", unicodedata.normalize("NFKC", text)).translate(_WORD_CHARACTERS)
 
 
 def _pairs_and_singles(run: re.Match[str]) -> str:
@@ -92,20 +111,11 @@ def _terms(text: str) -> Iterator[str]:
     text = _unified(text).lower()
     start = 0
     for run in _RUN.finditer(text):
-        yield from _words(text[start : run.start()])
-        units = [unit for unit in _UNIT.findall(run.group()) if unit[0].isalnum()]
+        yield from text[start : run.start()].split()
+        units = _UNIT.findall(run.group())
         if len(units) == 1:
             yield units[0]
         for first, second in pairwise(units):
             yield first + second
         start = run.end()
-    yield from _words(text[start:])
-
-
-def _words(text: str) -> list[str]:
-    # What is neither letter, digit nor mark separates words, as it does for the tokenizer: quotes,
-    # operators, the underscore, lone surrogates. So nothing in a term can end its quotes.
-    return "".join(
-        char if char.isalnum() or unicodedata.category(char) in ("Mn", "Mc") else " "
-        for char in text
-    ).split()
+    yield from text[start:].split()

@@ -48,9 +48,7 @@ def records(draw: st.DrawFn) -> Record:
     digest = content_digest(id, deleted=deleted, text=text)
     version = Version(draw(st.integers(0, 3)), draw(st.sampled_from([b"A" * 8, b"B" * 8])), digest)
     commit_seq = draw(st.none() | st.integers(1, 3))
-    return Record(
-        id, version, deleted=deleted, text=text, vector=vector, commit_seq=commit_seq
-    )
+    return Record(id, version, deleted=deleted, text=text, vector=vector, commit_seq=commit_seq)
 
 
 histories = st.lists(records(), max_size=10)
@@ -112,9 +110,7 @@ def test_merging_into_a_file_leaves_what_the_pure_merge_leaves(history: list[Rec
 @ROUNDS
 @given(
     edits=st.lists(
-        st.tuples(
-            st.sampled_from("abc"), st.none() | texts, st.integers(0, 2**45)
-        ),
+        st.tuples(st.sampled_from("abc"), st.none() | texts, st.integers(0, 2**45)),
         max_size=12,
     ),
     floor=st.integers(0, 2**40),

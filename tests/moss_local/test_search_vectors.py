@@ -1,0 +1,225 @@
+"""The resident vectors are what the file holds, whoever wrote it and however."""
+
+from __future__ import annotations
+
+import secrets
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import apsw
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from moss_local.search.vectors import ResidentVectors, read_all
+from moss_local.storage.documents import Document
+from moss_local.storage.edits import delete_documents, put_documents
+from moss_local.storage.file import SessionFile, open_session_file
+from moss_local.storage.rows import purge_tombstones
+from moss_sync import VectorSpace
+
+DIM = 3
+SPACE = VectorSpace("custom", "custom-3", DIM, "f4")
+QUERY = np.array([1, 0, 0], np.float32)
+
+
+def put(file: SessionFile, ids: list[str], seed: int, *, with_vector: bool = True) -> None:
+    rng = np.random.default_rng(seed)
+    documents = [
+        Document(id, "x", vector=rng.standard_normal(DIM).astype("f4") if with_vector else None)
+        for id in ids
+    ]
+    with file.writing() as conn:
+        put_documents(conn, documents, space=SPACE, now_ms=seed)
+
+
+def delete(file: SessionFile, ids: list[str]) -> None:
+    with file.writing() as conn:
+        delete_documents(conn, ids, now_ms=0)
+
+
+def purge(file: SessionFile) -> None:
+    with file.writing() as conn:
+        conn.execute("UPDATE document SET dirty = 0, commit_seq = 1 WHERE deleted = 1")
+        purge_tombstones(conn, commit_seq=1)
+
+
+def by_brute_force(conn: apsw.Connection) -> dict[int, float]:
+    """Return row id to cosine, from plain SQL and plain numpy in float64."""
+    result = {}
+    for rowid, embedding in conn.execute(
+        "SELECT d.rowid, v.embedding FROM document AS d JOIN vec AS v ON v.rowid = d.rowid"
+        " WHERE d.deleted = 0"
+    ):
+        vector = np.frombuffer(embedding, "<f4").astype(np.float64)
+        result[rowid] = float(vector @ QUERY / np.linalg.norm(vector))
+    return result
+
+
+def check(resident: ResidentVectors, file: SessionFile) -> None:
+    with file.reading() as conn:
+        scan = resident.scan(conn, QUERY)
+        has_table = conn.execute("SELECT 1 FROM sqlite_schema WHERE name = 'vec'").get
+        expected = by_brute_force(conn) if has_table else {}
+    assert len(set(scan.rowids.tolist())) == len(scan.rowids) == len(resident)
+    assert dict(zip(scan.rowids.tolist(), scan.cosines.tolist(), strict=True)) == pytest.approx(
+        expected, abs=1e-6
+    )
+    assert scan.places(scan.rowids).tolist() == list(range(len(scan.rowids)))
+    assert scan.places(np.array([10**6, 0], np.int64)).tolist() == [-1, -1]
+
+
+def second_view(path: Path) -> SessionFile:
+    """Return another file object on the path: other connections, as of another process."""
+    return SessionFile(
+        path, session="s", durability="normal", busy_ms=1000, token=secrets.token_bytes
+    )
+
+
+ids = st.lists(st.sampled_from([f"d{i}" for i in range(12)]), min_size=1, max_size=12, unique=True)
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(["put", "put", "put", "text", "delete", "purge", "look"]),
+        ids,
+        st.booleans(),
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps=steps, bulk=st.sampled_from([0, 70, 200]))
+def test_after_any_writes_through_two_connections_it_equals_brute_force(
+    steps: list[tuple[str, list[str], bool]], bulk: int
+) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "s.sqlite3"
+        first = open_session_file(path, session="s", durability="normal")
+        second = second_view(path)
+        resident = ResidentVectors()
+        if bulk:  # so that few changes are followed one by one
+            put(first, [f"bulk{i}" for i in range(bulk)], 1)
+            check(resident, first)
+        for seed, (step, ids, which) in enumerate(steps):
+            file = second if which else first
+            if step == "put":
+                put(file, ids, seed)
+            elif step == "text":
+                put(file, ids, seed, with_vector=False)
+            elif step == "delete":
+                delete(file, ids)
+            elif step == "purge":
+                purge(file)
+            else:
+                check(resident, file)
+        check(resident, first)
+        check(ResidentVectors(), second)
+        second.release()
+        first.close()
+
+
+def test_small_changes_are_followed_without_reading_everything_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = open_session_file(tmp_path / "s.sqlite3", session="s", durability="normal")
+    put(file, [f"{i}" for i in range(100)], 1)
+    resident = ResidentVectors()
+    check(resident, file)
+
+    def refuse(conn: apsw.Connection, dim: int) -> None:
+        raise AssertionError("read anew")
+
+    monkeypatch.setattr("moss_local.search.vectors.read_all", refuse)
+    put(file, ["new", "3"], 2)
+    delete(file, ["5", "99", "new"])
+    put(file, ["5"], 3)
+    check(resident, file)
+    delete(file, ["0"])
+    purge(file)
+    with pytest.raises(AssertionError, match="read anew"):
+        check(resident, file)
+    file.close()
+
+
+def test_the_bulk_read_equals_a_plain_select(tmp_path: Path) -> None:
+    file = open_session_file(tmp_path / "s.sqlite3", session="s", durability="normal")
+    put(file, [f"{i}" for i in range(300)], 1)
+    delete(file, [f"{i}" for i in range(0, 300, 3)] + [f"{i}" for i in range(64, 140)])
+    put(file, ["1", "2"], 2)
+    put(file, [f"again{i}" for i in range(30)], 3)
+    with file.reading() as conn:
+        rowids, rows = read_all(conn, DIM)
+        plain = dict(conn.execute("SELECT rowid, embedding FROM vec").fetchall())
+    assert sorted(rowids.tolist()) == sorted(plain)
+    for rowid, row in zip(rowids.tolist(), rows, strict=True):
+        vector = np.frombuffer(plain[rowid], "<f4")
+        assert row == pytest.approx(vector / np.linalg.norm(vector), abs=1e-6)
+    file.close()
+
+
+def test_another_process_s_writes_are_seen_by_the_next_query(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite3"
+    file = open_session_file(path, session="s", durability="normal")
+    put(file, [f"{i}" for i in range(50)], 1)
+    resident = ResidentVectors()
+    check(resident, file)
+    script = """
+import sys
+from pathlib import Path
+from moss_local.storage.edits import delete_documents
+from moss_local.storage.file import open_session_file
+file = open_session_file(Path(sys.argv[1]), session="s")
+with file.writing() as conn:
+    delete_documents(conn, ["3", "49"], now_ms=5)
+file.close()
+"""
+    subprocess.run([sys.executable, "-c", script, str(path)], check=True)
+    check(resident, file)
+    assert len(resident) == 48
+    file.close()
+
+
+def test_a_file_replaced_by_an_older_copy_is_read_anew(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite3"
+    file = open_session_file(path, session="s", durability="normal")
+    put(file, ["a", "b", "c"], 1)
+    file.release()
+    old = path.read_bytes()
+    resident = ResidentVectors()
+    put(file, ["a", "d"], 2)
+    check(resident, file)
+    file.release()
+    path.write_bytes(old)
+    check(resident, file)
+    file.close()
+
+
+def test_vectors_of_any_length_are_compared_by_direction(tmp_path: Path) -> None:
+    file = open_session_file(tmp_path / "s.sqlite3", session="s", durability="normal")
+    rows = [(1e-30, 0, 0), (1e30, 1e30, 0), (3e38, 0, 0), (1e-45, 0, 0), (-2, 0, 0)]
+    vectors: list[NDArray[np.float32]] = [np.array(row, np.float32) for row in rows]
+    with file.writing() as conn:
+        documents = [Document(f"{i}", "x", vector=vector) for i, vector in enumerate(vectors)]
+        put_documents(conn, documents, space=SPACE, now_ms=1)
+    with file.reading() as conn:
+        scan = ResidentVectors().scan(conn, QUERY)
+    assert scan.cosines == pytest.approx([1, 2**-0.5, 1, 1, -1], abs=1e-6)
+    file.close()
+
+
+def test_a_peer_s_vector_without_a_direction_is_similar_to_nothing(tmp_path: Path) -> None:
+    file = open_session_file(tmp_path / "s.sqlite3", session="s", durability="normal")
+    put(file, ["a", "b", "c"], 1)
+    with file.writing() as conn:
+        for rowid, value in ((1, float("nan")), (2, 0.0)):
+            embedding = np.full(DIM, value, np.float32).tobytes()
+            conn.execute("UPDATE vec SET embedding = ? WHERE rowid = ?", (embedding, rowid))
+    with file.reading() as conn:
+        scan = ResidentVectors().scan(conn, QUERY)
+    assert scan.cosines[:2].tolist() == [0, 0]
+    assert scan.cosines[2] != 0
+    file.close()

@@ -1,0 +1,158 @@
+"""Files of other versions, of other programs, and files that are none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import apsw
+import pytest
+
+from moss_local.errors import FileCorruptError
+from moss_local.search import keywords
+from moss_local.storage import schema
+from moss_local.storage.connection import accept, connect, prepare
+from moss_local.storage.documents import Document
+from moss_local.storage.edits import put_documents
+from moss_local.storage.file import open_session_file
+from moss_local.storage.state import read_state, update_state
+from moss_sync import UnsupportedFormatError
+
+
+def make_file(path: Path) -> Path:
+    file = open_session_file(path, session="s")
+    with file.writing() as conn:
+        put_documents(conn, [Document("a", "hello world")], space=None, now_ms=1)
+    file.close()
+    return path
+
+
+def test_a_file_of_a_newer_version_is_refused_untouched(tmp_path: Path) -> None:
+    path = make_file(tmp_path / "s.sqlite3")
+    conn = apsw.Connection(str(path))
+    conn.pragma("user_version", 99)
+    conn.close()
+    before = path.read_bytes()
+    with pytest.raises(UnsupportedFormatError, match="schema version 99"):
+        open_session_file(path, session="s")
+    assert path.read_bytes() == before
+
+
+def test_a_newer_file_whose_log_is_not_written_back_is_refused_untouched(tmp_path: Path) -> None:
+    path = make_file(tmp_path / "s.sqlite3")
+    writer = apsw.Connection(str(path))
+    writer.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+    writer.pragma("user_version", 99)
+    writer.close()
+    log = path.with_name("s.sqlite3-wal")
+    before = path.read_bytes(), log.read_bytes()
+    with pytest.raises(UnsupportedFormatError):
+        open_session_file(path, session="s")
+    assert (path.read_bytes(), log.read_bytes()) == before
+
+
+def test_another_programs_database_is_refused_untouched(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite3"
+    conn = apsw.Connection(str(path))
+    conn.execute("CREATE TABLE theirs (a)")
+    conn.close()
+    before = path.read_bytes()
+    with pytest.raises(FileCorruptError, match="another program"):
+        open_session_file(path, session="s")
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"hello", b"x" * 5000, b"SQLite format 3\0" + b"\xff" * 4080])
+def test_a_file_that_is_no_database_is_refused_untouched(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "s.sqlite3"
+    path.write_bytes(content)
+    with pytest.raises(FileCorruptError):
+        open_session_file(path, session="s")
+    assert path.read_bytes() == content
+
+
+def test_an_empty_file_left_by_a_crash_becomes_a_session(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite3"
+    path.touch()
+    file = open_session_file(path, session="s")
+    assert file.session == "s"
+    file.close()
+
+
+def test_a_migration_runs_once_and_keeps_what_is_there(tmp_path: Path) -> None:
+    path = make_file(tmp_path / "s.sqlite3")
+    runs: list[int] = []
+
+    def second(conn: apsw.Connection) -> None:
+        runs.append(1)
+        conn.execute("ALTER TABLE document ADD COLUMN extra TEXT")
+
+    for _ in range(2):
+        conn = connect(path, durability="full", busy_ms=100)
+        prepare(
+            conn,
+            path,
+            session="s",
+            token=bytes,
+            wait=lambda: False,
+            migrations=[*schema.MIGRATIONS, second],
+        )
+        accept(conn)
+        assert conn.pragma("user_version") == 2
+        assert conn.execute("SELECT id, extra FROM document").fetchall() == [("a", None)]
+        conn.close()
+    assert runs == [1]
+
+
+def test_a_migration_that_fails_leaves_the_old_version(tmp_path: Path) -> None:
+    path = make_file(tmp_path / "s.sqlite3")
+
+    def second(conn: apsw.Connection) -> None:
+        conn.execute("ALTER TABLE document ADD COLUMN extra TEXT")
+        raise OSError("power cut")
+
+    conn = connect(path, durability="full", busy_ms=100)
+    with pytest.raises(OSError, match="power cut"):
+        prepare(
+            conn,
+            path,
+            session="s",
+            token=bytes,
+            wait=lambda: False,
+            migrations=[*schema.MIGRATIONS, second],
+        )
+    conn.close()
+    file = open_session_file(path, session="s")
+    with file.reading() as conn:
+        assert conn.pragma("user_version") == 1
+        columns = [row[1] for row in conn.execute("PRAGMA table_info(document)")]
+    assert "extra" not in columns
+    file.close()
+
+
+def test_a_creation_that_fails_leaves_a_file_that_can_be_created_again(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite3"
+    path.touch()
+
+    def broken(conn: apsw.Connection) -> None:
+        schema.MIGRATIONS[0](conn)
+        raise OSError("power cut")
+
+    conn = connect(path, durability="full", busy_ms=100)
+    with pytest.raises(OSError, match="power cut"):
+        prepare(conn, path, session="s", token=bytes, wait=lambda: False, migrations=[broken])
+    conn.close()
+    make_file(path)
+
+
+def test_texts_prepared_by_another_version_are_indexed_anew_at_open(tmp_path: Path) -> None:
+    path = make_file(tmp_path / "s.sqlite3")
+    file = open_session_file(path, session="s")
+    with file.writing() as conn:
+        conn.execute("DELETE FROM keyword")
+        update_state(conn, keyword_version=keywords.KEYWORD_VERSION - 1)
+    file.close()
+    file = open_session_file(path, session="s")
+    with file.reading() as conn:
+        assert conn.execute("SELECT rowid FROM keyword WHERE keyword MATCH 'hello'").get == 1
+        assert read_state(conn).keyword_version == keywords.KEYWORD_VERSION
+    file.close()
