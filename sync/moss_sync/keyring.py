@@ -23,7 +23,8 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from moss_sync.errors import BlobCorruptError, UnauthorizedError, UnsupportedFormatError
-from moss_sync.seal import KEY_BYTES, RootKeys
+from moss_sync.packing import as_bytes, as_map, as_str, as_strs, as_uint
+from moss_sync.seal import KEY_BYTES, TAG_BYTES, RootKeys
 
 MAGIC = b"XFMT"
 MAJOR = 1
@@ -50,6 +51,12 @@ MAX_LANES = 16
 
 MAX_FMT_BYTES = 64 * 1024
 
+MAX_EPOCH = 2**32 - 1
+"""What the header of a sealed blob has room for."""
+
+WRAPPED_BYTES = NONCE_BYTES + KEY_BYTES + TAG_BYTES
+CHECK_BYTES = NONCE_BYTES + TAG_BYTES
+
 FRESH_BYTES = REPO_ID_BYTES + 2 * KEY_BYTES + 3 * NONCE_BYTES
 """Random bytes that a new repository takes."""
 
@@ -68,6 +75,7 @@ class KdfParams:
         low, high = MEMORY_KIB_BOUNDS
         if not (
             len(self.salt) == KDF_SALT_BYTES
+            and {type(self.memory_kib), type(self.iterations), type(self.lanes)} == {int}
             and low <= self.memory_kib <= high
             and 1 <= self.iterations <= MAX_ITERATIONS
             and 1 <= self.lanes <= MAX_LANES
@@ -88,6 +96,7 @@ class Format:
         commit: "cas" or "log"; fixed when the repository is made.
         epochs: Wrapped root keys by epoch; names: the wrapped key that names are made with.
         check: The key check value: a seal over everything above.
+        features_w: What a device must know to write to the repository.
         raw: The exact bytes.
     """
 
@@ -97,16 +106,22 @@ class Format:
     epochs: dict[int, bytes] = field(repr=False)
     names: bytes = field(repr=False)
     check: bytes = field(repr=False)
+    features_w: tuple[str, ...]
     raw: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """What an opened repository is worked with."""
+    """What an opened repository is worked with.
+
+    Attributes:
+        features_w: What a device must know to write to it: `check_writable`.
+    """
 
     repo_id: bytes
     roots: RootKeys
     names: bytes = field(repr=False)
+    features_w: tuple[str, ...] = ()
 
 
 def derive_kek(project_key: str, kdf: KdfParams) -> bytes:
@@ -178,34 +193,42 @@ def decode(raw: bytes) -> Format:
         )
     try:
         fields = msgpack.unpackb(frame[5:], raw=False, strict_map_key=False)
-        unknown = sorted(set(fields["feat_r"]) - READER_FEATURES)
+        unknown = sorted(set(as_strs(as_map(fields)["feat_r"])) - READER_FEATURES)
         if unknown:
             raise UnsupportedFormatError(
                 f"the repository uses {unknown[0]!r}, which this version does not know",
                 hint="upgrade moss_local on this device",
             )
-        kdf = fields["kdf"]
-        if kdf["name"] != "argon2id":
+        kdf = as_map(fields["kdf"])
+        if as_str(kdf["name"]) != "argon2id":
             raise UnsupportedFormatError(
                 f"the repository derives keys with {kdf['name']!r}",
                 hint="upgrade moss_local on this device",
             )
+        # No number is ever handed to `bytes`, which would make as many zeros of it.
         params = KdfParams(
-            bytes(kdf["salt"]), int(kdf["memory_kib"]), int(kdf["iterations"]), int(kdf["lanes"])
+            as_bytes(kdf["salt"]),
+            as_uint(kdf["memory_kib"]),
+            as_uint(kdf["iterations"]),
+            as_uint(kdf["lanes"]),
         )
         fmt = Format(
-            repo_id=bytes(fields["repo_id"]),
-            commit=str(fields["commit"]),
+            repo_id=as_bytes(fields["repo_id"], REPO_ID_BYTES),
+            commit=as_str(fields["commit"]),
             kdf=params.checked(),
-            epochs={int(epoch): bytes(key) for epoch, key in fields["epochs"].items()},
-            names=bytes(fields["names"]),
-            check=bytes(fields["check"]),
+            epochs={
+                as_uint(epoch): as_bytes(key, WRAPPED_BYTES)
+                for epoch, key in as_map(fields["epochs"]).items()
+            },
+            names=as_bytes(fields["names"], WRAPPED_BYTES),
+            check=as_bytes(fields["check"], CHECK_BYTES),
+            features_w=as_strs(fields["feat_w"]),
             raw=raw,
         )
-    except (KeyError, TypeError, AttributeError, ValueError, msgpack.UnpackException) as error:
+    except (KeyError, TypeError, ValueError, msgpack.UnpackException) as error:
         raise BlobCorruptError("the store's fmt does not decode") from error
-    if len(fmt.repo_id) != REPO_ID_BYTES or not fmt.epochs:
-        raise BlobCorruptError("the store's fmt has no repository id or no key")
+    if not fmt.epochs or max(fmt.epochs) > MAX_EPOCH:
+        raise BlobCorruptError("the store's fmt has no key")
     return fmt
 
 
@@ -225,7 +248,21 @@ def unlock(fmt: Format, kek: bytes) -> Keys:
         names = _unwrap(kek, fmt.names, fmt.repo_id, "names")
     except (InvalidTag, ValueError):
         raise wrong_key() from None
-    return Keys(fmt.repo_id, RootKeys(roots), names)
+    return Keys(fmt.repo_id, RootKeys(roots), names, fmt.features_w)
+
+
+def check_writable(keys: Keys) -> None:
+    """Refuse to write to a repository that uses a feature which this version does not know.
+
+    Raises:
+        UnsupportedFormatError: it can only be read here; the message names the feature.
+    """
+    unknown = sorted(set(keys.features_w) - WRITER_FEATURES)
+    if unknown:
+        raise UnsupportedFormatError(
+            f"the repository uses {unknown[0]!r}, which this version does not know",
+            hint="upgrade moss_local on this device; until then it can only read",
+        )
 
 
 def wrong_key() -> UnauthorizedError:

@@ -27,6 +27,11 @@ TAG_RANDOM_BYTES = 10
 TAG_MAC_BYTES = 6
 """48 bits that only a key-holder can make, so forged names are rejected without a download."""
 
+MAX_BASE = 2**64 - 1
+MAX_PUSH = 2**32 - 1
+MAX_LEVEL = 2**8 - 1
+"""What fits the fixed widths of a name; fixed, so that names sort by their base."""
+
 _SEGMENT = re.compile(r"s/([0-9a-f]{16})-([0-9a-f]{16})-([0-9a-f]{8})-([a-z2-7]{26})")
 _BASE = re.compile(r"b/([0-9a-f]{16})-([0-9a-f]{16})-([0-9a-f]{2})-([a-z2-7]{26})")
 
@@ -107,13 +112,32 @@ def new_name(
 
     Args:
         random: TAG_RANDOM_BYTES fresh random bytes.
+    Raises:
+        ValueError: a part does not fit its place; such a name would not parse again.
     """
     if len(random) != TAG_RANDOM_BYTES or len(dev) != DEVICE_BYTES:
         raise ValueError("a segment name takes 10 random bytes and an 8-byte device id")
+    if kind not in ("s", "b"):
+        raise ValueError(f"{kind!r} is no kind of segment")
+    if not 0 <= base <= MAX_BASE or not 0 <= number <= (MAX_PUSH if kind == "s" else MAX_LEVEL):
+        raise ValueError(f"base {base} or number {number} does not fit a segment's name")
     stem = _stem(kind, base, dev, number)
     return SegmentName(
         kind, base, dev, number, base32(random + _tag_mac(name_key, sid, stem, random))
     )
+
+
+def is_name(name: str) -> bool:
+    """Return whether `name` has the form of a name; whose it is, only `parse_name` tells."""
+    return _match(name) is not None
+
+
+def base_of(name: str) -> int:
+    """Return the base that a name of the right form states. Raises ValueError for any other."""
+    match = _match(name)
+    if match is None:
+        raise ValueError(f"{name!r} is not the name of a segment")
+    return int(match[1], 16)
 
 
 def parse_name(name_key: bytes, sid: str, name: str) -> SegmentName:
@@ -122,7 +146,7 @@ def parse_name(name_key: bytes, sid: str, name: str) -> SegmentName:
     Raises:
         BlobCorruptError: it is no name of ours, or was not made by a holder of the key.
     """
-    match = _SEGMENT.fullmatch(name) or _BASE.fullmatch(name)
+    match = _match(name)
     if match is None:
         raise BlobCorruptError(f"{name!r} is not the name of a segment")
     base, dev, number, tag = match.groups()
@@ -132,6 +156,10 @@ def parse_name(name_key: bytes, sid: str, name: str) -> SegmentName:
     if not hmac.compare_digest(expected, raw[TAG_RANDOM_BYTES:]) or base32(raw) != tag:
         raise BlobCorruptError(f"{name!r} was not named by a holder of the project's key")
     return parsed
+
+
+def _match(name: str) -> re.Match[str] | None:
+    return _SEGMENT.fullmatch(name) or _BASE.fullmatch(name)
 
 
 def _stem(kind: str, base: int, dev: bytes, number: int) -> str:

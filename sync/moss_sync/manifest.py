@@ -19,15 +19,26 @@ from hashlib import blake2b
 from typing import Any
 
 from moss_sync.errors import BlobCorruptError, UnsupportedFormatError
-from moss_sync.packing import as_bytes, as_str, as_uint, pack, unpack
+from moss_sync.layout import is_name
+from moss_sync.packing import (
+    as_bool,
+    as_bytes,
+    as_kept,
+    as_list,
+    as_map,
+    as_str,
+    as_strs,
+    as_uint,
+    pack,
+    unpack,
+)
 from moss_sync.record import DEVICE_BYTES, VectorSpace
-from moss_sync.segment import space_fields, space_of
+from moss_sync.segment import TIP_BYTES, space_fields, space_of
 
 VERSION = 1
 HASH_BYTES = 32
 RING_LENGTH = 32
 RING_HASH_BYTES = 16
-TIP_BYTES = 16
 
 MAX_MANIFEST_BYTES = 256 * 1024
 """Hard cap of the sealed manifest; a settled one stays under 40 KiB."""
@@ -117,6 +128,9 @@ class Manifest:
         gc_floor: No name with a lower `base` may be committed any more.
         tomb_seq, tomb_hlc: Tombstones up to here may have been dropped.
         space: The vector space of the session; None before its first vector.
+        features_r, features_w: What a device must know to read it, and to write to it.
+        extra: Keys that this version does not know, and under "models" and "tomb_floor" what
+            stands there besides what it does know.
     """
 
     repo_id: bytes
@@ -177,34 +191,9 @@ _KEYS = frozenset(
 _ENTRY_KEYS = frozenset(
     ["name", "bytes", "docs", "tombs", "lo", "hi", "bmin", "lvl", "ct", "hlc_max", "fp"]
 )
-_INLINE_KEYS = frozenset(
-    [
-        "dev",
-        "n",
-        "base",
-        "seq",
-        "ct",
-        "payload",
-    ]
-)
-_DEVICE_KEYS = frozenset(
-    [
-        "n",
-        "acked_seq",
-        "last_ct",
-        "inc",
-        "tip",
-        "label",
-    ]
-)
-_SPACE_KEYS = frozenset(
-    [
-        "id",
-        "fp",
-        "dim",
-        "dtype",
-    ]
-)
+_INLINE_KEYS = frozenset(["dev", "n", "base", "seq", "ct", "payload"])
+_DEVICE_KEYS = frozenset(["n", "acked_seq", "last_ct", "inc", "tip", "label"])
+_FLOOR_KEYS = frozenset(["seq", "hlc"])
 
 
 def ciphertext_hash(sealed: bytes) -> bytes:
@@ -218,7 +207,13 @@ def tip_of(name_or_payload: bytes) -> bytes:
 
 
 def encode(manifest: Manifest) -> bytes:
-    """Return the plain bytes, to be sealed."""
+    """Return the plain bytes, to be sealed.
+
+    Raises:
+        InvalidArgumentError: they would be more than MAX_PLAIN_BYTES before compression.
+        ValueError: `decode` would refuse it: a bug of the caller's.
+    """
+    _check(manifest)
     models = list(manifest.extra.get("models", ()))
     if manifest.space is not None and not any(
         item.get("fp") == manifest.space.fingerprint for item in models
@@ -283,10 +278,16 @@ def encode(manifest: Manifest) -> bytes:
                 for dev, device in manifest.devs.items()
             },
             "gc_floor": manifest.gc_floor,
-            "tomb_floor": {"seq": manifest.tomb_seq, "hlc": manifest.tomb_hlc},
+            "tomb_floor": {
+                **manifest.extra.get("tomb_floor", {}),
+                "seq": manifest.tomb_seq,
+                "hlc": manifest.tomb_hlc,
+            },
             "models": models,
             "active_model": None if manifest.space is None else manifest.space.fingerprint,
-        }
+        },
+        max_bytes=MAX_PLAIN_BYTES,
+        what=f"the manifest of session {manifest.name!r}",
     )
 
 
@@ -300,25 +301,29 @@ def decode(plain: bytes, *, what: str) -> Manifest:
     fields = unpack(plain, max_bytes=MAX_PLAIN_BYTES, what=what)
     try:
         return _decode(fields, what)
-    except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
+    except (KeyError, TypeError, ValueError, StopIteration) as error:
         raise BlobCorruptError(f"{what} does not decode: {type(error).__name__}") from error
 
 
 def _decode(fields: dict[str, Any], what: str) -> Manifest:
-    unknown = sorted(set(fields["feat_r"]) - READER_FEATURES)
-    if unknown or fields["v"] != VERSION:
+    version = as_uint(as_map(fields)["v"])
+    unknown = sorted(set(as_strs(fields["feat_r"])) - READER_FEATURES)
+    if unknown or version != VERSION:
         raise UnsupportedFormatError(
-            f"{what} uses {(unknown or [fields['v']])[0]!r}, which this version does not know",
+            f"{what} uses {unknown[0] if unknown else version!r}, which this version does not know",
             hint="upgrade moss_local on this device",
         )
+    extra = _extra(fields, _KEYS)
+    models = [as_map(item) for item in as_list(fields["models"])]
     active = fields["active_model"]
     space = None
     if active is not None:
-        space = space_of(next(item for item in fields["models"] if item["fp"] == active))
-    extra = _extra(fields, _KEYS)
-    if any(item["fp"] != active or set(item) - _SPACE_KEYS for item in fields["models"]):
-        extra["models"] = fields["models"]
-    floor = fields["tomb_floor"]
+        space = space_of(next(item for item in models if item["fp"] == as_str(active)))
+    if models != ([] if space is None else [space_fields(space)]):
+        extra["models"] = as_kept(models)
+    floor = as_map(fields["tomb_floor"])
+    if beside := _extra(floor, _FLOOR_KEYS):
+        extra["tomb_floor"] = beside
     manifest = Manifest(
         repo_id=as_bytes(fields["repo_id"], 16),
         sid=as_str(fields["sid"]),
@@ -328,26 +333,46 @@ def _decode(fields: dict[str, Any], what: str) -> Manifest:
         by=as_bytes(fields["by"], DEVICE_BYTES),
         ct=as_uint(fields["ct"]),
         prev=as_bytes(fields["prev"], HASH_BYTES),
-        ring=tuple((as_uint(seq), as_bytes(mark, RING_HASH_BYTES)) for seq, mark in fields["ring"]),
+        ring=tuple(_mark(item) for item in as_list(fields["ring"])),
         gen=as_uint(fields["gen"]),
-        deleted=bool(fields["deleted"]),
-        entries=tuple(_entry(item) for item in fields["E"]),
-        inline=tuple(_inline(item) for item in fields["inl"]),
-        devs={as_bytes(dev, DEVICE_BYTES): _device(item) for dev, item in fields["devs"].items()},
+        deleted=as_bool(fields["deleted"]),
+        entries=tuple(_entry(as_map(item)) for item in as_list(fields["E"])),
+        inline=tuple(_inline(as_map(item)) for item in as_list(fields["inl"])),
+        devs={
+            as_bytes(dev, DEVICE_BYTES): _device(as_map(item))
+            for dev, item in as_map(fields["devs"]).items()
+        },
         gc_floor=as_uint(fields["gc_floor"]),
         tomb_seq=as_uint(floor["seq"]),
         tomb_hlc=as_uint(floor["hlc"]),
         space=space,
-        features_r=tuple(fields["feat_r"]),
-        features_w=tuple(fields["feat_w"]),
+        features_r=as_strs(fields["feat_r"]),
+        features_w=as_strs(fields["feat_w"]),
         extra=extra,
     )
-    names = [entry.name for entry in manifest.entries]
-    if len(set(names)) != len(names) or any(
-        not entry.lo < entry.hi <= manifest.seq for entry in manifest.entries
-    ):
-        raise ValueError("entries")
+    _check(manifest)
     return manifest
+
+
+def _check(manifest: Manifest) -> None:
+    """Refuse what no commit can have made. Raises ValueError."""
+    names = [entry.name for entry in manifest.entries]
+    if len(set(names)) != len(names) or not all(map(is_name, names)):
+        raise ValueError("names")
+    for entry in manifest.entries:
+        pushed = entry.name.startswith("s/")
+        if not entry.lo < entry.hi <= manifest.seq or pushed != (entry.lvl == 0):
+            raise ValueError("entries")
+    if not all(1 <= item.seq <= manifest.seq for item in manifest.inline):
+        raise ValueError("inline")
+    # A floor above what exists could never be reached: every push would be turned away for ever.
+    if not manifest.tomb_seq <= manifest.gc_floor <= manifest.seq:
+        raise ValueError("floors")
+
+
+def _mark(item: Any) -> tuple[int, bytes]:
+    seq, mark = as_list(item)
+    return as_uint(seq), as_bytes(mark, RING_HASH_BYTES)
 
 
 def _entry(item: dict[str, Any]) -> Entry:
@@ -392,7 +417,7 @@ def _device(item: dict[str, Any]) -> Device:
 
 
 def _extra(fields: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
-    return {key: value for key, value in fields.items() if key not in known}
+    return {as_kept(key): as_kept(value) for key, value in fields.items() if key not in known}
 
 
 def _optional(value: Any) -> int | None:

@@ -19,6 +19,7 @@ from moss_sync.errors import (
     StaleReadError,
     UnsupportedFormatError,
 )
+from moss_sync.layout import base_of
 from moss_sync.manifest import (
     HASH_BYTES,
     INLINE_EACH_BYTES,
@@ -46,6 +47,10 @@ SPILL_BYTES = INLINE_TOTAL_BYTES // 2
 FAN_OUT = 8
 MAX_AT_LEVEL = 16
 """Larger sessions: past 16 entries at a level the oldest 8 become one of the next."""
+
+MAX_LEVEL = 15
+"""A session whose documents are written again and again stays small for ever, and each merge
+would raise its level: past 255 the name has no room for it. 8^15 entries are enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +108,17 @@ def check_history(
         if mark != seen.hash:
             raise _fork(name, seen.seq)
         return
-    known = dict(manifest.ring)
     if manifest.seq == seen.seq + 1 and manifest.prev != seen.hash:
         raise _fork(name, seen.seq)
-    if seen.seq in known and known[seen.seq] != seen.hash[:RING_HASH_BYTES]:
+    # Every manifest names the RING_LENGTH before it, so a missing one is as telling as a wrong one.
+    within = seen.seq >= manifest.seq - RING_LENGTH
+    known = dict(manifest.ring).get(seen.seq)
+    if (within or known is not None) and known != seen.hash[:RING_HASH_BYTES]:
         raise _fork(name, seen.seq)
     device = manifest.device(dev)
-    if device is not None and device.n < acked_n:
+    # A compactor may retire a device, but only with a floor: without one, absence is a loss too.
+    retired = device is None and manifest.gc_floor > 0
+    if not retired and (0 if device is None else device.n) < acked_n:
         raise LostCommitError(
             f"push {acked_n} of this device to session {name!r} was committed and is gone",
             hint="the store was restored or rewritten; compare with another device before writing",
@@ -244,8 +253,11 @@ def with_compaction(
     """Return the manifest in which `output` replaces what was merged, or None.
 
     None when any input is no longer listed: somebody else has merged it, and adding the output
-    could bring back what they have dropped.
+    could bring back what they have dropped. None also when the output's base is below the floor:
+    its name may be collected at any moment.
     """
+    if base_of(output.name) < parent.gc_floor:
+        return None
     names = {entry.name for entry in merged.entries}
     pushes = {(item.dev, item.n) for item in merged.inline}
     if not names <= {entry.name for entry in parent.entries} or not pushes <= {
@@ -281,7 +293,7 @@ class Compaction:
 
     @property
     def level(self) -> int:
-        return 1 + max((entry.lvl for entry in self.entries), default=0)
+        return min(MAX_LEVEL, 1 + max((entry.lvl for entry in self.entries), default=0))
 
 
 def plan_compaction(manifest: Manifest) -> Compaction | None:
@@ -311,14 +323,14 @@ def _by_level(entries: Sequence[Entry], manifest: Manifest) -> Compaction | None
     for entry in entries:
         levels.setdefault(entry.lvl, []).append(entry)
     for level in sorted(levels):
-        if len(levels[level]) > MAX_AT_LEVEL:
+        # What is past half a segment has grown up: merging would hardly lessen the requests, and
+        # two of those that stand in front must not keep the small ones behind them apart.
+        growing = [entry for entry in levels[level] if entry.bytes <= MAX_SEGMENT_BYTES // 2]
+        if len(growing) > MAX_AT_LEVEL:
             chosen = [
-                entry
-                for entry, size in _running(levels[level][:FAN_OUT])
-                if size <= MAX_SEGMENT_BYTES
+                entry for entry, size in _running(growing[:FAN_OUT]) if size <= MAX_SEGMENT_BYTES
             ]
-            if len(chosen) > 1:
-                return Compaction(tuple(chosen), ())
+            return Compaction(tuple(chosen), ())
     if manifest.inline_bytes > SPILL_BYTES:
         return Compaction((), manifest.inline)
     return None

@@ -98,6 +98,6 @@ def content_digest(
     """
     items = None if metadata is None else sorted(metadata.items())
     body = msgpack.packb(
-        [id, deleted, text, items, payload, own_vector], use_bin_type=True, strict_types=False
+        [id, bool(deleted), text, items, payload, own_vector], use_bin_type=True, strict_types=False
     )
     return blake2b(body, digest_size=DIGEST_BYTES).digest()

@@ -2,7 +2,8 @@
 
 Rules of this file: values in, values out; salts are arguments.
 What holds (tests/moss_sync/test_seal.py): any flipped, missing, added or exchanged byte, another
-name, another session, another repository or another key gives BlobCorruptError, never other bytes.
+name, another session, another repository or another key gives BlobCorruptError, never other bytes
+(UnsupportedFormatError for a flip in the three bytes that tell a newer frame from this one).
 
 A blob is a header, then the plain text in chunks of 1 MiB, each sealed on its own so that memory
 stays bounded. Every blob has its own key (HKDF over 32 random bytes), so the nonce only has to
@@ -48,7 +49,8 @@ class Place:
     Attributes:
         repo_id: 16 bytes.
         sid: The session's id; empty for blobs of the whole project.
-        kind: What it is: "manifest", "segment", "base" or "probe"; it also separates the keys.
+        kind: What it is: "manifest", "segment" (pushed or compacted) or "probe"; it also separates
+            the keys.
         name: Its name within the session; "m" for the manifest.
     """
 

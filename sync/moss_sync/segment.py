@@ -2,7 +2,7 @@
 
 Rules of this file: values in, values out.
 What holds (tests/moss_sync/test_segment.py): `decode(encode(x)) == x`; any other bytes give a value
-that encodes equal, or BlobCorruptError.
+that encodes equal, or BlobCorruptError; what `decode` would refuse, `encode` does not make.
 
 Columns compress better than rows, and vectors better still when the first bytes of all components
 stand together and then the second ones: signs and exponents of unit vectors repeat, mantissas do
@@ -19,9 +19,20 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-from moss_sync.errors import BlobCorruptError
-from moss_sync.packing import as_bytes, as_str, as_uint, pack, unpack
-from moss_sync.record import DEVICE_BYTES, Record, VectorSpace, Version, content_digest
+from moss_sync.errors import BlobCorruptError, UnsupportedFormatError
+from moss_sync.packing import (
+    MAX_LIST_ITEMS,
+    MAX_UINT,
+    as_bytes,
+    as_int,
+    as_list,
+    as_map,
+    as_str,
+    as_uint,
+    pack,
+    unpack,
+)
+from moss_sync.record import DEVICE_BYTES, Record, VectorSpace, VectorType, Version, content_digest
 
 VERSION = 1
 MAX_SEGMENT_BYTES = 16 * 1024 * 1024
@@ -30,7 +41,10 @@ MAX_SEGMENT_BYTES = 16 * 1024 * 1024
 MAX_PLAIN_BYTES = 2 * MAX_SEGMENT_BYTES + 1024 * 1024
 """Bound on decompression: one record may overshoot (a text of 1 MiB), columns add a little."""
 
-MAX_RECORDS = 200_000
+MAX_RECORDS = MAX_LIST_ITEMS
+"""Of one segment: each is one element of every column."""
+
+TIP_BYTES = 16
 
 DELETED = 1
 HAS_VECTOR = 2
@@ -57,7 +71,13 @@ class Segment:
 
 
 def encode(segment: Segment) -> bytes:
-    """Return a segment's plain bytes, to be sealed, or to ride in a manifest."""
+    """Return a segment's plain bytes, to be sealed, or to ride in a manifest.
+
+    Raises:
+        InvalidArgumentError: they would be more than MAX_PLAIN_BYTES, which nobody could read.
+        ValueError: the segment contradicts itself: a bug of the caller's.
+    """
+    _check_encodable(segment)
     records = segment.records
     devs = sorted({record.version.dev for record in records})
     index = {dev: i for i, dev in enumerate(devs)}
@@ -87,7 +107,9 @@ def encode(segment: Segment) -> bytes:
             ],
             "payload": [record.payload for record in records],
             "emb": planes(b"".join(vectors), width),
-        }
+        },
+        max_bytes=MAX_PLAIN_BYTES,
+        what=f"a segment of {len(records)} records",
     )
 
 
@@ -99,52 +121,55 @@ def decode(data: bytes, *, what: str, commit_seq: int | None = None) -> Segment:
         commit_seq: The commit that carried it, given to the records that do not say another.
     Raises:
         BlobCorruptError: anything about it is not as it must be.
+        UnsupportedFormatError: a newer version of this library wrote it.
     """
     fields = unpack(data, max_bytes=MAX_PLAIN_BYTES, what=what)
     try:
+        version = as_uint(as_map(fields)["v"])
+        if version != VERSION:
+            raise UnsupportedFormatError(
+                f"{what} has version {version}; this version knows {VERSION}",
+                hint="upgrade moss_local on this device",
+            )
         return _decode(fields, commit_seq)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         raise BlobCorruptError(f"{what} does not decode: {type(error).__name__}") from error
 
 
 def _decode(fields: dict[str, Any], carried_by: int | None) -> Segment:
-    if fields["v"] != VERSION:
-        raise ValueError("segment version")
     space = None if fields["space"] is None else space_of(fields["space"])
-    ids: list[str] = fields["id"]
-    count = len(ids)
-    columns = [fields[name] for name in _COLUMNS]
-    if count > MAX_RECORDS or any(len(column) != count for column in columns):
+    ids = [as_str(id) for id in as_list(fields["id"])]
+    columns = {name: as_list(fields[name]) for name in _COLUMNS}
+    if any(len(column) != len(ids) for column in columns.values()):
         raise ValueError("column lengths")
-    if len(set(ids)) != count:
+    if len(set(ids)) != len(ids):
         raise ValueError("duplicate ids")
-    devs = [as_bytes(dev, DEVICE_BYTES) for dev in fields["devs"]]
-    clocks = list(accumulate(fields["hlc"]))
-    size = 0 if space is None else space.vector_bytes
-    held = sum(1 for flags in fields["flags"] if flags & HAS_VECTOR)
-    flat = unplanes(fields["emb"], 0 if space is None else int(space.dtype[1]))
-    if len(flat) != held * size or (held and space is None):
-        raise ValueError("vector bytes")
+    devs = [as_bytes(dev, DEVICE_BYTES) for dev in as_list(fields["devs"])]
+    clocks = accumulate(as_int(delta) for delta in columns["hlc"])
+    # An index from the end is Python's, not the format's: as_uint keeps it out.
+    authors = [devs[as_uint(index)] for index in columns["dev_ix"]]
+    vectors = _vectors(space, columns["flags"], as_bytes(fields["emb"]))
     own = space is not None and space.id == CUSTOM
     records = []
-    at = 0
-    for row, id in enumerate(ids):
-        hlc, flags, commit_seq, text, meta, payload = (
-            clocks[row],
-            fields["flags"][row],
-            fields["commit_seq"][row],
-            fields["text"][row],
-            fields["meta"][row],
-            fields["payload"][row],
-        )
-        if not 0 <= hlc < 2**63 or flags & ~(DELETED | HAS_VECTOR):
-            raise ValueError("clock or flags")
-        _check_content(id, text, meta, payload, commit_seq)
-        vector = None
-        if flags & HAS_VECTOR:
-            vector, at = flat[at : at + size], at + size
+    rows = zip(
+        ids,
+        clocks,
+        authors,
+        columns["flags"],
+        columns["commit_seq"],
+        columns["text"],
+        columns["meta"],
+        columns["payload"],
+        vectors,
+        strict=True,
+    )
+    for id, hlc, dev, flags, commit_seq, text, meta, payload, vector in rows:
+        if not 0 <= hlc <= MAX_UINT:
+            raise ValueError("clock")
         deleted = bool(flags & DELETED)
-        seq = carried_by if commit_seq is None else commit_seq
+        _check_content(text, meta, payload)
+        if deleted and (text, meta, payload, vector) != ("", None, None, None):
+            raise ValueError("tombstone")
         digest = content_digest(
             id,
             deleted=deleted,
@@ -153,14 +178,18 @@ def _decode(fields: dict[str, Any], carried_by: int | None) -> Segment:
             payload=payload,
             own_vector=vector if own else None,
         )
-        version = Version(hlc, devs[fields["dev_ix"][row]], digest)
+        seq = carried_by if commit_seq is None else as_uint(commit_seq)
+        version = Version(hlc, dev, digest)
         records.append(Record(id, version, deleted, text, meta, payload, vector, seq))
+    prev_tip = as_bytes(fields["prev_tip"])
+    if len(prev_tip) not in (0, TIP_BYTES):
+        raise ValueError("tip")
     return Segment(
         dev=as_bytes(fields["dev"], DEVICE_BYTES),
         n=as_uint(fields["n"]),
         base=as_uint(fields["base"]),
         space=space,
-        prev_tip=as_bytes(fields["prev_tip"]),
+        prev_tip=prev_tip,
         records=records,
     )
 
@@ -178,17 +207,16 @@ def space_fields(space: VectorSpace) -> dict[str, Any]:
 
 def space_of(fields: dict[str, Any]) -> VectorSpace:
     """Return the vector space of msgpack fields; raises ValueError, KeyError or TypeError."""
-    space = VectorSpace(fields["id"], fields["fp"], fields["dim"], fields["dtype"])
-    if (
-        not isinstance(space.id, str)
-        or not isinstance(space.fingerprint, str)
-        or space.dtype not in ("f2", "f4")
-        or type(space.dim) is not int
-        or not 1 <= space.dim <= MAX_DIM
-    ):
-        raise ValueError("vector space")
-    return space
+    known = as_map(fields)
+    dim = as_uint(known["dim"])
+    if not 1 <= dim <= MAX_DIM:
+        raise ValueError("dimensions")
+    return VectorSpace(
+        as_str(known["id"]), as_str(known["fp"]), dim, _VECTOR_TYPES[as_str(known["dtype"])]
+    )
 
+
+_VECTOR_TYPES: dict[str, VectorType] = {"f2": "f2", "f4": "f4"}
 
 MAX_DIM = 8192
 """sqlite-vec's own limit on the components of one vector."""
@@ -212,15 +240,51 @@ def unplanes(data: bytes, width: int) -> bytes:
     return bytes(items)
 
 
-def _check_content(id: Any, text: Any, meta: Any, payload: Any, commit_seq: Any) -> None:
-    as_str(id)
+def _vectors(space: VectorSpace | None, flags: list[Any], emb: bytes) -> list[bytes | None]:
+    """Return each row's vector, or None where its flags say that it has none."""
+    if any(type(each) is not int or each & ~(DELETED | HAS_VECTOR) for each in flags):
+        raise ValueError("flags")
+    held = sum(1 for each in flags if each & HAS_VECTOR)
+    if space is None:
+        if held or emb:
+            raise ValueError("vectors without a space")
+        return [None] * len(flags)
+    flat, size = unplanes(emb, int(space.dtype[1])), space.vector_bytes
+    if len(flat) != held * size:
+        raise ValueError("vector bytes")
+    vectors: list[bytes | None] = []
+    at = 0
+    for each in flags:
+        if each & HAS_VECTOR:
+            vectors.append(flat[at : at + size])
+            at += size
+        else:
+            vectors.append(None)
+    return vectors
+
+
+def _check_content(text: Any, meta: Any, payload: Any) -> None:
     as_str(text)
     if payload is not None:
         as_str(payload)
-    if commit_seq is not None:
-        as_uint(commit_seq)
-    if meta is not None and not (
-        isinstance(meta, dict)
-        and all(isinstance(k, str) and isinstance(v, str) for k, v in meta.items())
-    ):
-        raise TypeError("metadata")
+    if meta is not None:
+        for key, value in as_map(meta).items():
+            as_str(key)
+            as_str(value)
+
+
+def _check_encodable(segment: Segment) -> None:
+    """Refuse what `decode` would refuse: a blob that no device can read must not be committed."""
+    records, space = segment.records, segment.space
+    if len(records) > MAX_RECORDS:
+        raise ValueError(f"{len(records)} records in one segment, more than {MAX_RECORDS}")
+    if len({record.id for record in records}) != len(records):
+        raise ValueError("two records of one id in a segment")
+    for record in records:
+        if record.vector is not None and (
+            space is None or len(record.vector) != space.vector_bytes
+        ):
+            raise ValueError(f"record {record.id!r} has a vector of another space")
+        content = (record.text, record.metadata, record.payload, record.vector)
+        if record.deleted and content != ("", None, None, None):
+            raise ValueError(f"the tombstone {record.id!r} has content")
