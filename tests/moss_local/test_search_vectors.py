@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import apsw
 import numpy as np
@@ -153,7 +154,8 @@ def test_the_bulk_read_equals_a_plain_select(tmp_path: Path) -> None:
     put(file, [f"again{i}" for i in range(30)], 3)
     with file.reading() as conn:
         rowids, rows = read_all(conn, DIM)
-        plain = dict(conn.execute("SELECT rowid, embedding FROM vec").fetchall())
+        select: list[Any] = conn.execute("SELECT rowid, embedding FROM vec").fetchall()
+    plain: dict[int, bytes] = dict(select)
     assert sorted(rowids.tolist()) == sorted(plain)
     for rowid, row in zip(rowids.tolist(), rows, strict=True):
         vector = np.frombuffer(plain[rowid], "<f4")

@@ -149,7 +149,7 @@ BAD = [
     Document("bad", "x", vector=vec(0, 0)),
     Document("bad", "x", vector=vec(1, float("nan"))),
     Document("bad", "x", vector=vec(1, float("inf"))),
-    Document("bad", "x", vector=np.array([1e300, 0])),  # type: ignore[arg-type]  # float64
+    Document("bad", "x", vector=np.array([1e300, 0])),
     Document("bad", "x", vector=np.ones((2, 1), np.float32)),
 ]
 

@@ -337,6 +337,9 @@ def put(id):
         put_documents(conn, [Document(id, "x")], space=None, now_ms=1)
 put("before")
 child = os.fork()
+inherited = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")
+             if os.path.exists(f"/proc/self/fd/{fd}")]
+assert not any(".sqlite3" in name for name in inherited), inherited
 for i in range(20):
     put(f"{'parent' if child else 'child'}-{i}")
 if child:

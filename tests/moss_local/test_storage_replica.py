@@ -161,6 +161,27 @@ def test_settling_clears_what_was_pushed_and_not_what_changed_since(
     assert rows == [("a", 8), ("b", None), ("c", None)]
 
 
+@pytest.mark.parametrize(
+    "pushed",
+    [
+        Version(1, b"", b""),
+        Version(0, b"another!", b""),
+        Version(0, b"", b"content!"),
+    ],
+)
+def test_settling_clears_nothing_when_any_part_of_the_version_differs(
+    replica: SqliteReplica, pushed: Version
+) -> None:
+    put(replica, "a", "1")
+    (record,) = dirty(replica)
+    hlc, dev, digest = record.version
+    other = Version(hlc + pushed.hlc, pushed.dev or dev, pushed.digest or digest)
+    replica.save_pending(pending(), [("a", other)])
+    replica.settle(Committed(1, commit_seq=8))
+    assert replica.state().pending is None
+    assert dirty(replica) == [record]
+
+
 def test_settling_another_push_leaves_the_pending_one(replica: SqliteReplica) -> None:
     put(replica, "a", "1")
     replica.save_pending(pending(2), [(r.id, r.version) for r in dirty(replica)])
@@ -228,11 +249,11 @@ def test_an_equal_version_only_lowers_its_commit(replica: SqliteReplica) -> None
 
 def test_a_merge_raises_the_clock_above_all_it_has_met(replica: SqliteReplica) -> None:
     merge(replica, theirs("a", "x", 2**40))
-    put(replica, "a", "mine", now_ms=0)
+    put(replica, "b", "mine", now_ms=0)
     (mine,) = dirty(replica)
     assert mine.version.hlc > 2**40
     replica.merge(Snapshot([], applied_seq=8, clock_floor=2**50), SEEN)
-    put(replica, "b", "mine", now_ms=0)
+    put(replica, "c", "mine", now_ms=0)
     assert dirty(replica)[-1].version.hlc > 2**50
 
 

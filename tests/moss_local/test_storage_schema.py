@@ -129,6 +129,23 @@ def test_a_migration_that_fails_leaves_the_old_version(tmp_path: Path) -> None:
     file.close()
 
 
+def test_who_comes_second_to_create_a_file_finds_it_done(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite3"
+    path.touch()
+    conn = connect(path, durability="full", busy_ms=100)
+    assert not schema.current(conn, str(path))
+    file = open_session_file(path, session="first")
+    with file.reading() as theirs:
+        identity = read_state(theirs).dev
+    conn.execute("BEGIN IMMEDIATE")
+    schema.migrate(conn, str(path), session="second", dev=b"2" * 8, inc=b"2" * 8)
+    conn.execute("COMMIT")
+    state = read_state(conn)
+    assert (state.session, state.dev) == ("first", identity)
+    conn.close()
+    file.close()
+
+
 def test_a_creation_that_fails_leaves_a_file_that_can_be_created_again(tmp_path: Path) -> None:
     path = tmp_path / "s.sqlite3"
     path.touch()
