@@ -1,0 +1,1 @@
+"""Texts to vectors, in the process and on this machine only."""
