@@ -117,9 +117,10 @@ class SyncEngine:
     async def compact(self) -> bool:
         """Merge small segments into fewer, if it is time to; return whether it was done."""
         async with self._exclusive():
-            return await compact(
-                self._channel, await self._attach(SyncReport()), self._replica, self._run
-            )
+            keys = await self._repository.keys()
+            if keys is None:
+                return False
+            return await compact(self._channel, keys, self._replica, self._run)
 
     async def _exchange(self, work: Callable[[SyncReport], Awaitable[None]]) -> SyncReport:
         report = SyncReport()
@@ -140,7 +141,10 @@ class SyncEngine:
     # -- pull ------------------------------------------------------------------------------
 
     async def _pull(self, report: SyncReport) -> None:
-        keys = await self._attach(report)
+        keys = await self._repository.keys()
+        if keys is None:
+            return  # nobody of this project has pushed anything yet
+        await self._attach(keys, report)
         missing: BlobNotFoundError | None = None
         for attempt in range(MAX_REFETCHES):
             if missing is not None:
@@ -186,7 +190,8 @@ class SyncEngine:
 
     async def _push(self, report: SyncReport) -> None:
         async with self._exclusive():
-            keys = await self._attach(report)
+            keys = await self._repository.attach()
+            await self._attach(keys, report)
             state: ReplicaState = await self._run(self._replica.state)
             if state.pending is None and state.dirty == 0 and state.seen is not None:
                 report.seq = state.seen.seq
@@ -326,11 +331,9 @@ class SyncEngine:
 
     # -- both ------------------------------------------------------------------------------
 
-    async def _attach(self, report: SyncReport) -> Keys:
-        keys = await self._repository.attach()
+    async def _attach(self, keys: Keys, report: SyncReport) -> None:
         report.session_id = self._channel.sid(keys)
         await self._run(self._replica.attach, keys.repo_id)
-        return keys
 
     async def _settle(
         self, state: ReplicaState, current: Manifest, seen: Seen, report: SyncReport

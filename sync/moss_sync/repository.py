@@ -32,7 +32,7 @@ from moss_sync.layout import Layout, store_name
 from moss_sync.packing import pack, unpack
 from moss_sync.probe import ProbeVerdict, probe
 from moss_sync.seal import SALT_BYTES, Place, seal, unseal
-from moss_sync.stores.base import Blob, BlobStore, Swapped
+from moss_sync.stores.base import Blob, BlobStore, MayBeAway, Swapped
 
 Runner = Callable[..., Awaitable[Any]]
 """Runs a blocking function and returns what it returns: in a thread, or at once in a simulation."""
@@ -111,10 +111,20 @@ class Repository:
             if keyring.key_check(await self._kek(kdf)) != fields["check"]:
                 raise keyring.wrong_key()
 
-    async def attach(self) -> Keys:
+    async def keys(self) -> Keys | None:
         """Return the keys, reading `fmt` from this device's cache or from the store.
 
-        A store without one is probed and gets one.
+        None where the store holds no repository of this project yet: nothing to read.
+
+        Raises:
+            UnauthorizedError: the key does not open the repository.
+            NetworkError: the store could not be reached.
+        """
+        async with self._lock:
+            return await self._known()
+
+    async def attach(self) -> Keys:
+        """Return the keys; a store without a repository is probed and gets one.
 
         Raises:
             UnauthorizedError: the key does not open the repository.
@@ -123,13 +133,11 @@ class Repository:
             NetworkError: the store could not be reached.
         """
         async with self._lock:
-            if self._keys is None:
-                cached = await self._run(self._cache.load, self._cached("fmt"))
-                if cached is not None:
-                    self._keys = await self._unlock(cached)
-                else:
-                    self._keys = await self._first_contact()
-            return self._keys
+            known = await self._known()
+            if known is None:
+                known = self._keys = await self._create()
+                self._expect()
+            return known
 
     async def confirm(self) -> None:
         """Make sure that the store still holds the repository that this device knows.
@@ -176,12 +184,27 @@ class Repository:
         report = await probe(self.store, clock=self._clock, prefix=self.layout.prefix)
         return report.require()
 
-    async def _first_contact(self) -> Keys:
-        key = self.layout.fmt
+    async def _known(self) -> Keys | None:
+        if self._keys is None:
+            cached = await self._run(self._cache.load, self._cached("fmt"))
+            if cached is not None:
+                self._keys = await self._unlock(cached)
+            else:
+                self._keys = await self._found()
+            if self._keys is not None:
+                self._expect()
+        return self._keys
+
+    def _expect(self) -> None:
+        """From here on a store that is not there is away (an unmounted share), not empty."""
+        if isinstance(self.store, MayBeAway):
+            self.store.must_exist = True
+
+    async def _found(self) -> Keys | None:
         try:
-            blob = await self.store.get(key)
+            blob = await self.store.get(self.layout.fmt)
         except BlobNotFoundError:
-            return await self._create()
+            return None
         if not isinstance(blob, Blob):
             raise AssertionError("an unconditional get returned no blob")
         return await self._accept(blob.data)
@@ -201,10 +224,10 @@ class Repository:
             keys = await self._accept(fmt.raw)
         else:
             self._verdict = None
-            blob = await self.store.get(self.layout.fmt)
-            if not isinstance(blob, Blob):
-                raise AssertionError("an unconditional get returned no blob")
-            keys = await self._accept(blob.data)
+            found = await self._found()
+            if found is None:
+                raise OutcomeUnknownError(f"it is not known whether {self.store.url} was set up")
+            keys = found
         await self._publish(verdict, keys)
         return keys
 

@@ -761,3 +761,16 @@ def test_two_devices_that_meet_an_empty_store_at_once_share_one_repository(world
         assert a.texts == b.texts == {"from-a": "text", "from-b": "text"}
 
     asyncio.run(story())
+
+
+def test_a_pull_from_an_empty_store_writes_nothing_to_it(world: World) -> None:
+    async def story() -> None:
+        a = world.device()
+        a.put("turn-1", "text")
+        report = await a.engine.pull()
+        assert report.requests == 1
+        assert {verb for verb, _ in world.store.calls} == {"get"}
+        await a.engine.push()
+        assert a.replica.state().dirty == 0
+
+    asyncio.run(story())
