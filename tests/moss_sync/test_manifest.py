@@ -1,0 +1,450 @@
+"""The manifest: every field comes back, those of later versions too, and nothing odd does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from hashlib import blake2b
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moss_sync import manifest
+from moss_sync.errors import BlobCorruptError, InvalidArgumentError, UnsupportedFormatError
+from moss_sync.layout import new_name
+from moss_sync.manifest import Device, Entry, Inline, Manifest, decode, encode
+from moss_sync.packing import MAX_DEPTH, pack, unpack
+from moss_sync.record import VectorSpace
+from tests.strategies import NAME_KEY, SID, manifests, unknown_values
+
+DEV = b"device-A"
+SPACE = VectorSpace("moss-minilm", "00ff", 384, "f2")
+
+
+def name(kind: str = "s", base: int = 1, number: int = 1, random: bytes = bytes(10)) -> str:
+    return str(new_name(NAME_KEY, SID, kind=kind, base=base, dev=DEV, number=number, random=random))
+
+
+FULL = Manifest(
+    repo_id=b"repository-id-16",
+    sid=SID,
+    name="conv-123",
+    seq=7,
+    commit_id=b"commit-id-of-16b",
+    by=DEV,
+    ct=1_700_000_000_000,
+    prev=b"p" * 32,
+    ring=((5, b"r" * 16), (6, b"p" * 16)),
+    entries=(Entry(name(), 900, 3, 1, 4, 5, 1, 0, 1_700_000_000_000, 9, "00ff"),),
+    inline=(Inline(DEV, 3, 6, 7, 1_700_000_000_000, b"payload"),),
+    devs={DEV: Device(3, 6, 1_700_000_000_000, b"incarn-1", b"t" * 16, "laptop")},
+    gc_floor=2,
+    tomb_seq=1,
+    tomb_hlc=8,
+    space=SPACE,
+)
+
+
+def opened(data: bytes) -> Manifest:
+    return decode(data, what="the manifest")
+
+
+def fields_of(given: Manifest) -> dict[str, Any]:
+    fields = unpack(encode(given), max_bytes=manifest.MAX_PLAIN_BYTES, what="a manifest")
+    assert isinstance(fields, dict)
+    return fields
+
+
+@given(given=manifests())
+def test_what_was_encoded_comes_back_unknown_keys_included(given: Manifest) -> None:
+    assert opened(encode(given)) == given
+
+
+@given(given=manifests())
+def test_what_an_older_device_writes_back_is_what_it_read(given: Manifest) -> None:
+    fields = fields_of(given)
+    assert fields_of(opened(pack(fields))) == fields
+
+
+def test_a_manifest_holds_these_fields() -> None:
+    assert fields_of(FULL) == {
+        "v": 1,
+        "feat_r": [],
+        "feat_w": [],
+        "repo_id": b"repository-id-16",
+        "sid": SID,
+        "name": "conv-123",
+        "seq": 7,
+        "commit_id": b"commit-id-of-16b",
+        "by": DEV,
+        "ct": 1_700_000_000_000,
+        "prev": b"p" * 32,
+        "ring": [[5, b"r" * 16], [6, b"p" * 16]],
+        "gen": 0,
+        "deleted": False,
+        "E": [
+            {
+                "name": name(),
+                "bytes": 900,
+                "docs": 3,
+                "tombs": 1,
+                "lo": 4,
+                "hi": 5,
+                "bmin": 1,
+                "lvl": 0,
+                "ct": 1_700_000_000_000,
+                "hlc_max": 9,
+                "fp": "00ff",
+            }
+        ],
+        "inl": [
+            {
+                "dev": DEV,
+                "n": 3,
+                "base": 6,
+                "seq": 7,
+                "ct": 1_700_000_000_000,
+                "payload": b"payload",
+            }
+        ],
+        "devs": {
+            DEV: {
+                "n": 3,
+                "acked_seq": 6,
+                "last_ct": 1_700_000_000_000,
+                "inc": b"incarn-1",
+                "tip": b"t" * 16,
+                "label": "laptop",
+            }
+        },
+        "gc_floor": 2,
+        "tomb_floor": {"seq": 1, "hlc": 8},
+        "models": [{"id": "moss-minilm", "fp": "00ff", "dim": 384, "dtype": "f2"}],
+        "active_model": "00ff",
+    }
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        (),
+        ("E", 0),
+        ("inl", 0),
+        ("devs", DEV),
+        ("tomb_floor",),
+        ("models", 0),
+    ],
+)
+@given(value=unknown_values)
+def test_a_key_of_a_later_version_is_kept_wherever_it_stands(
+    path: tuple[Any, ...], value: Any
+) -> None:
+    fields = fields_of(FULL)
+    place = fields
+    for step in path:
+        place = place[step]
+    place["zz_later"] = value
+    read = opened(pack(fields))
+    assert fields_of(read) == fields
+    assert fields_of(replace(read, seq=8)) == {**fields, "seq": 8}
+
+
+def test_a_model_that_this_version_cannot_use_is_kept() -> None:
+    later = {"id": "later", "fp": "beef", "dim": 9, "dtype": "i8", "norm": True}
+    fields = fields_of(FULL)
+    fields["models"] = [later, *fields["models"]]
+    read = opened(pack(fields))
+    assert read.space == SPACE
+    assert fields_of(read) == fields
+
+
+def test_models_without_an_active_one_are_kept_and_the_first_vector_adds_its_own() -> None:
+    later = {"id": "later", "fp": "beef", "dim": 9, "dtype": "i8"}
+    fields = fields_of(replace(FULL, space=None))
+    assert (fields["models"], fields["active_model"]) == ([], None)
+    fields["models"] = [later]
+    read = opened(pack(fields))
+    assert read.space is None
+    added = fields_of(replace(read, space=SPACE))
+    assert added["models"] == [later, fields_of(FULL)["models"][0]]
+    assert added["active_model"] == "00ff"
+
+
+def test_an_adopted_entry_may_say_nothing_of_what_is_inside() -> None:
+    entry = replace(FULL.entries[0], docs=None, tombs=None, hlc_max=None, fp=None)
+    given = replace(FULL, entries=(entry,))
+    assert opened(encode(given)) == given
+
+
+def test_a_reader_feature_of_later_is_named_even_where_all_else_is_different() -> None:
+    with pytest.raises(UnsupportedFormatError, match="the manifest uses 'later'"):
+        opened(pack({"v": 9, "feat_r": ["later"]}))
+    with pytest.raises(UnsupportedFormatError, match="the manifest uses 2"):
+        opened(pack({"v": 2, "feat_r": []}))
+
+
+def test_a_writer_feature_of_later_is_read_and_kept() -> None:
+    given = replace(FULL, features_w=("later",))
+    assert opened(encode(given)) == given
+
+
+def put(*path: Any, value: Any) -> Callable[[dict[str, Any]], None]:
+    def apply(fields: dict[str, Any]) -> None:
+        place: Any = fields
+        for step in path[:-1]:
+            place = place[step]
+        place[path[-1]] = value
+
+    return apply
+
+
+def add(field: str, item: Any) -> Callable[[dict[str, Any]], None]:
+    def apply(fields: dict[str, Any]) -> None:
+        fields[field].append(item)
+
+    return apply
+
+
+def deep(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+NUMBERS = [
+    ("seq",),
+    ("ct",),
+    ("gen",),
+    ("gc_floor",),
+    ("v",),
+    ("tomb_floor", "seq"),
+    ("tomb_floor", "hlc"),
+    ("ring", 0, 0),
+    *(("E", 0, key) for key in ("bytes", "docs", "tombs", "lo", "hi", "bmin", "lvl", "ct")),
+    ("E", 0, "hlc_max"),
+    *(("inl", 0, key) for key in ("n", "base", "seq", "ct")),
+    *(("devs", DEV, key) for key in ("n", "acked_seq", "last_ct")),
+    ("models", 0, "dim"),
+]
+TEXTS = [
+    ("sid",),
+    ("name",),
+    ("active_model",),
+    ("E", 0, "name"),
+    ("E", 0, "fp"),
+    ("devs", DEV, "label"),
+    ("models", 0, "id"),
+    ("models", 0, "fp"),
+    ("models", 0, "dtype"),
+]
+BYTES = [
+    ("repo_id",),
+    ("commit_id",),
+    ("by",),
+    ("prev",),
+    ("ring", 0, 1),
+    ("inl", 0, "dev"),
+    ("inl", 0, "payload"),
+    ("devs", DEV, "inc"),
+    ("devs", DEV, "tip"),
+]
+LISTS = [("E",), ("inl",), ("ring",), ("models",), ("feat_r",), ("feat_w",), ("ring", 0)]
+MAPS = [("devs",), ("tomb_floor",), ("E", 0), ("inl", 0), ("devs", DEV), ("models", 0)]
+
+
+@pytest.mark.parametrize("path", NUMBERS, ids=str)
+@pytest.mark.parametrize("value", [True, -1, 1.0, math.nan, "1", b"1", [], {}, 2**63], ids=repr)
+def test_a_number_is_a_number_that_a_database_can_hold(path: tuple[Any, ...], value: Any) -> None:
+    refuse(put(*path, value=value))
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=str)
+@pytest.mark.parametrize("value", [True, 1, b"x", [], {}], ids=repr)
+def test_a_text_is_a_text(path: tuple[Any, ...], value: Any) -> None:
+    refuse(put(*path, value=value))
+
+
+@pytest.mark.parametrize("path", BYTES, ids=str)
+@pytest.mark.parametrize("value", [None, True, 1, "x" * 16, [], {}], ids=repr)
+def test_bytes_are_bytes(path: tuple[Any, ...], value: Any) -> None:
+    refuse(put(*path, value=value))
+
+
+@pytest.mark.parametrize("path", [path for path in BYTES if path[-1] != "payload"], ids=str)
+def test_ids_and_hashes_have_their_size(path: tuple[Any, ...]) -> None:
+    refuse(put(*path, value=b"short"))
+
+
+@pytest.mark.parametrize("path", LISTS, ids=str)
+@pytest.mark.parametrize("value", [None, True, 1, "x", b"x", {}, {"x": 1}], ids=repr)
+def test_a_list_is_a_list(path: tuple[Any, ...], value: Any) -> None:
+    refuse(put(*path, value=value))
+
+
+@pytest.mark.parametrize("path", MAPS, ids=str)
+@pytest.mark.parametrize("value", [None, True, 1, "x", b"x", [], [1]], ids=repr)
+def test_a_map_is_a_map(path: tuple[Any, ...], value: Any) -> None:
+    refuse(put(*path, value=value))
+
+
+ENTRY = fields_of(FULL)["E"][0]
+HOSTILE: dict[str, Callable[[dict[str, Any]], None]] = {
+    "a truth value that is a number": put("deleted", value=1),
+    "a truth value that is nothing": put("deleted", value=None),
+    "a reader feature that is a number": put("feat_r", value=[1]),
+    "a writer feature that is a list": put("feat_w", value=[[]]),
+    "a writer feature that is a number": put("feat_w", value=["a", 1]),
+    "a device id of text": put("devs", "device-A", value={}),
+    "a device id that is too short": put("devs", b"short", value={}),
+    "a mark with a third part": put("ring", value=[[5, b"r" * 16, 1]]),
+    "a mark with one part": put("ring", value=[[5]]),
+    "an active model that is not listed": put("active_model", value="beef"),
+    "an active model of a type of later": put("models", 0, "dtype", value="i8"),
+    "a model without a fingerprint": put("models", value=[{}]),
+    "an entry twice": add("E", ENTRY),
+    "an entry that covers nothing": put("E", 0, "lo", value=5),
+    "an entry of a commit that is not yet": put("E", 0, "hi", value=8),
+    "an inline push of a commit that is not yet": put("inl", 0, "seq", value=8),
+    "an inline push of no commit": put("inl", 0, "seq", value=0),
+    "a floor above the last commit": put("gc_floor", value=8),
+    "tombstones dropped above the floor": put("tomb_floor", "seq", value=3),
+    "a name outside the session": put("E", 0, "name", value="../" + ENTRY["name"]),
+    "a name in capitals": put("E", 0, "name", value=ENTRY["name"].upper()),
+    "no name at all": put("E", 0, "name", value=""),
+    "a pushed segment at a level": put("E", 0, "lvl", value=1),
+    "a compacted one at none": put("E", 0, "name", value=name("b")),
+    "a later key that nests without end": put("zz_later", value=deep(MAX_DEPTH + 1)),
+    "a later key of an entry that does": put("E", 0, "zz", value=deep(MAX_DEPTH + 1)),
+    "a model of later that does": add("models", {"fp": "beef", "zz": deep(MAX_DEPTH + 1)}),
+}
+
+
+@pytest.mark.parametrize("harm", HOSTILE.values(), ids=HOSTILE)
+def test_what_no_commit_can_have_made_is_a_corrupt_manifest(
+    harm: Callable[[dict[str, Any]], None],
+) -> None:
+    refuse(harm)
+
+
+@pytest.mark.parametrize("key", sorted(fields_of(FULL)))
+def test_no_key_of_a_manifest_may_be_missing(key: str) -> None:
+    refuse(lambda fields: fields.pop(key))
+
+
+@pytest.mark.parametrize("path", [("E", 0), ("inl", 0), ("devs", DEV), ("tomb_floor",)], ids=str)
+def test_no_key_inside_a_manifest_may_be_missing(path: tuple[Any, ...]) -> None:
+    def inside(fields: dict[str, Any]) -> dict[str, Any]:
+        place: Any = fields
+        for step in path:
+            place = place[step]
+        assert isinstance(place, dict)
+        return place
+
+    for key in inside(fields_of(FULL)):
+
+        def harm(fields: dict[str, Any], key: str = key) -> None:
+            del inside(fields)[key]
+
+        refuse(harm)
+
+
+def refuse(harm: Callable[[dict[str, Any]], Any]) -> None:
+    fields = fields_of(FULL)
+    assert opened(pack(fields)) == FULL
+    harm(fields)
+    with pytest.raises(BlobCorruptError, match="the manifest"):
+        opened(pack(fields))
+
+
+@pytest.mark.parametrize("value", [None, True, 1, 1.5, "v", b"v", [], ["v"], {}, {"v": 1}, {1: 1}])
+def test_a_value_that_is_no_manifest_is_a_corrupt_manifest(value: Any) -> None:
+    with pytest.raises(BlobCorruptError):
+        opened(pack(value))
+
+
+@given(
+    key=st.sampled_from(sorted(fields_of(FULL))),
+    value=unknown_values | st.floats() | st.integers(-(2**63), 2**64 - 1),
+)
+def test_any_other_field_is_refused_or_encodes_equal(key: str, value: Any) -> None:
+    try:
+        read = opened(pack({**fields_of(FULL), key: value}))
+    except (BlobCorruptError, UnsupportedFormatError):
+        return
+    assert opened(encode(read)) == read
+
+
+@given(given=manifests(), at=st.integers(0), bit=st.integers(0, 7))
+def test_a_flip_in_the_plain_bytes_never_raises_anything_else(
+    given: Manifest, at: int, bit: int
+) -> None:
+    data = bytearray(encode(given))
+    data[at % len(data)] ^= 1 << bit
+    try:
+        read = opened(bytes(data))
+    except (BlobCorruptError, UnsupportedFormatError):
+        return
+    assert opened(encode(read)) == read
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        replace(FULL, gc_floor=8),
+        replace(FULL, tomb_seq=3),
+        replace(FULL, entries=FULL.entries * 2),
+        replace(FULL, entries=(replace(FULL.entries[0], name="s/1"),)),
+        replace(FULL, inline=(replace(FULL.inline[0], seq=0),)),
+    ],
+)
+def test_a_manifest_that_nobody_could_read_is_not_made(given: Manifest) -> None:
+    with pytest.raises(ValueError):
+        encode(given)
+
+
+def test_a_manifest_too_large_for_its_readers_is_not_made() -> None:
+    with pytest.raises(InvalidArgumentError, match="the manifest of session 'conv-123' has"):
+        encode(replace(FULL, extra={"zz_later": bytes(manifest.MAX_PLAIN_BYTES)}))
+
+
+def test_a_device_that_the_session_does_not_know_is_none() -> None:
+    assert FULL.device(DEV) == FULL.devs[DEV]
+    assert FULL.device(b"device-B") is None
+
+
+def test_the_inline_payloads_are_counted_by_their_bytes() -> None:
+    assert FULL.inline_bytes == 7
+    assert replace(FULL, inline=FULL.inline * 2).inline_bytes == 14
+
+
+def test_no_representation_shows_a_payload() -> None:
+    assert "payload" not in repr(FULL.inline[0])
+
+
+def test_a_manifest_is_named_by_the_hash_of_its_sealed_bytes_and_a_push_by_a_shorter_one() -> None:
+    assert manifest.ciphertext_hash(b"x") == blake2b(b"x", digest_size=32).digest()
+    assert manifest.tip_of(b"x") == blake2b(b"x", digest_size=16).digest()
+
+
+def test_a_settled_manifest_of_many_devices_is_small() -> None:
+    many = replace(
+        FULL,
+        entries=tuple(
+            replace(
+                FULL.entries[0], name=name(random=blake2b(bytes([at]), digest_size=10).digest())
+            )
+            for at in range(64)
+        ),
+        devs={
+            blake2b(bytes([at]), digest_size=8).digest(): replace(
+                FULL.devs[DEV], tip=blake2b(bytes([at]), digest_size=16).digest()
+            )
+            for at in range(100)
+        },
+        ring=tuple((at, blake2b(bytes([at]), digest_size=16).digest()) for at in range(32)),
+    )
+    assert len(encode(many)) < 16 * 1024
