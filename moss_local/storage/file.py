@@ -39,7 +39,7 @@ MAX_IDLE_READERS = 4
 """Kept per file; more run when more threads read at once, and are closed as they come back."""
 
 BUSY_MS = 10_000
-"""Milliseconds to wait for another writer: a bulk load of 100 000 documents takes about 5 s."""
+"""Milliseconds to wait for another writer: a bulk load of 100 000 documents takes about 4 s."""
 
 _WAIT_SECONDS = 0.005
 
