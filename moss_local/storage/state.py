@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import apsw
 
@@ -57,7 +57,7 @@ def read_state(conn: apsw.Connection) -> State:
         space = VectorSpace(
             cast(str, model_id), cast(str, fingerprint), cast(int, dim), cast(VectorType, dtype)
         )
-    return State(*cast("tuple[Any, ...]", (*plain, space)))
+    return State(*(*plain, space))
 
 
 def update_state(conn: apsw.Connection, **values: int | str | bytes | None) -> None:
