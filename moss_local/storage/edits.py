@@ -16,7 +16,7 @@ import numpy as np
 
 from moss_local.storage.documents import Document, check_document, check_id
 from moss_local.storage.encoding import check_vector, to_bytes
-from moss_local.storage.rows import Found, check_space, find, read_vectors, write_records
+from moss_local.storage.rows import Found, check_space, find, write_records
 from moss_local.storage.state import State, read_state, update_state
 from moss_sync import InvalidArgumentError, Record, VectorSpace, Version, content_digest
 from moss_sync.hlc import tick
@@ -40,9 +40,8 @@ def put_documents(
 ) -> PutCounts:
     """Add or replace documents, in order.
 
-    An id that comes twice is as if put twice. A document that is already there with the very same
-    content and vector counts as updated, but keeps its version and is not sent again: agents hand
-    over the whole thread at every turn.
+    An id that comes twice is as if put twice. The very same document again is a write like any
+    other: it says "now, this", and must win over a deletion elsewhere that has not arrived yet.
 
     Args:
         space: What the vectors are of; may be None when no document has one.
@@ -82,12 +81,6 @@ def put_documents(
             last: Version | None = before.version
         else:
             last = stored.version if stored is not None else None
-        if last is not None and last.digest == digest:
-            if before is not None and before.vector == vector:
-                written[id] = before
-                continue
-            if before is None and stored is not None and _has(conn, state, stored, vector):
-                continue
         hlc = tick(hlc, now_ms, last.hlc if last is not None else 0)
         written[id] = Record(
             id,
@@ -160,10 +153,3 @@ def _checked(
     ]
     encoded = iter(to_bytes(space, np.stack(rows)))
     return [next(encoded) if document.vector is not None else None for document in documents]
-
-
-def _has(conn: apsw.Connection, state: State, stored: Found, vector: bytes | None) -> bool:
-    """Return whether the stored document has exactly this vector, or neither has one."""
-    if not stored.vector or state.space is None:
-        return vector is None
-    return read_vectors(conn, [stored.rowid], state.space)[stored.rowid] == vector
