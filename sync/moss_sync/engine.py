@@ -200,7 +200,8 @@ class SyncEngine:
             deadline = self._clock.monotonic() + PUSH_DEADLINE_S
             current = self._channel.remembered(state)
             # A pending push of before has an unknown outcome; a session never seen may exist.
-            if state.pending is not None or current is None:
+            unseen = current is None and not self._repository.made_here
+            if state.pending is not None or unseen:
                 current = await self._channel.read_manifest(keys, state)
             while True:
                 if current is None:

@@ -84,8 +84,18 @@ class Repository:
         self._kdf: KdfParams | None = None
         self._keys: Keys | None = None
         self._confirmed = False
+        self._seen_absent = False
+        self._made_here = False
         self._verdict: ProbeVerdict | None = None
         self._lock = asyncio.Lock()
+
+    @property
+    def made_here(self) -> bool:
+        """Whether this object has set the repository up: then it holds no session yet.
+
+        If another device makes one meanwhile, creating the same one here meets a conflict.
+        """
+        return self._made_here
 
     def __repr__(self) -> str:
         return f"<Repository {self.store.url} prefix={self.layout.prefix}>"
@@ -133,7 +143,8 @@ class Repository:
             NetworkError: the store could not be reached.
         """
         async with self._lock:
-            known = await self._known()
+            # Seen to be absent a moment ago: creating it below finds out if that has changed.
+            known = None if self._seen_absent else await self._known()
             if known is None:
                 known = self._keys = await self._create()
                 self._expect()
@@ -204,6 +215,7 @@ class Repository:
         try:
             blob = await self.store.get(self.layout.fmt)
         except BlobNotFoundError:
+            self._seen_absent = True
             return None
         if not isinstance(blob, Blob):
             raise AssertionError("an unconditional get returned no blob")
@@ -222,6 +234,7 @@ class Repository:
             answer = None
         if isinstance(answer, Swapped):
             keys = await self._accept(fmt.raw)
+            self._made_here = True
         else:
             self._verdict = None
             found = await self._found()
@@ -233,6 +246,7 @@ class Repository:
 
     async def _accept(self, raw: bytes) -> Keys:
         keys = await self._unlock(raw)
+        self._seen_absent = False
         await self._run(self._cache.save, self._cached("fmt"), raw)
         await self._save_check(keyring.decode(raw).kdf)
         self._confirmed = True
