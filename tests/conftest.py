@@ -34,7 +34,7 @@ def own_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Give the test an empty home and no settings or credentials of whoever runs it."""
-    for name in os.environ:
+    for name in list(os.environ):
         if name.startswith(("MOSS_", "AWS_")):
             monkeypatch.delenv(name)
     home = tmp_path_factory.mktemp("home")

@@ -13,6 +13,7 @@ from moss_sync.stores.base import (
     ETag,
     EtagForm,
     Listed,
+    MayBeAway,
     NotModified,
     Swapped,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "EtagForm",
     "FolderStore",
     "Listed",
+    "MayBeAway",
     "MemoryStore",
     "NotModified",
     "S3Store",

@@ -137,3 +137,11 @@ class ChoosesEtagForm(Protocol):
     """A store whose conditional requests can be written in two ways; the probe finds which."""
 
     etag_form: EtagForm
+
+
+@runtime_checkable
+class MayBeAway(Protocol):
+    """A store whose place can vanish and then looks like an empty one, as an unmounted disk does."""
+
+    must_exist: bool
+    """Set once the store is known to hold a repository: its absence is then a NetworkError."""

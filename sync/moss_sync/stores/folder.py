@@ -77,10 +77,14 @@ class FolderStore:
 
     Args:
         root: An absolute path; relative ones are taken from the current directory, now.
+
+    Attributes:
+        must_exist: See `MayBeAway`.
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root).absolute()
+        self.must_exist = False
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="moss-folder")
         self._closed = False
         self._swept = False
@@ -259,6 +263,20 @@ class FolderStore:
             raise InvalidArgumentError(
                 f"the store {self.root} is a file", hint="give the path of a folder as the store"
             )
+        # The place of an unmounted disk is gone, or an empty folder. To read "no such blob" out of
+        # it, or to start a second store in it, would be wrong.
+        if self.must_exist and not self._holds_anything():
+            raise NetworkError(
+                f"the folder {self.root} does not hold the store that it held before",
+                hint="mount the disk or share that it is on",
+            )
+
+    def _holds_anything(self) -> bool:
+        try:
+            with os.scandir(self.root) as entries:
+                return any(entries)
+        except FileNotFoundError:
+            return False
 
     def _prepare(self, key: str) -> None:
         self._check_root()

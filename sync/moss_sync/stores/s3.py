@@ -21,8 +21,10 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
+from hashlib import md5
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -71,6 +73,9 @@ _DENIED = frozenset(
     }
 )
 """Some servers give these with 400 instead of 403."""
+
+_CUT_SHORT = frozenset({"BadDigest", "IncompleteBody", "RequestTimeout"})
+"""A 400 that means: the body did not arrive as it was sent, and nothing was stored."""
 
 _CHUNK_BYTES = 256 * 1024
 
@@ -142,7 +147,7 @@ class S3Store:
         check_size(key, data)
         clients = await self._open()
         try:
-            return _time_ms(await clients.bulk.put_object(**self._at(key), Body=data))
+            return _time_ms(await clients.bulk.put_object(**self._at(key), **_body(data)))
         except self._failures as error:
             raise self._mapped("write to", self._describe(error)) from error
 
@@ -154,7 +159,7 @@ class S3Store:
         clients = await self._open()
         condition = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": self._written(etag)}
         try:
-            answer = await clients.cas.put_object(**self._at(key), Body=data, **condition)
+            answer = await clients.cas.put_object(**self._at(key), **_body(data), **condition)
         except self._failures as error:
             return self._lost_swap(key, error)
         fresh = _etag(answer)
@@ -269,7 +274,7 @@ class S3Store:
             return PermissionDeniedError(message, hint=_CREDENTIALS_HINT)
         if fault.kind in ("profile", "address"):
             return InvalidArgumentError(message, hint="correct the store's URL")
-        if fault.kind in ("unsent", "lost"):
+        if fault.kind in ("unsent", "lost") or status == 499 or code in _CUT_SHORT:
             return NetworkError(message)
         if code == "NoSuchBucket":
             return NotFoundError(message, hint=f"create the bucket {self.bucket!r} first")
@@ -286,6 +291,17 @@ class S3Store:
         if 300 <= status < 400:
             return InvalidArgumentError(message, hint="put the bucket's ?region= into the URL")
         return InvalidArgumentError(message, hint="check that the store's URL is an S3 endpoint's")
+
+
+def _body(data: bytes) -> dict[str, bytes | str]:
+    """Return the parameters that carry a body, with the hash by which the server checks it.
+
+    Without Content-MD5 SeaweedFS 4.48 stores an *empty* blob, over whatever was there, when a
+    connection closes between the headers and the body: a cancelled call, a lost network or a
+    killed process would destroy a manifest. With it the server answers 400 and keeps the old one.
+    """
+    digest = md5(data, usedforsecurity=False).digest()
+    return {"Body": data, "ContentMD5": b64encode(digest).decode()}
 
 
 def _etag(answer: Mapping[str, Any]) -> ETag:

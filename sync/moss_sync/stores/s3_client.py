@@ -120,6 +120,7 @@ async def open_clients(
             )
             events = client.meta.events
             events.register("before-send.s3", _count_request)
+            events.register("before-send.s3", _send_body_at_once)
             events.register("response-received.s3", _count_answer)
             events.register_first("needs-retry.s3", _give_up_when_unreachable)
             opened.append(client)
@@ -191,6 +192,15 @@ def _endpoint_of_environment() -> str | None:
 
 def _count_request(request: Any, **_: object) -> None:
     count(requests=1, sent=int(request.headers.get("Content-Length") or 0))
+
+
+def _send_body_at_once(request: Any, **_: object) -> None:
+    """Drop `Expect: 100-continue`: asking first costs every write a round trip.
+
+    And where a server or proxy does not know it, aiohttp would wait for the go-ahead until the
+    time-out. The header is not signed, so it may go.
+    """
+    request.headers.pop("Expect", None)
 
 
 def _count_answer(response_dict: dict[str, Any] | None, **_: object) -> None:
