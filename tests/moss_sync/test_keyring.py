@@ -31,7 +31,8 @@ def fields_of(raw: bytes = FMT.raw) -> dict[str, Any]:
 
 def framed(value: Any, *, major: int = 1) -> bytes:
     """Return a `fmt` of any fields, with a checksum that fits."""
-    frame = b"XFMT" + bytes([major]) + msgpack.packb(value)
+    body: bytes = msgpack.packb(value)
+    frame = b"XFMT" + bytes([major]) + body
     return frame + blake2b(frame, digest_size=16).digest()
 
 

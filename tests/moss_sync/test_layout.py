@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hmac
-from base64 import b32decode
+from base64 import b32decode, b32encode
+from hashlib import sha256
 
 import pytest
 from hypothesis import given
@@ -83,7 +84,7 @@ def test_every_key_is_one_that_a_store_may_hold(
 
 def test_the_keys_of_a_project_are_these() -> None:
     keys = Layout.of("project")
-    prefix = layout.base32(layout.sha256(b"project").digest())[:26]
+    prefix = b32encode(sha256(b"project").digest()).decode().lower()[:26]
     assert keys.prefix == prefix + "/"
     assert keys.fmt == f"{prefix}/fmt"
     assert keys.probe == f"{prefix}/probe"

@@ -119,7 +119,7 @@ def test_a_value_over_the_writers_limit_is_refused_before_anybody_has_to_read_it
 
 
 def test_a_few_bytes_never_unpack_to_millions_of_containers() -> None:
-    many = [{}] * (packing.MAX_CONTAINERS // 2)
+    many: list[dict[str, int]] = [{}] * (packing.MAX_CONTAINERS // 2)
     data = pack([many[:-1], many[:-2]])
     assert len(data) < 200
     assert len(opened(data)) == 2
@@ -160,7 +160,7 @@ READERS: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {
     "as_list": (packing.as_list, [[], [1]]),
     "as_map": (packing.as_map, [{}, {"a": 1}]),
 }
-ODD = [None, True, 0, 1, -1, 2**63, 2**64 - 1, 1.0, float("nan"), "", "x", b"", [], {}]
+ODD: list[Any] = [None, True, 0, 1, -1, 2**63, 2**64 - 1, 1.0, float("nan"), "", "x", b"", [], {}]
 
 
 @pytest.mark.parametrize(("reader", "good"), READERS.values(), ids=READERS)

@@ -1,0 +1,201 @@
+"""docs/format.md is held to the code: its limits, sizes, tables of fields and keys."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+
+from moss_sync import keyring, layout, manifest, packing, plan, repository, seal, segment
+from moss_sync.keyring import KdfParams
+from moss_sync.layout import Layout
+from moss_sync.manifest import Device, Entry, Inline, Manifest
+from moss_sync.packing import unpack
+from moss_sync.record import VectorSpace
+from moss_sync.segment import Segment
+
+PAGE = (Path(__file__).parents[2] / "docs" / "format.md").read_text(encoding="utf-8")
+MODULES = {
+    "keyring": keyring,
+    "layout": layout,
+    "manifest": manifest,
+    "packing": packing,
+    "plan": plan,
+    "repository": repository,
+    "seal": seal,
+    "segment": segment,
+}
+UNITS = {"": 1, "KiB": 1024, "MiB": 1024 * 1024}
+
+
+def section(title: str) -> str:
+    """Return the part of the page under a heading that ends with `title`."""
+    found = re.search(rf"^## \d+\. {re.escape(title)}\n(.*?)(?=^## |\Z)", PAGE, re.M | re.S)
+    assert found is not None, title
+    return found[1]
+
+
+def tables(text: str) -> list[list[list[str]]]:
+    """Return the tables of a part of the page, as cells of rows without the heading."""
+    result: list[list[list[str]]] = []
+    for block in re.findall(r"(?:^\|.*\n)+", text, re.M):
+        rows = [
+            [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+            for line in block.splitlines()
+        ]
+        result.append(rows[2:])
+    return result
+
+
+def first_column(table: list[list[str]]) -> list[str]:
+    return [row[0].strip("`") for row in table]
+
+
+def test_every_limit_of_the_page_is_that_of_the_code() -> None:
+    (table,) = tables(section("Limits"))
+    assert len(table) >= 20
+    for what, limit, constant in table:
+        number, _, unit = limit.partition(" ")
+        found = re.fullmatch(r"`(\w+)\.(\w+)(?:\[(\d)\])?`", constant)
+        assert found is not None, constant
+        module, name, index = found.groups()
+        value = getattr(MODULES[module], name)
+        if index is not None:
+            value = value[int(index)]
+        factor = 1024 if name == "MEMORY_KIB_BOUNDS" else 1
+        assert int(number) * UNITS[unit] == value * factor, what
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_every_limit_of_the_code_is_on_the_page(module: str) -> None:
+    listed = set(re.findall(rf"`{module}\.(\w+)", section("Limits")))
+    inner = {
+        "keyring": {"MAX_EPOCH"},
+        "layout": {"MAX_BASE", "MAX_PUSH"},
+        "packing": {"MAX_UINT"},
+        "plan": {"MAX_AT_LEVEL", "MAX_SEGMENT_BYTES"},
+        "segment": {"MAX_LIST_ITEMS", "MAX_UINT"},
+    }
+    defined = {name for name in vars(MODULES[module]) if name.startswith("MAX_")}
+    assert defined - inner.get(module, set()) <= listed
+
+
+def test_the_frame_of_a_sealed_blob_is_that_of_the_page() -> None:
+    frame = tables(section("Sealed blobs"))[0]
+    at = 0
+    for offset, size, _ in frame[:-1]:
+        assert int(offset) == at
+        at += int(size)
+    assert frame[-1][:2] == [str(at), "…"]
+    assert at == seal.HEADER_BYTES
+    assert f"the {at} header bytes" in section("Sealed blobs")
+    assert frame[0][2] == f"`{seal.MAGIC.decode()}`"
+    assert frame[1][2] == f"frame version: {seal.FRAME_VERSION}"
+    assert frame[2][2].startswith(f"suite: {seal.SUITE_CHACHA20POLY1305},")
+    assert int(frame[6][1]) == seal.SALT_BYTES
+    assert seal.CHUNK_BYTES == 1024 * 1024
+
+
+def full_manifest() -> dict[str, Any]:
+    name = "b/0000000000000003-6c6170746f702d31-01-ssp2vnoazplod3hxhh56k4pdre"
+    given = Manifest(
+        repo_id=bytes(16),
+        sid="sid",
+        name="name",
+        seq=1,
+        commit_id=bytes(16),
+        by=bytes(8),
+        ct=0,
+        prev=bytes(32),
+        entries=(Entry(name, 0, 0, 0, 0, 1, 0, 1, 0),),
+        inline=(Inline(bytes(8), 1, 0, 1, 0, b""),),
+        devs={bytes(8): Device(1, 0, 0, bytes(8), bytes(16))},
+        space=VectorSpace("custom", "00", 1, "f4"),
+    )
+    fields = unpack(manifest.encode(given), max_bytes=2**20, what="it")
+    assert isinstance(fields, dict)
+    return fields
+
+
+def test_the_fields_of_a_manifest_are_those_of_the_page() -> None:
+    fields = full_manifest()
+    top, entry, inline, device, model = tables(section("The manifest"))
+    assert first_column(top) == list(fields)
+    assert first_column(entry) == list(fields["E"][0])
+    assert first_column(inline) == list(fields["inl"][0])
+    assert first_column(device) == list(fields["devs"][bytes(8)])
+    assert first_column(model) == list(fields["models"][0])
+
+
+def test_the_fields_of_a_segment_are_those_of_the_page() -> None:
+    (table,) = tables(section("Segments"))
+    given = Segment(bytes(8), 0, 0, None, b"", [])
+    fields = unpack(segment.encode(given), max_bytes=2**20, what="it")
+    assert first_column(table) == list(fields)
+    columns = [row[0].strip("`") for row in table if row[1].startswith("column")]
+    assert [name for name in fields if isinstance(fields[name], list)] == ["devs", *columns]
+    assert f"The last {_WORDS[len(columns)]} keys before `emb`" in section("Segments")
+
+
+_WORDS = {7: "seven", 8: "eight", 9: "nine"}
+
+
+def test_the_fields_of_fmt_are_those_of_the_page() -> None:
+    frame, table = tables(section("`fmt`"))
+    fmt = keyring.create(bytes(32), KdfParams(bytes(16)), fresh=bytes(keyring.FRESH_BYTES))
+    end = len(fmt.raw) - keyring.CHECKSUM_BYTES
+    fields = msgpack.unpackb(fmt.raw[5:end], strict_map_key=False)
+    assert first_column(table) == list(fields)
+    sizes = {row[0].strip("`"): row[1] for row in table}
+    assert sizes["repo_id"] == f"{keyring.REPO_ID_BYTES} bytes"
+    assert sizes["names"] == f"{keyring.WRAPPED_BYTES} bytes"
+    assert sizes["check"] == f"{keyring.CHECK_BYTES} bytes"
+    assert frame[0][2] == f"`{keyring.MAGIC.decode()}`"
+    assert frame[1][2] == f"the format's major number: {keyring.MAJOR}"
+    for name in fields["kdf"]:
+        assert f"`{name}`" in next(row[2] for row in table if row[0] == "`kdf`")
+    mebibytes = keyring.MEMORY_KIB // 1024
+    assert f"New repositories use {mebibytes} MiB, one pass, four lanes." in section("`fmt`")
+    assert (keyring.ITERATIONS, keyring.LANES) == (1, 4)
+
+
+def test_the_keys_of_the_page_are_those_of_the_layout() -> None:
+    keys = Layout("<prefix>/")
+    of = {
+        keys.fmt,
+        keys.probe,
+        keys.manifest("<sid>"),
+        keys.blob("<sid>", "s/<name>"),
+        keys.blob("<sid>", "b/<name>"),
+    }
+    listed = set(first_column(tables(section("Keys in the store"))[0]))
+    assert listed - {"<prefix>/_probe/<random>"} == of
+
+
+def test_the_names_of_the_page_are_names() -> None:
+    examples = re.findall(r" ([sb]/[0-9a-f]\S+)$", section("Keys in the store"), re.M)
+    assert len(examples) == 2
+    assert all(layout.is_name(name) for name in examples)
+    parts = {row[0].strip("`"): row[1] for row in tables(section("Keys in the store"))[1]}
+    for name in examples:
+        base, dev, number, tag = name[2:].split("-")
+        assert parts["base"] == f"{len(base)} hex digits"
+        assert parts["dev"] == f"{len(dev)} hex digits"
+        assert parts["n" if name[0] == "s" else "level"] == f"{len(number)} hex digits"
+        assert parts["tag"] == f"{len(tag)} base32 characters"
+
+
+def test_a_wrapped_key_and_the_flags_are_those_of_the_page() -> None:
+    assert f"{keyring.WRAPPED_BYTES} bytes in all" in section("Keys and how they are derived")
+    assert f"{segment.DELETED}: a tombstone; {segment.HAS_VECTOR}: it has a vector" in PAGE
+    assert f"at most {plan.MAX_LEVEL}" in section("Terms")
+
+
+def test_no_feature_is_known_and_the_page_says_so() -> None:
+    known = keyring.READER_FEATURES | keyring.WRITER_FEATURES
+    known |= manifest.READER_FEATURES | manifest.WRITER_FEATURES
+    assert not known
+    assert "both lists are empty in format 1" in section("Versions, features and unknown keys")
