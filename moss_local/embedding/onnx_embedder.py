@@ -1,10 +1,10 @@
 """An `Embedder` on ONNX Runtime: one text a run, loaded on first use.
 
 One text a run means no padding, vectors that do not depend on what else is embedded, and a bulk
-load that can be interrupted after each text. Two sessions share the work: a *wide* one spreads a
-single text over the cores, for the latency of a query; a *narrow* one (made for the first bulk
-load) runs each text on one core, several texts at once, which loses nothing to waiting between
-nodes. Figures: docs/design/0002-embedding.md.
+load that steps aside after each text. Two sessions share the work: *narrow* runs a text on one
+core, and a bulk load runs several texts so at once, which loses nothing to waiting between nodes;
+*wide* spreads one text over the cores, for the latency of a query where cores are idle (`Pace`
+decides). Figures: docs/design/0002-embedding.md.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from moss_local.embedding.base import Kind, Progress
 from moss_local.embedding.model_files import Description, ModelFiles, Pooling
+from moss_local.embedding.pace import Pace
 from moss_local.embedding.tokens import Tokens
 from moss_local.embedding.turns import Turns
 from moss_local.errors import ModelCorruptError
@@ -32,9 +34,6 @@ WIDE_THREADS = 4
 
 BULK_THREADS = 8
 """At most this many texts at once in a bulk load; the machine has other work too."""
-
-FEW_TEXTS = 4
-"""So few texts do not make the narrow session (37 MB for moss-minilm); the wide one takes them."""
 
 Run = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 
@@ -93,19 +92,16 @@ class OnnxEmbedder:
         loaded = self._ready()
         if len(texts) == 1:
             with self._turns.single():
-                vectors = loaded.vector(loaded.wide, prefix + texts[0])[None]
+                vectors = loaded.vector(prefix + texts[0], loaded.fastest)[None]
             if progress is not None:
                 progress(1, 1)
             return vectors
-        if len(texts) <= FEW_TEXTS:
-            session, workers = loaded.wide, 1
-        else:
-            session, workers = loaded.narrow(), min(_cores(), BULK_THREADS, len(texts))
 
         def one(text: str) -> NDArray[np.float32]:
             self._turns.step_aside()
-            return loaded.vector(session, prefix + text)
+            return loaded.vector(prefix + text, loaded.narrow)
 
+        workers = min(_cores(), BULK_THREADS, len(texts))
         return _in_parallel(one, texts, self._space.dim, workers, progress)
 
     def warm_up(self) -> None:
@@ -138,23 +134,27 @@ class _Loaded:
         breaks: re.Pattern[str] | None,
     ) -> None:
         self._about = about
-        self._load = load
         self._optimised = optimised
-        self._lock = threading.Lock()
-        self._narrow: Run | None = None
+        self._pace = Pace()
         files = load()
         self._tokens = Tokens(files.tokenizer, max_tokens=about.max_tokens, breaks=breaks)
-        self.wide = self._session(files.graph, min(_cores(), WIDE_THREADS))
+        self.narrow = self._session(files.graph, 1)
+        cores = _cores()
+        self.wide = (
+            self.narrow if cores == 1 else self._session(files.graph, min(cores, WIDE_THREADS))
+        )
 
-    def narrow(self) -> Run:
-        """The session that uses one thread a run; read anew, so that no copy waits in memory."""
-        with self._lock:
-            if self._narrow is None:
-                one_core = _cores() == 1
-                self._narrow = self.wide if one_core else self._session(self._load().graph, 1)
-            return self._narrow
+    def fastest(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Run on one core or several, whichever has lately been faster for such a length."""
+        if self.wide is self.narrow:
+            return self.narrow(ids)
+        way = self._pace.choose(ids.size)
+        start = time.perf_counter()
+        vector = self.wide(ids) if way == "wide" else self.narrow(ids)
+        self._pace.took(way, ids.size, time.perf_counter() - start)
+        return vector
 
-    def vector(self, run: Run, text: str) -> NDArray[np.float32]:
+    def vector(self, text: str, run: Run) -> NDArray[np.float32]:
         """Return the unit vector of a text, shape (dim,)."""
         ids = self._tokens.ids(text)
         if not len(ids):
