@@ -14,6 +14,7 @@ import atexit
 import contextvars
 import functools
 import threading
+import weakref
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
@@ -32,11 +33,14 @@ class Runtime:
     """The threads. Use the module's `runtime`."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Reentrant: what `when_gone` does may be started by a garbage collection inside of it.
+        self._lock = threading.RLock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._io: ThreadPoolExecutor | None = None
         self._embedding: ThreadPoolExecutor | None = None
         self._background: set[Future[Any]] = set()
+        self._thread: threading.Thread | None = None
+        self._goodbyes: list[weakref.finalize[..., Any]] = []
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -44,10 +48,10 @@ class Runtime:
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                thread = threading.Thread(
+                self._thread = threading.Thread(
                     target=self._loop.run_forever, name="moss-sync", daemon=True
                 )
-                thread.start()
+                self._thread.start()
                 atexit.register(self._finish)
             return self._loop
 
@@ -69,6 +73,17 @@ class Runtime:
         future.add_done_callback(self._background.discard)
         return future
 
+    def when_gone(self, owner: object, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run `work` on the loop once nobody holds `owner` any more, at the latest at the end.
+
+        For connections of clients that were never closed. `work` must not hold `owner`.
+        """
+        goodbye = weakref.finalize(owner, self._say_goodbye, work)
+        goodbye.atexit = False  # it would come after the loop has stopped
+        with self._lock:
+            self._goodbyes = [known for known in self._goodbyes if known.alive]
+            self._goodbyes.append(goodbye)
+
     async def blocking(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a blocking function on the pool; from any event loop."""
         with self._lock:
@@ -89,12 +104,31 @@ class Runtime:
             pool = self._embedding
         return await _in(pool, functools.partial(fn, *args, **kwargs))
 
+    def _say_goodbye(self, work: Callable[[], Coroutine[Any, Any, None]]) -> Future[None] | None:
+        # Without a loop nothing was ever opened on it.
+        return None if self._loop is None else self.in_background(work())
+
     def _finish(self) -> None:
         for future in list(self._background):
             # Whatever it raises has been logged where it happened.
             _wait_quietly(future, EXIT_WAIT_S)
-        if self._loop is not None:
+        partings = [goodbye() for goodbye in self._goodbyes]
+        for parting in partings:
+            if parting is not None:
+                _wait_quietly(parting, EXIT_WAIT_S)
+        if self._loop is not None and self._thread is not None:
+            _wait_quietly(self.start(_cancel_the_rest()), EXIT_WAIT_S)
             self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(EXIT_WAIT_S)
+            if not self._thread.is_alive():
+                self._loop.close()
+
+
+async def _cancel_the_rest() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _wait_quietly(future: Future[Any], seconds: float) -> None:
