@@ -12,7 +12,7 @@ Importing this package loads no model runtime, no client of a store and no comma
 
 from __future__ import annotations
 
-from importlib import metadata
+from typing import TYPE_CHECKING
 
 from moss_local.client import MossClient
 from moss_local.errors import (
@@ -22,7 +22,6 @@ from moss_local.errors import (
     ModelCorruptError,
     ModelNotFoundError,
 )
-from moss_local.session import SessionIndex
 from moss_local.types import (
     DocumentInfo,
     GetDocumentsOptions,
@@ -57,10 +56,10 @@ from moss_sync import (
     UnsupportedFormatError,
 )
 
-try:
-    __version__ = metadata.version("moss-local")
-except metadata.PackageNotFoundError:  # run from a checkout that was never installed
-    __version__ = "0.0.0+unknown"
+if TYPE_CHECKING:
+    from moss_local.session import SessionIndex
+
+    __version__: str
 
 __all__ = [
     "BlobCorruptError",
@@ -101,3 +100,19 @@ __all__ = [
     "UnsupportedFormatError",
     "__version__",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Find what costs time to import, or to find out, when somebody asks for it."""
+    if name == "SessionIndex":
+        from moss_local.session import SessionIndex
+
+        return SessionIndex
+    if name == "__version__":
+        from importlib import metadata
+
+        try:
+            return metadata.version("moss-local")
+        except metadata.PackageNotFoundError:  # run from a checkout that was never installed
+            return "0.0.0+unknown"
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,22 +5,18 @@ from __future__ import annotations
 import os
 import threading
 from types import TracebackType
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
-from moss_local.embedding.models import resolve_model
-from moss_local.model_choice import ModelChoice
 from moss_local.runtime import runtime
-from moss_local.session import SessionIndex
 from moss_local.settings import Settings, resolve
-from moss_local.storage.file import SessionFile, open_session_file
-from moss_local.storage.paths import check_name, project_path, session_path
-from moss_local.storage.project_cache import ProjectCache
-from moss_local.storage.push_lock import push_lock
-from moss_local.storage.replica import SqliteReplica
-from moss_sync.clock import SystemClock
-from moss_sync.engine import SyncEngine
-from moss_sync.repository import Repository
+from moss_local.storage.paths import check_name
 from moss_sync.stores import open_store
+
+if TYPE_CHECKING:
+    from moss_local.catalog import Catalog
+    from moss_local.project import Project
+    from moss_local.session import SessionIndex
+    from moss_sync.directory import Directory
 
 
 class MossClient:
@@ -59,17 +55,9 @@ class MossClient:
             project_id, project_key, store=store, data_dir=data_dir, cache_path=cache_path
         )
         check_name(self._settings.project_id, what="project id")
-        self._clock = SystemClock()
         self._store = open_store(self._settings.store)
-        self._repository = Repository(
-            self._store,
-            self._settings.project_id,
-            self._settings.project_key,
-            cache=ProjectCache(project_path(self._settings.data_dir, self._settings.project_id)),
-            clock=self._clock,
-            run=runtime.blocking,
-        )
-        self._sessions: set[SessionIndex] = set()
+        runtime.when_gone(self, self._store.close)
+        self._project: Project | None = None
         self._lock = threading.Lock()
         self._closed = False
 
@@ -82,6 +70,8 @@ class MossClient:
         model_id: str | None = None,
         *,
         auto_load_on_init: bool = True,
+        create: bool = True,
+        warm_up: bool = True,
     ) -> SessionIndex:
         """Open a session: the local file at once, and what others pushed if the store answers.
 
@@ -92,7 +82,11 @@ class MossClient:
             model_id: "moss-minilm" unless the session has another model; "custom" for vectors of
                 your own; a folder, or a name in the models directory, for a model of your own.
             auto_load_on_init: False does not pull; local documents are there anyway.
+            create: False opens only a session that is on this device or in the store.
+            warm_up: False loads the model when it is first needed, not in the background now.
         Raises:
+            NotFoundError: there is no such session, and none may be created.
+            NetworkError: the same could not be found out.
             UnauthorizedError: the key is not this project's; nothing was written.
             ModelMismatchError: (a ValueError) the session has vectors of another model; nothing
                 was written.
@@ -100,40 +94,24 @@ class MossClient:
             RuntimeError: the client is closed.
         """
         self._check_open()
-        check_name(index_name)
-        default = resolve_model(self.DEFAULT_MODEL_ID)
-        wanted = None if model_id is None else resolve_model(model_id)
-        model = ModelChoice(index_name, wanted, default)
-        await runtime.on_loop(self._repository.check_key())
-        path = session_path(self._settings.data_dir, self._settings.project_id, index_name)
-        file: SessionFile = await runtime.blocking(open_session_file, path, session=index_name)
-        replica = SqliteReplica(file)
-        engine = SyncEngine(
-            self._repository,
-            replica,
-            index_name,
-            clock=self._clock,
-            run=runtime.blocking,
-            exclusive=lambda: push_lock(path),
-            accepts=model.accepts,
+        return await self._opened().session(
+            index_name, model_id, pull=auto_load_on_init, create=create, warm_up=warm_up
         )
-        session = SessionIndex(
-            name=index_name,
-            file=file,
-            replica=replica,
-            engine=engine,
-            clock=self._clock,
-            model=model,
-            closed=self._forget,
-        )
-        with self._lock:
-            self._sessions.add(session)
-        try:
-            await session._open(pull=auto_load_on_init)
-        except BaseException:
-            await session.close()
-            raise
-        return session
+
+    async def local_sessions(self) -> Catalog:
+        """Return what sessions there are on this device; asks no store and needs no model."""
+        self._check_open()
+        return await self._opened().local_sessions()
+
+    async def stored_sessions(self) -> Directory:
+        """Return what sessions there are in the store; writes nothing.
+
+        Raises:
+            UnauthorizedError: the key is not this project's.
+            NetworkError: the store could not be reached.
+        """
+        self._check_open()
+        return await self._opened().stored_sessions()
 
     async def close(self) -> None:
         """Close every session and the store; idempotent. What is not pushed stays pending."""
@@ -168,15 +146,19 @@ class MossClient:
         if self._closed:
             return
         self._closed = True
-        with self._lock:
-            sessions = list(self._sessions)
-        for session in sessions:
-            await session._close()
+        if self._project is not None:
+            await self._project.close_sessions()
         await self._store.close()
 
-    def _forget(self, session: SessionIndex) -> None:
+    def _opened(self) -> Project:
+        from moss_local.project import Project  # the heavy half, when it is first needed
+
         with self._lock:
-            self._sessions.discard(session)
+            if self._project is None:
+                self._project = Project(
+                    self._settings, self._store, default_model=self.DEFAULT_MODEL_ID
+                )
+            return self._project
 
     def _check_open(self) -> None:
         if self._closed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from moss_local.embedding.base import Embedder
 from moss_local.embedding.models import Model, open_embedder, resolve_model
@@ -19,11 +20,13 @@ class ModelChoice:
         session: Its name, for messages.
         wanted: What it was opened with; None accepts whatever the session has.
         default: What a session without vectors gets when nothing was wanted.
+        cache_dir: Where what is derived from a model is kept.
     """
 
     session: str
     wanted: Model | None
     default: Model
+    cache_dir: Path
 
     def accepts(self, space: VectorSpace) -> None:
         """Return if vectors of `space` are of the wanted model.
@@ -56,5 +59,5 @@ class ModelChoice:
         if stored is not None and stored != model.space:
             # Opened without naming the model: it is looked for under the name that it goes by.
             model = resolve_model(stored.id)
-            ModelChoice(self.session, model, self.default).accepts(stored)
-        return open_embedder(model)
+            ModelChoice(self.session, model, self.default, self.cache_dir).accepts(stored)
+        return open_embedder(model, cache_dir=self.cache_dir)

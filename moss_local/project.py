@@ -1,0 +1,115 @@
+"""A project on this device: its repository in the store, and its sessions as they are opened.
+
+What `MossClient` promises happens here, behind an import of its own: the client can be made, and
+the package imported, without loading SQLite, numpy or cryptography.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from moss_local.catalog import Catalog, read_catalog
+from moss_local.embedding.models import resolve_model
+from moss_local.model_choice import ModelChoice
+from moss_local.runtime import runtime
+from moss_local.session import SessionIndex
+from moss_local.settings import Settings
+from moss_local.storage.file import SessionFile, open_session_file
+from moss_local.storage.paths import check_name, project_path, session_path
+from moss_local.storage.project_cache import ProjectCache
+from moss_local.storage.push_lock import push_lock
+from moss_local.storage.replica import SqliteReplica
+from moss_sync import NotFoundError
+from moss_sync.clock import SystemClock
+from moss_sync.directory import Directory, has_session, list_sessions
+from moss_sync.engine import SyncEngine
+from moss_sync.repository import Repository
+from moss_sync.stores import BlobStore
+
+
+class Project:
+    """The sessions of one project. Owns its store; safe from several loops and threads."""
+
+    def __init__(self, settings: Settings, store: BlobStore, *, default_model: str) -> None:
+        self._settings = settings
+        self._store = store
+        self._default_model = default_model
+        self._clock = SystemClock()
+        self._directory = project_path(settings.data_dir, settings.project_id)
+        self._repository = Repository(
+            store,
+            settings.project_id,
+            settings.project_key,
+            cache=ProjectCache(self._directory),
+            clock=self._clock,
+            run=runtime.blocking,
+        )
+        self._sessions: set[SessionIndex] = set()
+        self._lock = threading.Lock()
+
+    async def session(
+        self, name: str, model_id: str | None, *, pull: bool, create: bool, warm_up: bool
+    ) -> SessionIndex:
+        """Open a session; see `MossClient.session`."""
+        check_name(name)
+        default = resolve_model(self._default_model)
+        wanted = None if model_id is None else resolve_model(model_id)
+        model = ModelChoice(name, wanted, default, self._settings.cache_dir)
+        await runtime.on_loop(self._repository.check_key())
+        path = session_path(self._settings.data_dir, self._settings.project_id, name)
+        if not create and not path.exists():
+            await self._require_stored(name)
+        file: SessionFile = await runtime.blocking(open_session_file, path, session=name)
+        replica = SqliteReplica(file)
+        engine = SyncEngine(
+            self._repository,
+            replica,
+            name,
+            clock=self._clock,
+            run=runtime.blocking,
+            exclusive=lambda: push_lock(path),
+            accepts=model.accepts,
+        )
+        session = SessionIndex(
+            name=name,
+            file=file,
+            replica=replica,
+            engine=engine,
+            clock=self._clock,
+            model=model,
+            closed=self._forget,
+        )
+        with self._lock:
+            self._sessions.add(session)
+        try:
+            await session._open(pull=pull, warm_up=warm_up)
+        except BaseException:
+            await session.close()
+            raise
+        return session
+
+    async def local_sessions(self) -> Catalog:
+        """Return what sessions there are on this device."""
+        return await runtime.blocking(read_catalog, self._directory)
+
+    async def stored_sessions(self) -> Directory:
+        """Return what sessions there are in the store."""
+        return await runtime.on_loop(list_sessions(self._repository))
+
+    async def close_sessions(self) -> None:
+        """Close every open session; on the library's loop."""
+        with self._lock:
+            sessions = list(self._sessions)
+        for session in sessions:
+            await session._close()
+
+    async def _require_stored(self, name: str) -> None:
+        if not await runtime.on_loop(has_session(self._repository, name)):
+            raise NotFoundError(
+                f"there is no session {name!r}, here or in the store",
+                hint="list what there is with: moss-local sessions",
+            )
+
+    def _forget(self, session: SessionIndex) -> None:
+        with self._lock:
+            self._sessions.discard(session)

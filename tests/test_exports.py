@@ -1,0 +1,74 @@
+"""What is public is what the two packages list; importing them is cheap and breaks nothing."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import moss_local
+import moss_sync
+
+ROOT = Path(__file__).parent.parent
+
+HEAVY = [
+    "onnxruntime",
+    "onnx",
+    "tokenizers",
+    "aiobotocore",
+    "botocore",
+    "aiohttp",
+    "typer",
+    "rich",
+    "numpy",
+    "apsw",
+    "sqlite_vec",
+    "cryptography",
+]
+
+
+@pytest.mark.parametrize("package", [moss_local, moss_sync], ids=lambda package: package.__name__)
+def test_every_listed_name_is_there_and_the_list_is_sorted(package: object) -> None:
+    names: list[str] = package.__all__  # type: ignore[attr-defined]  # of a module
+    assert names == sorted(names)
+    for name in names:
+        assert getattr(package, name) is not None
+
+
+def test_importing_moss_local_loads_none_of_the_heavy_packages() -> None:
+    program = f"import moss_local, sys; print([m for m in {HEAVY} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_the_names_of_the_hosted_sdk_that_we_offer_are_importable_from_the_top() -> None:
+    for name in [
+        "MossClient",
+        "SessionIndex",
+        "DocumentInfo",
+        "QueryOptions",
+        "GetDocumentsOptions",
+        "MutationOptions",
+        "SearchResult",
+        "QueryResultDocumentInfo",
+        "PushIndexResult",
+        "ParentGrouping",
+        "MossError",
+        "InvalidArgumentError",
+    ]:
+        assert name in moss_local.__all__
+
+
+def test_only_the_settings_and_the_aws_chain_read_the_environment() -> None:
+    for path in [*(ROOT / "moss_local").rglob("*.py"), *(ROOT / "sync").rglob("*.py")]:
+        tree = ast.parse(path.read_text("utf-8"))
+        reads = [
+            node
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv")
+        ]
+        if path.name not in ("settings.py", "s3_client.py"):
+            assert reads == [], f"{path.relative_to(ROOT)} line {reads[0].lineno}"
