@@ -133,6 +133,10 @@ class Repository:
         async with self._lock:
             return await self._known()
 
+    async def is_known(self) -> bool:
+        """Return whether this device has opened this store's repository before; asks no store."""
+        return await self._run(self._cache.load, self._cached("fmt")) is not None
+
     async def attach(self) -> Keys:
         """Return the keys; a store without a repository is probed and gets one.
 
@@ -173,8 +177,10 @@ class Repository:
 
         Raises:
             StoreLacksCasError: it cannot compare and swap; nothing was written.
+            UnsupportedFormatError: the repository may only be read by this version.
         """
         keys = await self.attach()
+        keyring.check_writable(keys)
         async with self._lock:
             if self._verdict is not None:
                 return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable
 from hashlib import blake2b
@@ -16,6 +17,9 @@ from hypothesis import strategies as st
 from moss_sync import keyring
 from moss_sync.errors import BlobCorruptError, UnauthorizedError, UnsupportedFormatError
 from moss_sync.keyring import Format, KdfParams, Keys, create, decode, derive_kek, unlock
+from moss_sync.repository import Repository
+from moss_sync.stores import MemoryStore
+from tests.devices import MemoryCache, QuickClock, run_here
 
 KEK = bytes(range(200, 232))
 KDF = KdfParams(b"salt-of-16-bytes", memory_kib=8 * 1024, iterations=1, lanes=1)
@@ -264,6 +268,28 @@ def test_a_repository_with_a_writer_feature_of_later_is_read_and_not_written() -
     fields = fields_of()
     fields["feat_w"] = ["later"]
     assert decode(framed(fields)).features_w == ("later",)
+
+
+def test_nothing_is_written_to_a_repository_that_needs_a_later_writer() -> None:
+    kek = derive_kek("project key", KDF)
+    fields = fields_of(create(kek, KDF, fresh=FRESH).raw)
+    fields["feat_w"] = ["later"]
+    fields["check"] = keyring._wrap(kek, bytes(12), b"", FRESH[:16], keyring._header(fields))
+    store = MemoryStore()
+    repository = Repository(
+        store, "project", "project key", cache=MemoryCache(), clock=QuickClock(), run=run_here
+    )
+
+    async def scenario() -> None:
+        await store.compare_and_swap(repository.layout.fmt, framed(fields), etag=None)
+        assert (await repository.attach()).repo_id == FRESH[:16]
+        with pytest.raises(UnsupportedFormatError, match="'later'"):
+            await repository.ready_to_write()
+        assert [each.key for each in await store.keys(repository.layout.prefix)] == [
+            repository.layout.fmt
+        ]
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("size", [0, keyring.FRESH_BYTES - 1, keyring.FRESH_BYTES + 1])
