@@ -141,7 +141,7 @@ class ChoosesEtagForm(Protocol):
 
 @runtime_checkable
 class MayBeAway(Protocol):
-    """A store whose place can vanish and then looks like an empty one, as an unmounted disk does."""
+    """A store whose place can vanish and then looks empty, as an unmounted disk does."""
 
     must_exist: bool
     """Set once the store is known to hold a repository: its absence is then a NetworkError."""
