@@ -93,6 +93,7 @@ class SessionIndex:
         self._closed = False
         self._last_model_id = model.id(None)
         self._unreachable: str | None = None
+        self._last_report: SyncReport | None = None
         self._compaction: Future[None] | None = None
 
     def __repr__(self) -> str:
@@ -128,6 +129,18 @@ class SessionIndex:
         if pending:
             return SyncState("pending", pending, exchanged_ms)
         return SyncState("never" if exchanged_ms is None else "synced", 0, exchanged_ms)
+
+    @property
+    def device_id(self) -> str:
+        """Which device this copy of the session writes as: 16 hex digits, as in `thread()`."""
+        self._check_open()
+        with self._file.reading() as conn:
+            return read_state(conn).dev.hex()
+
+    @property
+    def last_report(self) -> SyncReport | None:
+        """What this object's last exchange did and cost, failed ones and the one of opening too."""
+        return self._last_report
 
     # -- documents -------------------------------------------------------------------------
 
@@ -302,7 +315,7 @@ class SessionIndex:
 
     # -- inside ----------------------------------------------------------------------------
 
-    async def _open(self, *, pull: bool) -> None:
+    async def _open(self, *, pull: bool, warm_up: bool) -> None:
         """Check the model, pull if the store answers, and load the model in the background."""
         stored = await runtime.blocking(self._stored_space)
         if stored is not None:
@@ -312,7 +325,8 @@ class SessionIndex:
                 await self.pull()
             except NetworkError as error:
                 log.info("session %r opened offline: %s", self.name, error)
-        if self._model.id(await runtime.blocking(self._stored_space)) != CUSTOM_ID:
+        model = self._model.id(await runtime.blocking(self._stored_space))
+        if warm_up and model != CUSTOM_ID:
             runtime.in_background(self._warm_up())
 
     async def _warm_up(self) -> None:
@@ -341,10 +355,12 @@ class SessionIndex:
         await self._finish_compaction(0.0)
         try:
             report = await work()
-        except NetworkError as error:
-            self._unreachable = str(error)
+        except MossError as error:
+            self._last_report = error.report
+            if isinstance(error, NetworkError):
+                self._unreachable = str(error)
             raise
-        self._unreachable = None
+        self._unreachable, self._last_report = None, report
         await runtime.blocking(self._replica.set_exchanged, self._clock.wall_ms())
         if report.sent or report.sent_deletes:
             self._compaction = runtime.in_background(self._compact())
@@ -461,7 +477,14 @@ class SessionIndex:
         return self._search(query, vector, choice)
 
     def _search(self, query: str, vector: NDArray[np.float32], choice: QueryChoice) -> list[Hit]:
-        return search(self._file, text=query, vector=vector, alpha=choice.alpha, top_k=choice.top_k)
+        return search(
+            self._file,
+            text=query,
+            vector=vector,
+            alpha=choice.alpha,
+            top_k=choice.top_k,
+            min_score=choice.min_score,
+        )
 
 
 def _documents_of(docs: Iterable[DocumentInfo]) -> list[DocumentInfo]:

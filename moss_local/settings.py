@@ -109,6 +109,16 @@ def load_credentials() -> Credentials | None:
         ) from error
 
 
+def key_of_environment() -> str | None:
+    """Return the project key that MOSS_PROJECT_KEY gives, if it does."""
+    return os.environ.get("MOSS_PROJECT_KEY") or None
+
+
+def debug_wanted() -> bool:
+    """Return whether MOSS_DEBUG asks the command line for tracebacks."""
+    return os.environ.get("MOSS_DEBUG", "") not in ("", "0")
+
+
 def new_key() -> str:
     """Return a fresh project key: 32 characters in groups of four."""
     text = b32encode(secrets.token_bytes(KEY_BYTES)).decode().lower()

@@ -60,6 +60,7 @@ def search(
     vector: ArrayLike | None = None,
     alpha: float = DEFAULT_ALPHA,
     top_k: int = DEFAULT_TOP_K,
+    min_score: float | None = None,
 ) -> list[Hit]:
     """Return the best documents, best first; equal ones in order of the later addition.
 
@@ -69,6 +70,7 @@ def search(
             searches by words alone.
         alpha: 1.0 is the vectors alone, 0.0 the words alone, and what has no term is not found.
         top_k: At most this many; 0 gives none.
+        min_score: Leaves out every document whose score is below this.
     Raises:
         InvalidArgumentError: alpha outside 0..1, a negative top_k, or a vector that is not finite,
             is zero, or has another dimension than the session's.
@@ -91,6 +93,9 @@ def search(
         if found is None or top_k == 0:
             return []
         allowed = eligible(found.semantic, found.keyword, alpha)
+        if min_score is not None:
+            # A document without a vector has the score 0.0.
+            allowed &= np.clip(np.nan_to_num(found.semantic), 0.0, 1.0) >= min_score
         scores = blend(found.semantic, found.keyword, alpha)
         places = top(scores, allowed, found.rowids, top_k)
         return [

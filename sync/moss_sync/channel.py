@@ -113,7 +113,7 @@ class Channel:
         mark = manifest.ciphertext_hash(answer.data)
         plain = unseal(
             keys.roots,
-            _manifest_place(keys, sid),
+            manifest_place(keys, sid),
             answer.data,
             max_plain=manifest.MAX_PLAIN_BYTES,
         )
@@ -217,7 +217,7 @@ class Channel:
         plain = manifest.encode(following)
         sealed = seal(
             keys.roots,
-            _manifest_place(keys, following.sid),
+            manifest_place(keys, following.sid),
             plain,
             salt=self._clock.token(SALT_BYTES),
         )
@@ -281,7 +281,7 @@ class Channel:
         return longest * self._clock.uniform(0.5, 1.0)
 
 
-def _manifest_place(keys: Keys, sid: str) -> Place:
+def manifest_place(keys: Keys, sid: str) -> Place:
     return Place(keys.repo_id, sid, "manifest", "m")
 
 

@@ -1,0 +1,88 @@
+"""Which sessions are on this device, read from their files: no store, no model, no key is asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from moss_local.storage.file import open_session_file
+from moss_local.storage.paths import SUFFIX
+from moss_local.storage.replica import SqliteReplica
+from moss_local.storage.state import read_state
+from moss_local.types import SyncState
+from moss_sync import MossError
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSession:
+    """A session's file.
+
+    Attributes:
+        documents: How many there are.
+        sync_state: As far as the file knows; whether the store answers is not asked.
+        model_id: Of its vectors; None while it has none.
+        device_id: Which device this copy writes as: 16 hex digits.
+        bytes: Size on disk, write-ahead log included.
+    """
+
+    name: str
+    documents: int
+    sync_state: SyncState
+    model_id: str | None
+    device_id: str
+    bytes: int
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """A project's sessions on this device in order of name.
+
+    Attributes:
+        unreadable: One error per file that cannot be read; it stands in the way of no other.
+    """
+
+    sessions: tuple[LocalSession, ...] = ()
+    unreadable: tuple[MossError, ...] = ()
+
+
+def session_files(directory: Path) -> list[Path]:
+    """Return the files of a project's directory that are sessions, by their names."""
+    return sorted(directory.glob(f"*{SUFFIX}"))
+
+
+def read_catalog(directory: Path) -> Catalog:
+    """Return what the session files in a project's directory say of themselves."""
+    sessions: list[LocalSession] = []
+    unreadable: list[MossError] = []
+    for path in session_files(directory):
+        try:
+            sessions.append(_read(path))
+        except MossError as error:
+            unreadable.append(error)
+    return Catalog(tuple(sorted(sessions, key=lambda each: each.name)), tuple(unreadable))
+
+
+def _read(path: Path) -> LocalSession:
+    file = open_session_file(path)
+    try:
+        with file.reading() as conn:
+            state = read_state(conn)
+        pending = SqliteReplica(file).state().dirty
+    finally:
+        file.close()
+    exchanged_ms = state.exchanged_ms
+    if pending:
+        sync_state = SyncState("pending", pending, exchanged_ms)
+    else:
+        sync_state = SyncState("never" if exchanged_ms is None else "synced", 0, exchanged_ms)
+    beside = (path, path.with_name(path.name + "-wal"))
+    return LocalSession(
+        name=state.session,
+        documents=state.live,
+        sync_state=sync_state,
+        model_id=None if state.space is None else state.space.id,
+        device_id=state.dev.hex(),
+        bytes=sum(each.stat().st_size for each in beside if each.exists()),
+        path=path,
+    )

@@ -1,0 +1,136 @@
+"""`moss-local add`: documents from an argument, a pipe or a file into a session on this device."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
+
+import typer
+
+from moss_local.cli import render
+from moss_local.cli.command import AsJson, Name, run
+from moss_sync import InvalidArgumentError, NotFoundError, PermissionDeniedError
+
+if TYPE_CHECKING:
+    from moss_local.client import MossClient
+    from moss_local.types import DocumentInfo
+
+
+def add(
+    ctx: typer.Context,
+    session: Name,
+    text: Annotated[
+        str | None, typer.Argument(metavar="[TEXT]", help="The text, or - to read it from stdin.")
+    ] = None,
+    id: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="Its id; a new one, later than all before, if left out."),
+    ] = None,
+    file: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="Documents from a .json, .jsonl or .ndjson file, or one per paragraph of a .txt"
+            " or .md file.",
+        ),
+    ] = None,
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Metadata; may be given several times."),
+    ] = None,
+    payload: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="An opaque string to keep with it; never searched."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Add documents to a session.
+
+    An id that is there is replaced. Everything is on disk when this ends, and nothing is sent:
+    push does that. A JSON document has the keys id and text, and may have
+    metadata, embedding and payload. Paragraphs of a text file get the ids PATH#0, PATH#1, … and
+    the path as metadata parentId. With --file, --metadata goes to every document that does not
+    have the key itself.
+
+    JSON: {session, added, updated, ids}.
+    """
+    from moss_local.types import DocumentInfo
+
+    extra = _pairs(metadata or [])
+    if (text is None) == (file is None):
+        raise InvalidArgumentError(
+            "give one of: a text, - for stdin, or --file",
+            hint='moss-local add SESSION "TEXT", or moss-local add SESSION --file PATH',
+        )
+    if file is not None:
+        if id is not None or payload is not None:
+            raise InvalidArgumentError("--id and --payload are for one text, not for a file")
+        documents = _documents_of(file)
+        for document in documents:
+            document.metadata = {**extra, **(document.metadata or {})} or None
+    else:
+        given = _stdin() if text == "-" else str(text)
+        if not given.strip():
+            raise InvalidArgumentError("the text is blank")
+        documents = [DocumentInfo(id or _new_id(), given, extra or None, payload=payload)]
+    added, updated = run(ctx, lambda client: _add(client, session, documents))
+    ids = [document.id for document in documents]
+    if as_json:
+        render.say_json({"session": session, "added": added, "updated": updated, "ids": ids})
+    elif file is None:
+        render.say(f"{'added' if added else 'updated'} {ids[0]}")
+    else:
+        render.say(f"added {added}, updated {updated}")
+
+
+async def _add(client: MossClient, name: str, documents: list[DocumentInfo]) -> tuple[int, int]:
+    # A session that is here is written to without the network. One that is not may be in the
+    # store, and then its model is the store's.
+    here = any(known.name == name for known in (await client.local_sessions()).sessions)
+    session = await client.session(name, auto_load_on_init=not here)
+    with render.progress("embedding", len(documents)) as progress:
+        return await session.add_docs(documents, progress=progress)
+
+
+def _documents_of(file: str) -> list[DocumentInfo]:
+    from moss_local.inputs import documents_of_file
+
+    try:
+        data = Path(file).read_bytes()
+    except FileNotFoundError:
+        raise NotFoundError(f"there is no file {file}") from None
+    except OSError as error:
+        raise PermissionDeniedError(f"{file} cannot be read: {error.strerror}") from error
+    return documents_of_file(file, data)
+
+
+def _pairs(given: list[str]) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for pair in given:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise InvalidArgumentError(f"--metadata {pair!r} is not KEY=VALUE")
+        if key in pairs:
+            raise InvalidArgumentError(f"--metadata {key!r} is given twice")
+        pairs[key] = value
+    return pairs
+
+
+def _stdin() -> str:
+    try:
+        return sys.stdin.buffer.read().decode("utf-8-sig").rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise InvalidArgumentError(f"stdin is not UTF-8 at byte {error.start}") from error
+
+
+def _new_id() -> str:
+    """Return a version 7 UUID: ids made later sort later, and no two devices make the same."""
+    from moss_sync.clock import SystemClock
+
+    clock = SystemClock()
+    chance = int.from_bytes(clock.token(10), "big")
+    fields = (clock.wall_ms() & (1 << 48) - 1) << 80 | chance
+    fields = fields & ~(0xF << 76) | 0x7 << 76
+    return str(UUID(int=fields & ~(0x3 << 62) | 0x2 << 62))

@@ -1,0 +1,119 @@
+"""The program `moss-local`: its global options and the list of its commands."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from moss_local.cli.add import add
+from moss_local.cli.command import INTERRUPTED, Commands, Globals
+from moss_local.cli.demo import demo
+from moss_local.cli.doctor import doctor
+from moss_local.cli.exchange import pull, push, sync
+from moss_local.cli.init import init
+from moss_local.cli.query import query
+from moss_local.cli.sessions import sessions
+from moss_local.cli.show import show
+from moss_local.cli.status import status
+
+app = typer.Typer(
+    name="moss-local",
+    cls=Commands,
+    # Plain help: the same on every terminal and in the documentation, and rich stays unloaded.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+EXAMPLES: dict[Callable[..., None], str] = {
+    demo: "moss-local demo",
+    init: "moss-local init",
+    add: 'moss-local add conv-123 "Customer reported a duplicate charge." --metadata channel=voice',
+    query: 'moss-local query conv-123 "status of the refund" --top-k 3',
+    show: "moss-local show conv-123",
+    sessions: "moss-local sessions",
+    status: "moss-local status conv-123",
+    push: "moss-local push conv-123",
+    pull: "moss-local pull --all",
+    sync: "moss-local sync conv-123",
+    doctor: "moss-local doctor",
+}
+"""Each command's help ends with its example; a test runs them in this order."""
+
+for function, example in EXAMPLES.items():
+    app.command(epilog=f"\b\nExample:\n  {example}")(function)
+
+
+@app.callback(epilog="\b\nExample:\n  moss-local --data-dir ./laptop --store ./shared sessions")
+def options(
+    ctx: typer.Context,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Where devices meet: a folder or s3://bucket/prefix?endpoint_url=URL; else"
+            " MOSS_STORE, else what init wrote.",
+        ),
+    ] = None,
+    data_dir: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Where this device keeps its sessions; else MOSS_DATA_DIR, else the user's data"
+            " directory.",
+        ),
+    ] = None,
+    project: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="The project; else MOSS_PROJECT_ID, else what init wrote."),
+    ] = None,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Print the version and end.",
+            is_eager=True,
+            callback=lambda wanted: _version(wanted),
+        ),
+    ] = False,
+) -> None:
+    """Memory for agents: sessions on this device, searched here, merged through a sealed store.
+
+    Options stand before the command. The key comes from MOSS_PROJECT_KEY or from what init wrote,
+    never from an argument. Data goes to stdout, everything else to stderr; the exit code says what
+    kind of error it was (docs/errors.md). MOSS_DEBUG=1 shows tracebacks.
+    """
+    ctx.obj = Globals(store, data_dir, project)
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    for stream in (sys.stdout, sys.stderr):
+        # A document may hold what the terminal's encoding has no characters for.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # is TextIOWrapper
+    try:
+        app(prog_name="moss-local")
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            # Embedding threads would be waited for; what is acknowledged is on disk already.
+            sys.stdout.flush()
+            os._exit(INTERRUPTED)
+        raise
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"moss-local {version('moss-local')}")
+        raise typer.Exit
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""The checks of `moss-local doctor`; each is one finding and stands in the way of no other."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import file_digest
+from importlib.resources import files
+from pathlib import Path
+
+from moss_local.catalog import session_files
+from moss_local.embedding import minilm
+from moss_local.settings import Settings, credentials_path
+from moss_local.storage.checkup import check_file
+from moss_local.storage.file import open_session_file
+from moss_local.storage.paths import project_path
+from moss_local.storage.project_cache import ProjectCache
+from moss_sync import BlobNotFoundError, MossError
+from moss_sync.clock import SystemClock
+from moss_sync.probe import probe
+from moss_sync.repository import Repository
+from moss_sync.stores import BlobStore, open_store
+
+MAX_CLOCK_OFFSET_MS = 60_000
+"""The protocol's own bound: past it, stamps of writes are corrected when they are pushed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the doctor's report.
+
+    Attributes:
+        todo: What to do about it, if it is not well.
+    """
+
+    name: str
+    ok: bool
+    detail: str
+    todo: str | None = None
+
+
+def check_device(settings: Settings) -> Iterator[Finding]:
+    """Check all that needs no network; loads no model."""
+    if os.name == "posix":
+        yield _check_private(credentials_path(), 0o600, "credentials")
+    yield from _check_model()
+    directory = project_path(settings.data_dir, settings.project_id)
+    if not directory.exists():
+        yield Finding("sessions", True, f"none yet in {directory}")
+        return
+    if os.name == "posix":
+        yield _check_private(directory, 0o700, "data directory")
+    for path in session_files(directory):
+        yield _check_session(path)
+
+
+async def check_store(settings: Settings) -> list[Finding]:
+    """Try the store out: whether it answers, what it can do, its clock, and the key.
+
+    An empty store stays empty: it gets its repository with the first push.
+    """
+    try:
+        store = open_store(settings.store)
+    except MossError as error:
+        return [Finding("store", False, str(error), error.hint)]
+    clock = SystemClock()
+    directory = project_path(settings.data_dir, settings.project_id)
+    repository = Repository(
+        store,
+        settings.project_id,
+        settings.project_key,
+        cache=ProjectCache(directory),
+        clock=clock,
+        run=_run_here,
+    )
+    try:
+        key = await _check_key(repository)
+        report = await probe(store, clock=clock, prefix=repository.layout.prefix, long=True)
+        findings = [
+            Finding(f"store: {check.name}", check.passed, f"{check.detail} ({check.ms:.0f} ms)")
+            for check in report.checks
+        ]
+        if report.error is not None:
+            findings.append(Finding("store", False, str(report.error), report.error.hint))
+        else:
+            cost = f"{report.requests} requests, {report.elapsed_ms:.0f} ms"
+            findings.append(Finding("store", True, f"{store.url} can be used ({cost})"))
+            findings.append(await _check_clock(store, clock, f"{repository.layout.prefix}_probe"))
+        if report.left_behind:
+            findings.append(
+                Finding(
+                    "store: clean-up",
+                    False,
+                    f"{len(report.left_behind)} blobs of the probe could not be deleted",
+                    "allow these credentials to delete, or remove what is below _probe/",
+                )
+            )
+        return [key, *findings]
+    finally:
+        await store.close()
+
+
+async def _run_here(fn, *args):  # type: ignore[no-untyped-def]  # a Runner: any function
+    return fn(*args)
+
+
+async def _check_key(repository: Repository) -> Finding:
+    try:
+        await repository.check_key()
+        try:
+            await repository.store.get(repository.layout.fmt)
+        except BlobNotFoundError:
+            return Finding("key", True, "the store has no repository of this project yet")
+        await repository.attach()
+    except MossError as error:
+        return Finding("key", False, str(error), error.hint)
+    return Finding("key", True, "opens the project's repository")
+
+
+async def _check_clock(store: BlobStore, clock: SystemClock, base: str) -> Finding:
+    key = f"{base}/{clock.token(10).hex()}-clock"
+    try:
+        before = clock.wall_ms()
+        theirs = await store.put(key, clock.token(16))
+        after = clock.wall_ms()
+        await store.delete(key)
+    except MossError as error:
+        return Finding("clock", False, str(error), error.hint)
+    if theirs is None:
+        return Finding("clock", True, "the store has none to compare with")
+    offset = theirs - (before + after) // 2
+    return Finding(
+        "clock",
+        abs(offset) <= MAX_CLOCK_OFFSET_MS,
+        f"the store's is {abs(offset) / 1000:.1f} s {'ahead' if offset > 0 else 'behind'}",
+        "set this machine's clock; the order of edits made at the same time depends on it",
+    )
+
+
+def _check_private(path: Path, mode: int, name: str) -> Finding:
+    try:
+        about = path.stat()
+    except FileNotFoundError:
+        return Finding(name, True, f"{path} is not there; the environment gives them")
+    found = stat.S_IMODE(about.st_mode)
+    return Finding(
+        name,
+        found & 0o077 == 0,
+        f"{path} has mode {found:04o}",
+        f"close it to others: chmod {mode:o} {path}",
+    )
+
+
+def _check_model() -> Iterator[Finding]:
+    reinstall = f"{minilm.INSTALL} --force-reinstall"
+    try:
+        weights = minilm.packaged_weights()
+    except MossError as error:
+        yield Finding("model", False, str(error), error.hint)
+        return
+    tokenizer = Path(str(files("moss_local.embedding") / "tokenizer.json"))
+    for what, path, expected in (
+        ("weights", weights, minilm.WEIGHTS_SHA256),
+        ("tokenizer", tokenizer, minilm.TOKENIZER_SHA256),
+    ):
+        name = f"model: {what}"
+        try:
+            with path.open("rb") as file:
+                found = file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            yield Finding(name, False, f"{path} cannot be read: {error.strerror}", reinstall)
+            continue
+        yield Finding(name, found == expected, f"moss-minilm, sha256 {found[:16]}…", reinstall)
+
+
+def _check_session(path: Path) -> Finding:
+    name, wrong = path.name, []
+    try:
+        file = open_session_file(path)
+        try:
+            name = file.session
+            with file.writing() as conn:
+                wrong = check_file(conn)
+                count = conn.execute("SELECT live FROM state").get
+        finally:
+            file.close()
+    except MossError as error:
+        return Finding(f"session {name}", False, str(error), error.hint)
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if os.name == "posix" and mode & 0o077:
+        wrong.append(f"its file has mode {mode:04o}: chmod 600 {path}")
+    detail = "; ".join(wrong) if wrong else f"{count} documents, file whole"
+    return Finding(
+        f"session {name}",
+        not wrong,
+        detail,
+        f"push what is pending, then move the file away and pull: {path}",
+    )

@@ -1,0 +1,133 @@
+"""What every command stands on: the options of all, the client, the event loop, errors and exits.
+
+A command is a plain function. What it awaits runs through `run`; what goes wrong is raised and
+becomes one sentence, a hint and an exit code in `Commands`, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+from typer.core import TyperGroup
+
+from moss_local.cli import render
+from moss_sync import MossError
+
+if TYPE_CHECKING:
+    from moss_local.client import MossClient
+    from moss_local.session import SessionIndex
+    from moss_local.settings import Settings
+
+T = TypeVar("T")
+
+INTERRUPTED = 130
+"""What a shell reports of a program that Ctrl-C ended: 128 + SIGINT."""
+
+Name = Annotated[str, typer.Argument(metavar="SESSION", help="Name of the session.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")]
+Local = Annotated[bool, typer.Option("--local", help="Ask this device only, not the store.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Globals:
+    """The options that stand before every command; None where they were not given."""
+
+    store: str | None = None
+    data_dir: str | None = None
+    project: str | None = None
+
+    def client(self) -> MossClient:
+        """Return a client with these settings; imports what it takes only now."""
+        from moss_local.client import MossClient
+
+        return MossClient(self.project, store=self.store, data_dir=self.data_dir)
+
+    def settings(self) -> Settings:
+        """Return the settings that such a client has."""
+        from moss_local.settings import resolve
+
+        return resolve(
+            self.project, None, store=self.store, data_dir=self.data_dir, cache_path=None
+        )
+
+
+class Commands(TyperGroup):
+    """The group of all commands: turns what they raise into words and exit codes."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except MossError as error:
+            fail(error)
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt:
+            render.talk("interrupted")
+            raise typer.Exit(INTERRUPTED) from None
+        except (typer.Exit, typer.Abort, BrokenPipeError):
+            raise
+        except Exception as error:
+            # Typer's own errors of usage know how to show themselves.
+            if hasattr(error, "format_message"):
+                raise
+            unexpected(error)
+            raise typer.Exit(MossError.exit_code) from error
+
+
+def fail(error: MossError) -> None:
+    """Say what went wrong and what to do about it."""
+    render.talk(f"error: {error}")
+    if error.hint is not None:
+        render.talk(f"hint: {error.hint}")
+    _traceback(error)
+
+
+def unexpected(error: Exception) -> None:
+    """Say that there is a bug."""
+    render.talk(f"error: {type(error).__name__}: {error}")
+    render.talk("hint: this should not happen; set MOSS_DEBUG=1 to see where, and report it")
+    _traceback(error)
+
+
+def globals_of(ctx: typer.Context) -> Globals:
+    """Return the options that stood before the command."""
+    found = ctx.find_object(Globals)
+    return Globals() if found is None else found
+
+
+def run(ctx: typer.Context, work: Callable[[MossClient], Awaitable[T]]) -> T:
+    """Run what a command awaits with a client, and close it."""
+    client = globals_of(ctx).client()
+
+    async def inside() -> T:
+        async with client:
+            return await work(client)
+
+    return asyncio.run(inside())
+
+
+async def open_to_read(
+    client: MossClient, name: str, *, local: bool, warm_up: bool
+) -> SessionIndex:
+    """Open a session that exists, pulled if the store answers; say so if it does not."""
+    session = await client.session(name, auto_load_on_init=not local, create=False, warm_up=warm_up)
+    state = session.sync_state
+    if state.status == "offline":
+        offline(str(state.reason))
+    return session
+
+
+def offline(reason: str) -> None:
+    """Say that the store did not answer and what follows from it."""
+    render.talk(f"offline: {reason}; this is what is on this device")
+
+
+def _traceback(error: BaseException) -> None:
+    from moss_local.settings import debug_wanted
+
+    if debug_wanted():
+        render.talk("".join(traceback.format_exception(error)))

@@ -1,0 +1,163 @@
+"""`moss-local push`, `pull` and `sync`: one exchange per session, and what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from moss_local.cli import render
+from moss_local.cli.command import AsJson, fail, run
+from moss_sync import InvalidArgumentError, MossError, NetworkError, SyncReport
+
+if TYPE_CHECKING:
+    from moss_local.client import MossClient
+    from moss_local.session import SessionIndex
+
+Verb = Literal["push", "pull", "sync"]
+
+Sessions = Annotated[
+    list[str] | None, typer.Argument(metavar="[SESSION]...", help="Names of sessions.")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """How one session's exchange went."""
+
+    session: str
+    report: SyncReport
+    error: MossError | None = None
+
+
+def push(
+    ctx: typer.Context,
+    session: Sessions = None,
+    all: Annotated[
+        bool, typer.Option("--all", help="Every session on this device with something to push.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Publish what changed here, merging it with what others publish.
+
+    JSON: {exchanges: [{session, error, sent, sent_deletes, received, deleted, superseded, seq,
+    lost_races, requests, bytes_sent, bytes_received, elapsed_ms, session_id}]}; error is null or
+    {code, message}.
+    """
+    _exchange(ctx, "push", session or [], all, as_json)
+
+
+def pull(
+    ctx: typer.Context,
+    session: Sessions = None,
+    all: Annotated[
+        bool, typer.Option("--all", help="Every session on this device or in the store.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Merge what others have pushed; one small request where there is nothing new.
+
+    JSON: as push.
+    """
+    _exchange(ctx, "pull", session or [], all, as_json)
+
+
+def sync(
+    ctx: typer.Context,
+    session: Sessions = None,
+    all: Annotated[
+        bool, typer.Option("--all", help="Every session on this device or in the store.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Pull, then push.
+
+    JSON: as push.
+    """
+    _exchange(ctx, "sync", session or [], all, as_json)
+
+
+def summary(report: SyncReport) -> str:
+    """Return what an exchange did and what it cost, in one line."""
+    counts = (
+        (report.sent, "sent"),
+        (report.sent_deletes, "deletions sent"),
+        (report.received, "received"),
+        (report.deleted, "deleted by others"),
+        (report.superseded, "superseded by others"),
+        (report.lost_races, "races lost"),
+    )
+    did = ", ".join(f"{count} {what}" for count, what in counts if count) or "nothing new"
+    cost = f"{render.plural(report.requests, 'request')}, {render.size(report.bytes_sent)} out"
+    return f"{did} ({cost}, {render.size(report.bytes_received)} in, {report.elapsed_ms:.0f} ms)"
+
+
+def _exchange(ctx: typer.Context, verb: Verb, names: list[str], every: bool, as_json: bool) -> None:
+    if every == bool(names):
+        raise InvalidArgumentError(
+            "name sessions, or give --all", hint=f"moss-local {verb} SESSION, or --all"
+        )
+    done = run(ctx, lambda client: _exchange_all(client, verb, names))
+    failed = [exchange.error for exchange in done if exchange.error is not None]
+    if as_json:
+        render.say_json({"exchanges": [_fields(exchange) for exchange in done]})
+    else:
+        for exchange in done:
+            if exchange.error is None:
+                render.say(f"{exchange.session}: {summary(exchange.report)}")
+        if not done:
+            render.talk(f"there is nothing to {verb}")
+    for error in failed:
+        fail(error)
+    if failed:
+        raise typer.Exit(failed[0].exit_code)
+
+
+async def _exchange_all(client: MossClient, verb: Verb, names: list[str]) -> list[Exchange]:
+    done: list[Exchange] = []
+    for name in names or await _every(client, verb):
+        try:
+            async with await client.session(
+                name, auto_load_on_init=False, create=False, warm_up=False
+            ) as session:
+                done.append(Exchange(name, await _VERBS[verb](session)))
+        except MossError as error:
+            done.append(Exchange(name, error.report or SyncReport(), error))
+            if isinstance(error, NetworkError):
+                break  # the others would only wait for the same store
+    return done
+
+
+async def _every(client: MossClient, verb: Verb) -> list[str]:
+    here = (await client.local_sessions()).sessions
+    if verb == "push":
+        return [session.name for session in here if session.sync_state.pending]
+    stored = (await client.stored_sessions()).sessions
+    return sorted({*(each.name for each in here), *(each.name for each in stored)})
+
+
+async def _push(session: SessionIndex) -> SyncReport:
+    return (await session.push_index()).report
+
+
+async def _pull(session: SessionIndex) -> SyncReport:
+    return await session.pull()
+
+
+async def _sync(session: SessionIndex) -> SyncReport:
+    return await session.sync()
+
+
+_VERBS: dict[Verb, Callable[[SessionIndex], Awaitable[SyncReport]]] = {
+    "push": _push,
+    "pull": _pull,
+    "sync": _sync,
+}
+
+
+def _fields(exchange: Exchange) -> dict[str, Any]:
+    error = exchange.error
+    shown = None if error is None else {"code": error.code, "message": str(error)}
+    return {"session": exchange.session, "error": shown, **asdict(exchange.report)}

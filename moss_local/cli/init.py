@@ -1,0 +1,134 @@
+"""`moss-local init`: the only set-up of a device, and how a second one joins."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from moss_local.cli import render
+from moss_sync import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from moss_local.settings import Credentials
+
+PROJECT_RANDOM_BYTES = 5
+"""40 random bits: two people who share a bucket do not choose the same project id."""
+
+
+def init(
+    project: Annotated[
+        str | None, typer.Option(metavar="ID", help="Project id; a new one if left out.")
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Where devices meet; a local folder if left out."),
+    ] = None,
+    join: Annotated[
+        bool,
+        typer.Option("--join", help="Join a project that exists: asks for its key."),
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the credentials; the old ones are kept aside.")
+    ] = False,
+    show_key: Annotated[
+        bool, typer.Option("--show-key", help="Print the key, to write it down.")
+    ] = False,
+) -> None:
+    """Set this device up: a project id and its key.
+
+    The key never leaves your devices. A new one is made unless MOSS_PROJECT_KEY has one or --join
+    asks for it. On a second device: moss-local init --join --project ID --store URL. Nothing is
+    asked where there is no terminal.
+    """
+    from moss_local.settings import (
+        Credentials,
+        credentials_path,
+        key_of_environment,
+        load_credentials,
+        new_key,
+        save_credentials,
+    )
+    from moss_local.storage.paths import check_name
+    from moss_sync.clock import SystemClock
+    from moss_sync.layout import base32
+
+    clock = SystemClock()
+    if join and project is None:
+        raise InvalidArgumentError(
+            "joining needs the project's id", hint="moss-local init --join --project ID"
+        )
+    id = project or f"project-{base32(clock.token(PROJECT_RANDOM_BYTES))}"
+    check_name(id, what="project id")
+    place = None if store is None else _checked_store(store)
+    path = credentials_path()
+    kept: Path | None = None
+    if path.exists():
+        if not force:
+            known = load_credentials()
+            if known is not None and show_key and project is None and store is None:
+                _print(known, path, show_key=True)
+                return
+            raise InvalidArgumentError(
+                f"this device is set up already: {path}",
+                hint="to set up another project: moss-local init --force",
+            )
+        # Without its key nobody can read what a project has stored, so the old one is kept.
+        kept = path.with_name(f"credentials-{clock.wall_ms()}.json")
+    key = key_of_environment() or (_asked(id) if join else new_key())
+    if kept is not None:
+        kept.hardlink_to(path)
+        render.talk(f"the old credentials are kept in {kept}")
+    made = Credentials(id, key, place)
+    save_credentials(made)
+    _print(made, path, show_key=show_key)
+    render.talk(_second_device(id, place))
+
+
+def _print(credentials: Credentials, path: Path, *, show_key: bool) -> None:
+    rows = [
+        ("project", credentials.project_id),
+        ("store", credentials.store or "a folder of this device"),
+        ("credentials", str(path)),
+    ]
+    render.table([*rows, ("key", credentials.project_key)] if show_key else rows)
+
+
+def _checked_store(store: str) -> str:
+    """Return the URL as it is to be kept: a path is made independent of the current directory."""
+    from moss_sync.stores import open_store
+
+    if store.lower().startswith("memory:"):
+        raise InvalidArgumentError(
+            "a memory:// store ends with the program that made it",
+            hint="give a folder, or s3://BUCKET/PREFIX",
+        )
+    open_store(store)  # refuses what is no store; opens nothing yet
+    return store if "://" in store else str(Path(store).expanduser().absolute())
+
+
+def _asked(project: str) -> str:
+    if not sys.stdin.isatty():
+        raise InvalidArgumentError(
+            f"the key of project {project!r} is not in MOSS_PROJECT_KEY, and there is no terminal"
+            " to ask for it",
+            hint="set MOSS_PROJECT_KEY, or run moss-local init --join in a terminal",
+        )
+    key: str = typer.prompt(f"Key of project {project}", hide_input=True, err=True)
+    return key.strip()
+
+
+def _second_device(project: str, store: str | None) -> str:
+    if store is None:
+        return (
+            "To share sessions with a second device, choose a store that both reach, such as a\n"
+            "shared folder or a bucket: moss-local init --force --join --project "
+            f"{project} --store URL"
+        )
+    return (
+        "On a second device:\n"
+        f"  moss-local init --join --project {project} --store '{store}'\n"
+        "It asks for the key; read it here with: moss-local init --show-key"
+    )

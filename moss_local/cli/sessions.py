@@ -1,0 +1,96 @@
+"""`moss-local sessions`: what there is, here and in the store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from moss_local.cli import render
+from moss_local.cli.command import AsJson, Local, offline, run
+from moss_sync import NetworkError
+
+if TYPE_CHECKING:
+    from moss_local.catalog import Catalog, LocalSession
+    from moss_local.client import MossClient
+    from moss_sync.directory import Directory, StoredSession
+
+
+def sessions(ctx: typer.Context, local: Local = False, as_json: AsJson = False) -> None:
+    """List the sessions on this device and in the store.
+
+    If the store does not answer, those on this device.
+
+    JSON: {store_reached, sessions: [{name, here, documents, state, pending, last_exchange,
+    in_store, commits, committed_at, devices, stored_bytes}]}; null where it is not known.
+    """
+    catalog, directory = run(ctx, lambda client: _read(client, local))
+    for error in (*catalog.unreadable, *(directory.unreadable if directory else ())):
+        render.talk(f"not listed: {error}")
+    here = {session.name: session for session in catalog.sessions}
+    stored = {session.name: session for session in directory.sessions} if directory else {}
+    names = sorted(here.keys() | stored.keys())
+    if as_json:
+        known = None if directory is None else stored
+        render.say_json(
+            {
+                "store_reached": directory is not None,
+                "sessions": [_fields(name, here.get(name), known) for name in names],
+            }
+        )
+        return
+    if not names:
+        render.talk("there are no sessions")
+        return
+    rows = [
+        _row(name, here.get(name), stored.get(name), asked=directory is not None) for name in names
+    ]
+    render.table(rows, header=("documents", "here", "in the store", "session"))
+
+
+async def _read(client: MossClient, local: bool) -> tuple[Catalog, Directory | None]:
+    catalog = await client.local_sessions()
+    if local:
+        return catalog, None
+    try:
+        return catalog, await client.stored_sessions()
+    except NetworkError as error:
+        offline(str(error))
+        return catalog, None
+
+
+def _row(
+    name: str, here: LocalSession | None, stored: StoredSession | None, *, asked: bool
+) -> tuple[str, ...]:
+    if stored is not None:
+        there = (
+            f"{render.clock_time(stored.committed_ms)}, {render.plural(stored.devices, 'device')}"
+        )
+    else:
+        there = "no" if asked else "not known"
+    return (
+        "" if here is None else str(here.documents),
+        "no" if here is None else str(here.sync_state),
+        there,
+        name,
+    )
+
+
+def _fields(
+    name: str, here: LocalSession | None, stored: dict[str, StoredSession] | None
+) -> dict[str, Any]:
+    there = None if stored is None else stored.get(name)
+    state = None if here is None else here.sync_state
+    return {
+        "name": name,
+        "here": here is not None,
+        "documents": None if here is None else here.documents,
+        "state": None if state is None else state.status,
+        "pending": None if state is None else state.pending,
+        "last_exchange": None if state is None else render.iso_time(state.last_exchange_ms),
+        "in_store": None if stored is None else there is not None,
+        "commits": None if there is None else there.commits,
+        "committed_at": None if there is None else render.iso_time(there.committed_ms),
+        "devices": None if there is None else there.devices,
+        "stored_bytes": None if there is None else there.bytes,
+    }

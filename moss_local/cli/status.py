@@ -1,0 +1,84 @@
+"""`moss-local status`: where sessions stand towards the store, from this device's files alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from moss_local.cli import render
+from moss_local.cli.command import AsJson, globals_of, run
+from moss_sync import NotFoundError
+
+if TYPE_CHECKING:
+    from moss_local.catalog import LocalSession
+
+
+def status(
+    ctx: typer.Context,
+    session: Annotated[
+        str | None, typer.Argument(metavar="[SESSION]", help="One session; all if left out.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what is pending and when was the last exchange.
+
+    Reads this device's files only; neither the store nor a model is asked.
+
+    JSON: {project, store, data_dir, sessions: [{name, documents, state, pending, last_exchange,
+    model, device, bytes, path}]}.
+    """
+    settings = globals_of(ctx).settings()
+    catalog = run(ctx, lambda client: client.local_sessions())
+    found = [known for known in catalog.sessions if session in (None, known.name)]
+    if session is not None and not found:
+        raise NotFoundError(
+            f"there is no session {session!r} on this device",
+            hint="list what there is with: moss-local sessions",
+        )
+    for error in catalog.unreadable:
+        render.talk(f"not listed: {error}")
+    if as_json:
+        render.say_json(
+            {
+                "project": settings.project_id,
+                "store": settings.store,
+                "data_dir": str(settings.data_dir),
+                "sessions": [_fields(each) for each in found],
+            }
+        )
+        return
+    render.talk(f"project {settings.project_id}, store {settings.store}")
+    if not found:
+        render.talk(f"there are no sessions in {settings.data_dir}")
+        return
+    render.table(
+        [_row(each) for each in found],
+        header=("documents", "state", "last exchange", "size", "model", "device", "session"),
+    )
+
+
+def _row(known: LocalSession) -> tuple[str, ...]:
+    return (
+        str(known.documents),
+        str(known.sync_state),
+        render.clock_time(known.sync_state.last_exchange_ms),
+        render.size(known.bytes),
+        known.model_id or "none yet",
+        known.device_id[: render.SHORT_DEVICE],
+        known.name,
+    )
+
+
+def _fields(known: LocalSession) -> dict[str, Any]:
+    return {
+        "name": known.name,
+        "documents": known.documents,
+        "state": known.sync_state.status,
+        "pending": known.sync_state.pending,
+        "last_exchange": render.iso_time(known.sync_state.last_exchange_ms),
+        "model": known.model_id,
+        "device": known.device_id,
+        "bytes": known.bytes,
+        "path": str(known.path),
+    }

@@ -1,0 +1,64 @@
+"""Whether a session's file is whole: SQLite's own checks, and that its four places agree.
+
+The caller opens a write transaction: FTS5's check is spelled as an INSERT and writes nothing.
+What holds: tests/moss_local/test_storage_checkup.py.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import apsw
+
+from moss_local.storage.state import read_state
+
+MAX_FINDINGS = 5
+"""Lines of SQLite's own report that are passed on; a broken page can give thousands."""
+
+
+def check_file(conn: apsw.Connection) -> list[str]:
+    """Return what is wrong with the file, in words; an empty list if nothing is.
+
+    Raises:
+        apsw.CorruptError: it is too damaged to be read to the end.
+    """
+    found = [
+        f"SQLite: {row[0]}"
+        for row in conn.execute(f"PRAGMA integrity_check({MAX_FINDINGS})")
+        if row[0] != "ok"
+    ]
+    found += [f"SQLite: {row}" for row in conn.execute("PRAGMA foreign_key_check").fetchall()]
+    try:
+        conn.execute("INSERT INTO keyword (keyword) VALUES ('integrity-check')")
+    except apsw.CorruptError:
+        found.append("the keyword index is damaged")
+    state = read_state(conn)
+    live = _count(conn, "SELECT count(*) FROM document WHERE deleted = 0")
+    if live != state.live:
+        found.append(f"{live} documents, and the file counts {state.live}")
+    found += _differences(
+        conn,
+        "SELECT rowid FROM document WHERE deleted = 0",
+        "SELECT id FROM keyword_docsize",
+        "the keyword index",
+    )
+    vectors = "SELECT rowid FROM vec" if state.space is not None else "SELECT 0 WHERE 0"
+    found += _differences(
+        conn, "SELECT rowid FROM document WHERE vector = 1", vectors, "the vector table"
+    )
+    return found
+
+
+def _differences(conn: apsw.Connection, documents: str, index: str, what: str) -> list[str]:
+    found = []
+    lacking = _count(conn, f"SELECT count(*) FROM ({documents} EXCEPT {index})")
+    if lacking:
+        found.append(f"{what} lacks {lacking} documents")
+    left = _count(conn, f"SELECT count(*) FROM ({index} EXCEPT {documents})")
+    if left:
+        found.append(f"{what} holds {left} rows of no document")
+    return found
+
+
+def _count(conn: apsw.Connection, query: str) -> int:
+    return cast(int, conn.execute(query).get)

@@ -1,0 +1,154 @@
+"""Which sessions a repository holds, read from their manifests.
+
+The store knows sessions by keyed hashes only, so their names come out of the sealed manifests: one
+listing, then one read each. Nothing is ever written, and an empty store stays empty.
+What holds: tests/moss_sync/test_directory.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from moss_sync import layout, manifest, plan
+from moss_sync.channel import PARALLEL_READS, manifest_place
+from moss_sync.errors import BlobCorruptError, BlobNotFoundError, MossError, UnsupportedFormatError
+from moss_sync.keyring import Keys
+from moss_sync.manifest import Manifest
+from moss_sync.repository import Repository
+from moss_sync.seal import unseal
+from moss_sync.stores.base import Blob
+
+PAGE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSession:
+    """A session as its manifest describes it.
+
+    Attributes:
+        session_id: Under which the store knows it.
+        commits: How many there have been.
+        committed_ms: Store time of the last one, ms since 1970.
+        devices: How many have pushed.
+        bytes: Of everything that a new device would read, the manifest left out.
+        model_id: Of its vectors; None while it has none.
+    """
+
+    name: str
+    session_id: str
+    commits: int
+    committed_ms: int
+    devices: int
+    bytes: int
+    model_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """A repository's sessions in order of name.
+
+    Attributes:
+        unreadable: One error per manifest that is damaged or of a newer version; the other
+            sessions are none the worse for it.
+    """
+
+    sessions: tuple[StoredSession, ...] = ()
+    unreadable: tuple[MossError, ...] = ()
+
+
+async def list_sessions(repository: Repository) -> Directory:
+    """Return what sessions there are: one request per thousand, and one for each of them.
+
+    Raises:
+        UnauthorizedError: the key does not open the repository.
+        NetworkError: the store could not be reached.
+    """
+    await _recall(repository)
+    found = await _session_ids(repository)
+    if not found:
+        return Directory()
+    keys = await repository.attach()
+    gate = asyncio.Semaphore(PARALLEL_READS)
+
+    async def read(sid: str) -> StoredSession | MossError | None:
+        async with gate:
+            try:
+                return await _read(repository, keys, sid)
+            except BlobNotFoundError:
+                return None  # removed since it was listed
+            except (BlobCorruptError, UnsupportedFormatError) as error:
+                return error
+
+    tasks = [asyncio.ensure_future(read(sid)) for sid in found]
+    try:
+        results = await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+    sessions = [each for each in results if isinstance(each, StoredSession)]
+    return Directory(
+        tuple(sorted(sessions, key=lambda session: session.name)),
+        tuple(each for each in results if isinstance(each, MossError)),
+    )
+
+
+async def has_session(repository: Repository, name: str) -> bool:
+    """Return whether the store holds a session of this name; sets nothing up in an empty store.
+
+    Raises:
+        UnauthorizedError, NetworkError: as list_sessions.
+    """
+    await _recall(repository)
+    manifests = repository.layout.manifests
+    if not await repository.store.keys(manifests, limit=1):
+        return False
+    sid = layout.session_id((await repository.attach()).names, name)
+    key = repository.layout.manifest(sid)
+    # A listing, not a read: whoever asks goes on to read the manifest with its history checked.
+    listed = await repository.store.keys(manifests, start_after=key[:-1], limit=1)
+    return bool(listed) and listed[0].key == key
+
+
+async def _recall(repository: Repository) -> None:
+    """Attach where that needs no request: a store that is gone is then not taken for empty."""
+    if await repository.is_known():
+        await repository.attach()
+
+
+async def _session_ids(repository: Repository) -> list[str]:
+    prefix = repository.layout.manifests
+    found: list[str] = []
+    after = ""
+    while True:
+        page = await repository.store.keys(prefix, start_after=after, limit=PAGE)
+        found += [listed.key.removeprefix(prefix) for listed in page]
+        if len(page) < PAGE:
+            return found
+        after = page[-1].key
+
+
+async def _read(repository: Repository, keys: Keys, sid: str) -> StoredSession | None:
+    blob = await repository.store.get(repository.layout.manifest(sid))
+    if not isinstance(blob, Blob):
+        raise AssertionError("an unconditional get returned no blob")
+    plain = unseal(
+        keys.roots, manifest_place(keys, sid), blob.data, max_plain=manifest.MAX_PLAIN_BYTES
+    )
+    current = manifest.decode(plain, what=f"the manifest {sid}")
+    plan.check_place(current, repo_id=keys.repo_id, sid=sid, name=current.name)
+    if layout.session_id(keys.names, current.name) != sid:
+        raise BlobCorruptError(f"the manifest {sid} says that it is session {current.name!r}")
+    return None if current.deleted else _described(current)
+
+
+def _described(current: Manifest) -> StoredSession:
+    return StoredSession(
+        name=current.name,
+        session_id=current.sid,
+        commits=current.seq,
+        committed_ms=current.ct,
+        devices=len(current.devs),
+        bytes=sum(entry.bytes for entry in current.entries) + current.inline_bytes,
+        model_id=None if current.space is None else current.space.id,
+    )
