@@ -9,7 +9,7 @@ from hashlib import blake2b
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moss_sync import manifest
@@ -58,11 +58,13 @@ def fields_of(given: Manifest) -> dict[str, Any]:
     return fields
 
 
+@settings(max_examples=60)
 @given(given=manifests())
 def test_what_was_encoded_comes_back_unknown_keys_included(given: Manifest) -> None:
     assert opened(encode(given)) == given
 
 
+@settings(max_examples=60)
 @given(given=manifests())
 def test_what_an_older_device_writes_back_is_what_it_read(given: Manifest) -> None:
     fields = fields_of(given)
@@ -378,6 +380,7 @@ def test_any_other_field_is_refused_or_encodes_equal(key: str, value: Any) -> No
     assert opened(encode(read)) == read
 
 
+@settings(max_examples=60)
 @given(given=manifests(), at=st.integers(0), bit=st.integers(0, 7))
 def test_a_flip_in_the_plain_bytes_never_raises_anything_else(
     given: Manifest, at: int, bit: int

@@ -371,6 +371,7 @@ def test_a_segment_is_listed_with_what_its_author_knows_of_it() -> None:
     assert after.devs[B] == parent.devs[B]
 
 
+@settings(max_examples=60)
 @given(parent=manifests(), now_ms=st.integers(0, 2**40))
 def test_a_commit_keeps_everything_that_it_does_not_change(parent: Manifest, now_ms: int) -> None:
     parent = replace(parent, seq=min(parent.seq, 2**40))
