@@ -15,8 +15,6 @@ from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
-from moss_sync import InvalidArgumentError
-
 _log = logging.getLogger(__name__)
 
 _MAGIC = b"moss-graph-1\n"
@@ -30,8 +28,6 @@ def cached(directory: Path, name: str, build: Callable[[], bytes]) -> bytes:
         directory: Made if it is not there; nothing is raised if it cannot be.
         name: A file name that says everything that the bytes depend on.
     """
-    if Path(name).name != name:
-        raise InvalidArgumentError(f"{name!r} is not a file name")
     path = directory / name
     known = _read(path)
     if known is not None:

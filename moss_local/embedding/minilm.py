@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from hashlib import sha256
-from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -51,6 +50,11 @@ def packaged_weights() -> Path:
     return Path(folders[0]) / "model.onnx"
 
 
+def tokenizer_path() -> Path:
+    """Return the tokenizer.json that this package ships."""
+    return Path(__file__).with_name("tokenizer.json")
+
+
 def load(cache: Path) -> ModelFiles:
     """Return our graph and the tokenizer, both checked; builds the graph where it is not cached.
 
@@ -64,7 +68,7 @@ def load(cache: Path) -> ModelFiles:
 
     weights = _checked(packaged_weights(), WEIGHTS_SHA256, INSTALL + " --force-reinstall")
     tokenizer = _checked(
-        Path(str(files("moss_local.embedding") / "tokenizer.json")),
+        tokenizer_path(),
         TOKENIZER_SHA256,
         "pip install moss-local --force-reinstall",
     )

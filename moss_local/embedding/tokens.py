@@ -6,7 +6,6 @@ import re
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from moss_local.errors import ModelCorruptError
 
@@ -28,6 +27,8 @@ class Tokens:
         Raises:
             ModelCorruptError: the bytes are no tokenizer, or its marks leave no room for a text.
         """
+        from tokenizers import Tokenizer
+
         try:
             self._tokenizer = Tokenizer.from_str(serialised.decode("utf-8"))
             self._tokenizer.no_padding()
