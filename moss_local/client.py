@@ -56,7 +56,6 @@ class MossClient:
         )
         check_name(self._settings.project_id, what="project id")
         self._store = open_store(self._settings.store)
-        runtime.when_gone(self, self._store.close)
         self._project: Project | None = None
         self._lock = threading.Lock()
         self._closed = False

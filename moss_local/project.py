@@ -46,6 +46,8 @@ class Project:
         )
         self._sessions: set[SessionIndex] = set()
         self._lock = threading.Lock()
+        # Programs that never close their client end, or forget it, without a connection left open.
+        runtime.when_gone(self, store.close)
 
     async def session(
         self, name: str, model_id: str | None, *, pull: bool, create: bool, warm_up: bool
@@ -55,7 +57,7 @@ class Project:
         default = resolve_model(self._default_model)
         wanted = None if model_id is None else resolve_model(model_id)
         model = ModelChoice(name, wanted, default, self._settings.cache_dir)
-        await runtime.on_loop(self._repository.check_key())
+        await runtime.on_loop(self._repository.check_key(contact=pull))
         path = session_path(self._settings.data_dir, self._settings.project_id, name)
         if not create and not path.exists():
             await self._require_stored(name)

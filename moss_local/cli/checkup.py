@@ -108,7 +108,7 @@ async def _run_here(fn, *args):  # type: ignore[no-untyped-def]  # a Runner: any
 
 async def _check_key(repository: Repository) -> Finding:
     try:
-        await repository.check_key()
+        await repository.check_key(contact=True)
         try:
             await repository.store.get(repository.layout.fmt)
         except BlobNotFoundError:

@@ -23,6 +23,7 @@ from moss_sync import keyring
 from moss_sync.clock import Clock
 from moss_sync.errors import (
     BlobNotFoundError,
+    NetworkError,
     OutcomeUnknownError,
     StoreChangedError,
     UnsupportedFormatError,
@@ -100,25 +101,33 @@ class Repository:
     def __repr__(self) -> str:
         return f"<Repository {self.store.url} prefix={self.layout.prefix}>"
 
-    async def check_key(self) -> None:
+    async def check_key(self, *, contact: bool) -> None:
         """Verify the project key against what this device knows, without the network.
 
-        The first open of a project remembers a check value; every later one is held to it.
+        The first open of a project remembers a check value; every later one is held to it. A key
+        that no repository has confirmed yet may have been mistyped: it gives way to one that
+        opens the store's.
 
+        Args:
+            contact: At the very first open, ask the store before anything is remembered.
         Raises:
-            UnauthorizedError: another key opened this project here before.
+            UnauthorizedError: another key opened this project here before, or the key does not
+                open the store's repository. Nothing was written.
         """
         async with self._lock:
             saved = await self._run(self._cache.load, "key")
             if saved is None:
-                kdf = KdfParams(self._clock.token(keyring.KDF_SALT_BYTES))
-                await self._save_check(kdf)
+                if not (contact and await self._is_confirmed_by_store()):
+                    kdf = KdfParams(self._clock.token(keyring.KDF_SALT_BYTES))
+                    await self._save_check(kdf, confirmed=False)
                 return
             fields = unpack(saved, max_bytes=MAX_VERDICT_BYTES, what="the key check")
             kdf = KdfParams(
                 fields["salt"], fields["memory_kib"], fields["iterations"], fields["lanes"]
             ).checked()
-            if keyring.key_check(await self._kek(kdf)) != fields["check"]:
+            if keyring.key_check(await self._kek(kdf)) == fields["check"]:
+                return
+            if fields["confirmed"] or not await self._is_confirmed_by_store():
                 raise keyring.wrong_key()
 
     async def keys(self) -> Keys | None:
@@ -217,6 +226,17 @@ class Repository:
         if isinstance(self.store, MayBeAway):
             self.store.must_exist = True
 
+    async def _is_confirmed_by_store(self) -> bool:
+        """Return whether the store has a repository and the key opens it; False also offline.
+
+        Raises:
+            UnauthorizedError: there is one, and the key does not open it.
+        """
+        try:
+            return await self._known() is not None
+        except NetworkError:
+            return False
+
     async def _found(self) -> Keys | None:
         try:
             blob = await self.store.get(self.layout.fmt)
@@ -254,7 +274,7 @@ class Repository:
         keys = await self._unlock(raw)
         self._seen_absent = False
         await self._run(self._cache.save, self._cached("fmt"), raw)
-        await self._save_check(keyring.decode(raw).kdf)
+        await self._save_check(keyring.decode(raw).kdf, confirmed=True)
         self._confirmed = True
         return keys
 
@@ -287,13 +307,14 @@ class Repository:
         self._kdf = kdf
         return kek
 
-    async def _save_check(self, kdf: KdfParams) -> None:
+    async def _save_check(self, kdf: KdfParams, *, confirmed: bool) -> None:
         fields = {
             "salt": kdf.salt,
             "memory_kib": kdf.memory_kib,
             "iterations": kdf.iterations,
             "lanes": kdf.lanes,
             "check": keyring.key_check(await self._kek(kdf)),
+            "confirmed": confirmed,
         }
         await self._run(self._cache.save, "key", pack(fields))
 

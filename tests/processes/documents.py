@@ -7,6 +7,7 @@ and the exchange, and no model is loaded.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from hashlib import sha256
 from zlib import crc32
@@ -35,7 +36,12 @@ def text_of(id: str, revision: int = 0) -> str:
     """Return a sentence in many scripts; every fiftieth is long enough for pages of its own."""
     mark = crc32(f"{id}/{revision}".encode())
     words = _WORDS[mark % 7 :] * (300 if mark % 50 == 0 else 1)
-    return f"{id} in revision {revision}: {' '.join(words)}"
+    return f"{id} in revision {revision}, {word_of(id)}: {' '.join(words)}"
+
+
+def word_of(id: str) -> str:
+    """Return a word that stands in this document and in no other."""
+    return "u" + re.sub(r"\W", "x", id)
 
 
 def vector_of(id: str) -> list[float]:

@@ -24,7 +24,7 @@ from moss_local.storage.project_cache import ProjectCache
 from moss_sync.keyring import KdfParams
 from moss_sync.packing import unpack
 from moss_sync.repository import MAX_VERDICT_BYTES, _derived
-from tests.processes.documents import document, documents, vector_of
+from tests.processes.documents import document, documents, vector_of, word_of
 from tests.processes.ledger import IDLE, OPENING, PUSHING, WRITING, Ledger, Mark, Revisions
 
 Where = dict[str, str]
@@ -155,8 +155,8 @@ async def _watch(where: Where, session: str, total: int) -> dict[str, Any]:
                 assert found.docs[0].id == newest
                 assert found.docs[0].score > 0.999
                 found_with_index_open.add(newest)
-                by_word = await index.query(f'"{newest}"', _nearest(newest, alpha=0.0))
-                assert newest in {each.id for each in by_word.docs}
+                by_word = await index.query(word_of(newest), _nearest(newest, alpha=0.0))
+                assert [each.id for each in by_word.docs] == [newest]
             await asyncio.sleep(0.002)
         return {"counts": counts, "found": sorted(found_with_index_open)}
 

@@ -259,10 +259,14 @@ class FolderStore:
         return self.root.joinpath(*key.split("/"))
 
     def _check_root(self) -> None:
-        if self.root.exists() and not self.root.is_dir():
-            raise InvalidArgumentError(
-                f"the store {self.root} is a file", hint="give the path of a folder as the store"
-            )
+        # Not `Path.exists`: a place below a file, or one that may not be looked at, can hold no
+        # store now or later; that error must not pass for an empty store.
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISDIR(os.stat(self.root).st_mode):
+                raise InvalidArgumentError(
+                    f"the store {self.root} is a file",
+                    hint="give the path of a folder as the store",
+                )
         # The place of an unmounted disk is gone, or an empty folder. To read "no such blob" out of
         # it, or to start a second store in it, would be wrong.
         if self.must_exist and not self._holds_anything():
