@@ -56,7 +56,7 @@ class Embedder(Protocol):
         ...
 
     def close(self) -> None:
-        """Give the memory of the weights back. The next `embed` loads them again."""
+        """Let the weights go. The next `embed` loads them again."""
         ...
 
 

