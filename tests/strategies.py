@@ -175,6 +175,7 @@ def entries(draw: st.DrawFn, *, seq: int) -> Entry:
         bmin=base,
         lvl=level,
         ct=draw(uints),
+        plain=draw(uints) if known else None,
         hlc_max=draw(hlcs) if known else None,
         fp=draw(st.none() | st.just("00ff")),
         extra=draw(unknown),

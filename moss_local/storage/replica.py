@@ -106,8 +106,8 @@ class SqliteReplica:
             if conn.execute("SELECT 1 FROM pending").get is not None:
                 raise MossError(f"session {state.session!r} has a prepared push already")
             conn.execute(
-                "INSERT INTO pending (n, base, key, tip, docs, tombs, hlc_max, body)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO pending (n, base, key, tip, docs, tombs, plain, hlc_max, body)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     pending.n,
                     pending.base,
@@ -115,6 +115,7 @@ class SqliteReplica:
                     pending.tip,
                     pending.docs,
                     pending.tombs,
+                    pending.plain,
                     pending.hlc_max,
                     pending.body,
                 ),
@@ -296,6 +297,6 @@ def _write_seen(conn: apsw.Connection, seen: Seen) -> None:
 
 def _read_pending(conn: apsw.Connection) -> Pending | None:
     row: Any = conn.execute(
-        "SELECT n, base, key, tip, body, docs, tombs, hlc_max FROM pending"
+        "SELECT n, base, key, tip, body, docs, tombs, plain, hlc_max FROM pending"
     ).fetchone()
     return None if row is None else Pending(*row)

@@ -88,6 +88,7 @@ CREATE TABLE pending (
   tip BLOB NOT NULL,
   docs INTEGER NOT NULL,
   tombs INTEGER NOT NULL,
+  plain INTEGER NOT NULL,
   hlc_max INTEGER NOT NULL,
   body BLOB NOT NULL
 ) STRICT;

@@ -184,11 +184,11 @@ class Channel:
         return segments
 
     async def _read_segment(self, keys: Keys, current: Manifest, entry: Entry) -> Segment:
+        named = layout.parse_name(keys.names, current.sid, entry.name)
         blob = await self._store.get(self._repository.layout.blob(current.sid, entry.name))
         if not isinstance(blob, Blob):
             raise AssertionError("an unconditional get returned no blob")
         self.time.observe(blob.time_ms)
-        named = layout.parse_name(keys.names, current.sid, entry.name)
 
         def opened() -> Segment:
             plain = unseal(

@@ -15,6 +15,7 @@ from moss_sync.errors import BlobNotFoundError, OutcomeUnknownError, StoreBusyEr
 from moss_sync.keyring import Keys
 from moss_sync.manifest import Entry
 from moss_sync.merge import newest
+from moss_sync.packing import plain_size
 from moss_sync.replica import Replica, ReplicaState
 from moss_sync.repository import Runner
 from moss_sync.segment import Segment
@@ -41,7 +42,8 @@ async def compact(channel: Channel, keys: Keys, replica: Replica, run: Runner) -
     winners = list(newest(record for each in segments for record in each.records).values())
     output = Segment(state.dev, 0, state.applied_seq, parent.space, b"", winners)
     name = channel.new_name(keys, state, kind="b", number=merged.level)
-    blob = await channel.sealed(keys, name, await run(segment.encode, output))
+    payload: bytes = await run(segment.encode, output)
+    blob = await channel.sealed(keys, name, payload)
     await channel.put(channel.key(keys, name), blob)
     author = channel.author(state, seen)
     lo, hi = merged.covers
@@ -55,6 +57,7 @@ async def compact(channel: Channel, keys: Keys, replica: Replica, run: Runner) -
         bmin=merged.bmin,
         lvl=merged.level,
         ct=max(parent.ct, author.now_ms),
+        plain=plain_size(payload),
         hlc_max=max((record.version.hlc for record in winners), default=0),
         fp=None if parent.space is None else parent.space.fingerprint,
     )

@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 
-from moss_sync import manifest, plan, segment
+from moss_sync import manifest, packing, plan, segment
 from moss_sync.channel import BUSY_BACKOFF_S, CONFLICT_BACKOFF_S, Channel, View
 from moss_sync.clock import Clock
 from moss_sync.compaction import compact
@@ -237,6 +237,7 @@ class SyncEngine:
             records=records,
         )
         body: bytes = await self._run(segment.encode, pushed)
+        plain = packing.plain_size(body)
         tip, key = manifest.tip_of(body), None
         if not plan.fits_inline(parent, len(body)):
             name = self._channel.new_name(keys, state, kind="s", number=pushed.n)
@@ -250,6 +251,7 @@ class SyncEngine:
             body=body,
             docs=sum(not record.deleted for record in records),
             tombs=sum(record.deleted for record in records),
+            plain=plain,
             hlc_max=max((record.version.hlc for record in records), default=0),
         )
         versions = [(record.id, record.version) for record in records]

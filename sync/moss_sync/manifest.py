@@ -60,7 +60,8 @@ class Entry:
     Attributes:
         name: Below `<sid>/`, such as "s/...".
         bytes: Size of the sealed blob.
-        docs, tombs, hlc_max, fp: What is inside; None where the committer did not know.
+        docs, tombs, hlc_max, fp, plain: What is inside (`plain`: its size before compression); None
+            where the committer did not know.
         lo, hi: The commits that it covers; a pushed segment covers exactly one.
         bmin: The lowest `base` of anything merged into it.
         lvl: 0 for a pushed segment, more for the output of a compaction.
@@ -78,6 +79,7 @@ class Entry:
     ct: int
     hlc_max: int | None = None
     fp: str | None = None
+    plain: int | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -189,7 +191,7 @@ _KEYS = frozenset(
     ]
 )
 _ENTRY_KEYS = frozenset(
-    ["name", "bytes", "docs", "tombs", "lo", "hi", "bmin", "lvl", "ct", "hlc_max", "fp"]
+    ["name", "bytes", "docs", "tombs", "lo", "hi", "bmin", "lvl", "ct", "plain", "hlc_max", "fp"]
 )
 _INLINE_KEYS = frozenset(["dev", "n", "base", "seq", "ct", "payload"])
 _DEVICE_KEYS = frozenset(["n", "acked_seq", "last_ct", "inc", "tip", "label"])
@@ -248,6 +250,7 @@ def encode(manifest: Manifest) -> bytes:
                     "bmin": entry.bmin,
                     "lvl": entry.lvl,
                     "ct": entry.ct,
+                    "plain": entry.plain,
                     "hlc_max": entry.hlc_max,
                     "fp": entry.fp,
                 }
@@ -386,6 +389,7 @@ def _entry(item: dict[str, Any]) -> Entry:
         bmin=as_uint(item["bmin"]),
         lvl=as_uint(item["lvl"]),
         ct=as_uint(item["ct"]),
+        plain=_optional(item["plain"]),
         hlc_max=_optional(item["hlc_max"]),
         fp=None if item["fp"] is None else as_str(item["fp"]),
         extra=_extra(item, _ENTRY_KEYS),

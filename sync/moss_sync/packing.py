@@ -60,6 +60,18 @@ def pack(value: Any, *, max_bytes: int | None = None, what: str = "") -> bytes:
     return zstandard.ZstdCompressor(level=LEVEL, write_content_size=True).compress(plain)
 
 
+def plain_size(packed: bytes) -> int:
+    """Return how many bytes `pack` had before it compressed them.
+
+    Raises:
+        BlobCorruptError: it was not made by `pack`.
+    """
+    try:
+        return int(zstandard.get_frame_parameters(packed).content_size)
+    except zstandard.ZstdError as error:
+        raise BlobCorruptError("a payload is not compressed as expected") from error
+
+
 def unpack(data: bytes, *, max_bytes: int, what: str) -> Any:
     """Return the value that `pack` got.
 

@@ -8,10 +8,10 @@ Source: SYNC-PROTOCOL 2.2 to 2.7.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
 
+from moss_sync import segment
 from moss_sync.errors import (
     BlobCorruptError,
     ForkDetectedError,
@@ -32,8 +32,8 @@ from moss_sync.manifest import (
     Inline,
     Manifest,
 )
+from moss_sync.packing import plain_size
 from moss_sync.replica import Pending, ReplicaState, Seen
-from moss_sync.segment import MAX_SEGMENT_BYTES
 
 SMALL_SESSION_BYTES = 4 * 1024 * 1024
 """Up to here a quiescent session is kept in at most SMALL_SESSION_ENTRIES blobs."""
@@ -231,6 +231,7 @@ def with_push(
             bmin=pending.base,
             lvl=0,
             ct=ct,
+            plain=pending.plain,
             hlc_max=pending.hlc_max,
             fp=None if state.space is None else state.space.fingerprint,
         )
@@ -310,12 +311,19 @@ def plan_compaction(manifest: Manifest) -> Compaction | None:
         return _by_level(entries, manifest)
     if manifest.inline_bytes <= SPILL_BYTES and len(entries) <= SMALL_SESSION_ENTRIES:
         return None
-    gathered = manifest.inline_bytes
+    inline = _spillable(manifest)
+    gathered = sum(len(item.payload) for item in inline)
     chosen: list[Entry] = []
-    while entries and (len(entries) >= SMALL_SESSION_ENTRIES or entries[-1].bytes < 2 * gathered):
+    while (
+        entries
+        and (len(entries) >= SMALL_SESSION_ENTRIES or entries[-1].bytes < 2 * gathered)
+        and _readable([*chosen, entries[-1]], inline)
+    ):
         chosen.append(entries.pop())
         gathered += chosen[-1].bytes
-    return Compaction(tuple(reversed(chosen)), manifest.inline)
+    if not inline and len(chosen) < 2:
+        return None
+    return Compaction(tuple(reversed(chosen)), inline)
 
 
 def _by_level(entries: Sequence[Entry], manifest: Manifest) -> Compaction | None:
@@ -325,19 +333,44 @@ def _by_level(entries: Sequence[Entry], manifest: Manifest) -> Compaction | None
     for level in sorted(levels):
         # What is past half a segment has grown up: merging would hardly lessen the requests, and
         # two of those that stand in front must not keep the small ones behind them apart.
-        growing = [entry for entry in levels[level] if entry.bytes <= MAX_SEGMENT_BYTES // 2]
+        growing = [
+            entry for entry in levels[level] if entry.bytes <= segment.MAX_SEGMENT_BYTES // 2
+        ]
         if len(growing) > MAX_AT_LEVEL:
-            chosen = [
-                entry for entry, size in _running(growing[:FAN_OUT]) if size <= MAX_SEGMENT_BYTES
-            ]
-            return Compaction(tuple(chosen), ())
+            chosen: list[Entry] = []
+            for entry in growing[:FAN_OUT]:
+                together = [*chosen, entry]
+                size = sum(each.bytes for each in together)
+                if size <= segment.MAX_SEGMENT_BYTES and _readable(together, ()):
+                    chosen = together
+            if len(chosen) > 1:
+                return Compaction(tuple(chosen), ())
     if manifest.inline_bytes > SPILL_BYTES:
-        return Compaction((), manifest.inline)
+        return Compaction((), _spillable(manifest))
     return None
 
 
-def _running(entries: Sequence[Entry]) -> Iterator[tuple[Entry, int]]:
-    return zip(entries, accumulate(entry.bytes for entry in entries), strict=True)
+def _spillable(manifest: Manifest) -> tuple[Inline, ...]:
+    chosen: list[Inline] = []
+    for item in manifest.inline:
+        if _readable((), [*chosen, item]):
+            chosen.append(item)
+    return tuple(chosen)
+
+
+def _readable(entries: Sequence[Entry], inline: Sequence[Inline]) -> bool:
+    """Return whether all of it together would still be a segment that readers accept.
+
+    Texts that repeat themselves compress so well that the sealed size says little. What an
+    adopted entry holds is not known; it is taken for ordinary text.
+    """
+    plain = sum(plain_size(item.payload) for item in inline)
+    records = 0
+    for entry in entries:
+        plain += 4 * entry.bytes if entry.plain is None else entry.plain
+        known = entry.docs is not None and entry.tombs is not None
+        records += (entry.docs or 0) + (entry.tombs or 0) if known else entry.bytes // 100
+    return plain <= segment.MAX_PLAIN_BYTES and records <= segment.MAX_RECORDS // 2
 
 
 def _next(parent: Manifest | None, author: Author, *, repo_id: bytes, sid: str) -> Manifest:

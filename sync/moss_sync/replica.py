@@ -47,6 +47,7 @@ class Pending:
         tip: 16 bytes that name this push in the manifest's device table.
         body: The sealed segment, or the plain inline payload when `key` is None.
         docs: Number of live records inside; `tombs`: of tombstones.
+        plain: Size before compression and sealing.
         hlc_max: The highest clock inside.
     """
 
@@ -57,6 +58,7 @@ class Pending:
     body: bytes
     docs: int
     tombs: int
+    plain: int
     hlc_max: int
 
 

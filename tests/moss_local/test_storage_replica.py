@@ -70,7 +70,7 @@ def dirty(replica: SqliteReplica) -> list[Record]:
 
 
 def pending(n: int = 1) -> Pending:
-    return Pending(n, 0, "key", b"t" * 16, b"body", 1, 0, 5)
+    return Pending(n, 0, "key", b"t" * 16, b"body", 1, 0, 9, 5)
 
 
 def merge(replica: SqliteReplica, *records: Record, applied_seq: int = 7) -> MergeCounts:

@@ -38,7 +38,7 @@ FULL = Manifest(
     ct=1_700_000_000_000,
     prev=b"p" * 32,
     ring=((5, b"r" * 16), (6, b"p" * 16)),
-    entries=(Entry(name(), 900, 3, 1, 4, 5, 1, 0, 1_700_000_000_000, 9, "00ff"),),
+    entries=(Entry(name(), 900, 3, 1, 4, 5, 1, 0, 1_700_000_000_000, 9, "00ff", 2000),),
     inline=(Inline(DEV, 3, 6, 7, 1_700_000_000_000, b"payload"),),
     devs={DEV: Device(3, 6, 1_700_000_000_000, b"incarn-1", b"t" * 16, "laptop")},
     gc_floor=2,
@@ -98,6 +98,7 @@ def test_a_manifest_holds_these_fields() -> None:
                 "bmin": 1,
                 "lvl": 0,
                 "ct": 1_700_000_000_000,
+                "plain": 2000,
                 "hlc_max": 9,
                 "fp": "00ff",
             }
@@ -176,7 +177,7 @@ def test_models_without_an_active_one_are_kept_and_the_first_vector_adds_its_own
 
 
 def test_an_adopted_entry_may_say_nothing_of_what_is_inside() -> None:
-    entry = replace(FULL.entries[0], docs=None, tombs=None, hlc_max=None, fp=None)
+    entry = replace(FULL.entries[0], docs=None, tombs=None, plain=None, hlc_max=None, fp=None)
     given = replace(FULL, entries=(entry,))
     assert opened(encode(given)) == given
 
@@ -228,6 +229,7 @@ NUMBERS = [
     ("ring", 0, 0),
     *(("E", 0, key) for key in ("bytes", "docs", "tombs", "lo", "hi", "bmin", "lvl", "ct")),
     ("E", 0, "hlc_max"),
+    ("E", 0, "plain"),
     *(("inl", 0, key) for key in ("n", "base", "seq", "ct")),
     *(("devs", DEV, key) for key in ("n", "acked_seq", "last_ct")),
     ("models", 0, "dim"),

@@ -29,6 +29,7 @@ from moss_sync.manifest import (
     encode,
     tip_of,
 )
+from moss_sync.packing import pack
 from moss_sync.plan import Author, Compaction
 from moss_sync.record import VectorSpace
 from moss_sync.replica import Pending, ReplicaState, Seen
@@ -74,13 +75,20 @@ def state(
     )
 
 
+def payload(size: int, *, plain: int | None = None) -> bytes:
+    """Bytes of this size that say, as packed ones do, how many they were before."""
+    return pack(bytes(size if plain is None else plain))[:18].ljust(size, b"\0")[:size]
+
+
 def inline_push(n: int = 1, base: int = 0, body: bytes = b"body") -> Pending:
-    return Pending(n, base, None, tip_of(body), body, 1, 0, 5)
+    return Pending(n, base, None, tip_of(body), body, 1, 0, 100, 5)
 
 
 def segment_push(n: int = 1, base: int = 0, size: int = 9000, dev: bytes = A) -> Pending:
     stem = name(base=base, dev=dev, number=n, token=n)
-    return Pending(n, base, f"prefix/{SID}/{stem}", tip_of(stem.encode()), bytes(size), 2, 1, 5)
+    return Pending(
+        n, base, f"prefix/{SID}/{stem}", tip_of(stem.encode()), bytes(size), 2, 1, size, 5
+    )
 
 
 def author(of: ReplicaState, *, parent: Manifest | None, now_ms: int = 1000) -> Author:
@@ -278,7 +286,7 @@ def test_a_push_prepared_below_a_floor_is_prepared_anew(base: int, applied: int,
 
 
 def carrying(*sizes: int) -> Manifest:
-    items = tuple(Inline(B, at + 1, 0, 1, 0, bytes(size)) for at, size in enumerate(sizes))
+    items = tuple(Inline(B, at + 1, 0, 1, 0, payload(size)) for at, size in enumerate(sizes))
     return replace(history(1, B), inline=items)
 
 
@@ -365,7 +373,7 @@ def test_a_segment_is_listed_with_what_its_author_knows_of_it() -> None:
     after = pushed(parent, state(n=3, applied_seq=2, pending=push, space=SPACE), push, now_ms=2000)
     assert push.key is not None
     assert after.entries == (
-        Entry(push.key.split("/", 2)[2], 9000, 2, 1, 4, 5, 2, 0, 2000, 5, "00ff"),
+        Entry(push.key.split("/", 2)[2], 9000, 2, 1, 4, 5, 2, 0, 2000, 5, "00ff", 9000),
     )
     assert after.devs[A] == Device(3, 2, 2000, INC, push.tip)
     assert after.devs[B] == parent.devs[B]
@@ -494,7 +502,7 @@ class Simulated:
         self.pushed += size
         seq = at + 1
         if plan.fits_inline(self.current, size):
-            item = Inline(A, seq, at, seq, 0, bytes(size))
+            item = Inline(A, seq, at, seq, 0, payload(size))
             self.current = replace(self.current, seq=seq, inline=(*self.current.inline, item))
         else:
             new = entry(lo=at, hi=seq, size=size, base=at, token=seq)
@@ -601,3 +609,18 @@ def test_compaction_comes_to_an_end_whatever_was_pushed(sizes: list[int]) -> Non
     covered = [(each.lo, each.hi) for each in session.current.entries]
     covered += [(item.seq - 1, item.seq) for item in session.current.inline]
     assert all(lo < hi <= session.current.seq for lo, hi in covered)
+
+
+def test_what_would_be_too_large_to_read_is_not_merged_however_well_it_compresses() -> None:
+    # Each of these is 9 MB of the same words: three together would be past what a reader accepts.
+    entries = tuple(
+        replace(entry(lo=at, hi=at + 1, size=9000, base=at, token=at + 1), plain=9_000_000)
+        for at in range(8)
+    )
+    merged = plan.plan_compaction(replace(history(8), inline=(), entries=entries))
+    assert merged is not None
+    assert len(merged.entries) == 3
+    items = tuple(Inline(A, at, 0, at, 0, payload(7000, plain=30_000_000)) for at in (1, 2))
+    spilled = plan.plan_compaction(replace(history(8), inline=items, entries=()))
+    assert spilled is not None
+    assert spilled.inline == items[:1]
