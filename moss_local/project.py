@@ -57,7 +57,7 @@ class Project:
         default = resolve_model(self._default_model)
         wanted = None if model_id is None else resolve_model(model_id)
         model = ModelChoice(name, wanted, default, self._settings.cache_dir)
-        await runtime.on_loop(self._repository.check_key(contact=pull))
+        await runtime.on_loop(self._repository.check_key(contact=pull or not create))
         path = session_path(self._settings.data_dir, self._settings.project_id, name)
         if not create and not path.exists():
             await self._require_stored(name)

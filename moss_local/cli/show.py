@@ -53,8 +53,11 @@ def show(ctx: typer.Context, session: Name, local: Local = False, as_json: AsJso
         )
         return
     render.table([_line(document, own) for document in documents])
-    summary = f"{render.plural(len(documents), 'document')}, {state}"
-    render.talk(f"{summary}; last exchange {render.clock_time(state.last_exchange_ms)}")
+    pending = f", {state.pending} pending" if state.pending else ""
+    render.talk(
+        f"{render.plural(len(documents), 'document')}{pending};"
+        f" last exchange {render.clock_time(state.last_exchange_ms)}"
+    )
 
 
 async def _read(

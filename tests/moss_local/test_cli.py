@@ -1,0 +1,612 @@
+"""The command line as people and scripts use it: data, talk, exit codes, and what no one may do.
+
+Most of it runs in this process; what a process alone shows, in real ones at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+
+from moss_local.cli import render
+from moss_local.settings import credentials_path, load_credentials
+from tests.moss_local.cli_harness import PROGRAM, Cli, Done
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """A device that is set up, with a store of its own, in a directory of its own."""
+    monkeypatch.chdir(tmp_path)
+    made = Cli()
+    made("init", "--project", "acme", "--store", "./shared").ok()
+    return made
+
+
+# -- the main job ----------------------------------------------------------------------------
+
+
+def test_two_devices_hand_a_thread_over(cli: Cli) -> None:
+    cli("add", "conv-123", "Customer reported a duplicate $49.99 charge.", "--id", "turn-1").ok()
+    cli("add", "conv-123", "Agent confirmed a refund in 3-5 business days.", "--id", "turn-2").ok()
+    assert "2 sent" in cli("push", "conv-123").ok().stdout
+
+    second = cli.on("second")
+    found = second("query", "conv-123", "status of the refund", "--json").ok().json()
+    assert [hit["id"] for hit in found["results"]] == ["turn-2", "turn-1"]
+    second("add", "conv-123", "Customer confirmed the refund.", "--id", "turn-3").ok()
+    second("sync", "conv-123").ok()
+
+    thread = cli("show", "conv-123", "--json").ok().json()
+    assert [document["id"] for document in thread["documents"]] == ["turn-1", "turn-2", "turn-3"]
+    devices = [document["device"] for document in thread["documents"]]
+    assert devices[0] == devices[1] == thread["device"] != devices[2]
+
+
+def test_a_timeline_says_when_who_what_and_whether_it_is_synced(cli: Cli) -> None:
+    cli("add", "conv", "first", "--id", "t1", "--metadata", "speaker=customer").ok()
+    cli("push", "conv").ok()
+    cli.on("second")("pull", "conv").ok()
+    cli.on("second")("add", "conv", "second", "--id", "t2").ok()
+    one, two = cli.on("second")("show", "conv").ok().stdout.splitlines()
+    assert one.split()[0].count("-") == 2
+    assert one.split()[1].count(":") == 2
+    assert one.split()[3:] == ["synced", "t1", "customer:", "first"]
+    assert two.split()[2:] == ["this", "device", "pending", "t2", "second"]
+
+
+def test_sessions_shows_what_is_here_and_what_is_only_in_the_store(cli: Cli) -> None:
+    for name in ("a", "../b c", "🙂"):
+        cli("add", name, "text").ok()
+        cli("push", name).ok()
+    second = cli.on("second")
+    second("add", "mine", "text").ok()
+    listed = {each["name"]: each for each in second("sessions", "--json").ok().json()["sessions"]}
+    assert sorted(listed) == sorted(["a", "../b c", "🙂", "mine"])
+    assert (listed["mine"]["here"], listed["mine"]["in_store"]) == (True, False)
+    assert (listed["a"]["here"], listed["a"]["in_store"]) == (False, True)
+    assert listed["a"]["documents"] is None
+    second("pull", "--all").ok()
+    assert all(each["here"] for each in second("sessions", "--json").ok().json()["sessions"])
+    assert "🙂" in second("sessions").ok().stdout
+
+
+def test_status_follows_a_session_from_never_to_synced(cli: Cli) -> None:
+    def state() -> tuple[str, int]:
+        (session,) = cli("status", "conv", "--json").ok().json()["sessions"]
+        return session["state"], session["pending"]
+
+    cli("add", "conv", "text").ok()
+    assert state() == ("pending", 1)
+    cli("push", "conv").ok()
+    assert state() == ("synced", 0)
+
+
+def test_push_all_takes_what_is_pending_and_only_that(cli: Cli) -> None:
+    for name in ("a", "b", "c"):
+        cli("add", name, "text").ok()
+    cli("push", "b").ok()
+    exchanges = cli("push", "--all", "--json").ok().json()["exchanges"]
+    assert [(each["session"], each["sent"]) for each in exchanges] == [("a", 1), ("c", 1)]
+    assert "nothing to push" in cli("push", "--all").ok().stderr
+
+
+# -- adding ----------------------------------------------------------------------------------
+
+
+def test_an_id_of_its_own_sorts_after_all_before(cli: Cli) -> None:
+    ids = [cli("add", "conv", f"text {n}", "--json").ok().json()["ids"][0] for n in range(3)]
+    assert ids == sorted(set(ids))
+
+
+def test_adding_an_id_again_replaces_it(cli: Cli) -> None:
+    assert cli("add", "conv", "old", "--id", "t").ok().stdout == "added t\n"
+    assert cli("add", "conv", "new", "--id", "t").ok().stdout == "updated t\n"
+    (document,) = cli("show", "conv", "--json").ok().json()["documents"]
+    assert document["text"] == "new"
+
+
+def test_a_text_comes_from_a_pipe_word_for_word(cli: Cli) -> None:
+    text = "two lines,\nof every script: ünï 漢字 🙂 [bold]no markup[/bold]"
+    cli("add", "conv", "-", "--id", "t", "--payload", '{"k": 1}', stdin=text + "\n").ok()
+    (document,) = cli("show", "conv", "--json").ok().json()["documents"]
+    assert (document["text"], document["payload"]) == (text, '{"k": 1}')
+    assert "[bold]no markup[/bold]" in cli("show", "conv").ok().stdout
+
+
+def test_a_file_of_json_lines_is_added_as_a_whole(cli: Cli) -> None:
+    lines = [{"id": n, "text": f"turn {n}", "metadata": {"n": n}} for n in range(40)]
+    Path("turns.jsonl").write_text("\n".join(map(json.dumps, lines)), "utf-8")
+    done = cli("add", "conv", "--file", "turns.jsonl", "--metadata", "n=0", "--metadata", "a=b")
+    assert done.ok().stdout == "added 40, updated 0\n"
+    documents = cli("show", "conv", "--json").ok().json()["documents"]
+    by_id = {document["id"]: document for document in documents}
+    assert by_id["7"]["metadata"] == {"n": "7", "a": "b"}
+
+
+def test_a_text_file_becomes_its_paragraphs(cli: Cli) -> None:
+    Path("notes").mkdir()
+    Path("notes/call.md").write_text("# Call\n\nOne.\n\nTwo.\n", "utf-8")
+    cli("add", "conv", "--file", "notes/call.md").ok()
+    documents = cli("show", "conv", "--json").ok().json()["documents"]
+    assert {document["id"] for document in documents} == {f"notes/call.md#{n}" for n in range(3)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "named"),
+    [
+        (["add", "conv"], 2, "give one of"),
+        (["add", "conv", "text", "--file", "turns.jsonl"], 2, "give one of"),
+        (["add", "conv", "  "], 2, "blank"),
+        (["add", "conv", "text", "--metadata", "novalue"], 2, "'novalue' is not KEY=VALUE"),
+        (
+            ["add", "conv", "text", "--metadata", "a=1", "--metadata", "a=2"],
+            2,
+            "'a' is given twice",
+        ),
+        (["add", "", "text"], 2, "session name is empty"),
+        (["add", "conv", "--file", "missing.jsonl"], 3, "missing.jsonl"),
+        (["add", "conv", "--file", "bad.jsonl"], 2, "bad.jsonl, line 2: the key 'text' is missing"),
+        (["add", "conv", "--file", "bad.jsonl", "--id", "x"], 2, "not for a file"),
+        (["query", "nowhere", "text"], 3, "'nowhere'"),
+        (["show", "nowhere"], 3, "'nowhere'"),
+        (["status", "nowhere"], 3, "'nowhere'"),
+        (["push", "nowhere"], 3, "'nowhere'"),
+        (["pull"], 2, "--all"),
+        (["push", "conv", "--all"], 2, "--all"),
+        (["init"], 2, "set up already"),
+        (["--store", "ftp://x", "sessions"], 2, "'ftp://'"),
+        (["no-such-command"], 2, "no-such-command"),
+        (["query", "conv"], 2, "TEXT"),
+    ],
+)
+def test_a_mistake_is_named_with_its_exit_code_and_nothing_is_written(
+    cli: Cli, arguments: list[str], code: int, named: str
+) -> None:
+    Path("bad.jsonl").write_text('{"id": 1, "text": "fine"}\n{"id": 2}\n', "utf-8")
+    done = cli(*arguments)
+    assert done.code == code, done.stderr
+    assert done.stdout == ""
+    assert named in done.stderr
+    assert "Traceback" not in done.stderr
+    assert cli("sessions", "--json").ok().json()["sessions"] == []
+
+
+def test_of_a_file_with_one_bad_document_none_is_added(cli: Cli) -> None:
+    cli("add", "conv", "there before").ok()
+    lines = [{"id": 1, "text": "fine"}, {"id": "x" * 2000, "text": "too long an id"}]
+    Path("turns.jsonl").write_text("\n".join(map(json.dumps, lines)), "utf-8")
+    assert cli("add", "conv", "--file", "turns.jsonl").code == 2
+    assert len(cli("show", "conv", "--json").ok().json()["documents"]) == 1
+
+
+# -- searching -------------------------------------------------------------------------------
+
+
+def test_the_options_of_a_query_are_honoured(cli: Cli) -> None:
+    cli("add", "conv", "The refund was confirmed.", "--id", "refund").ok()
+    cli("add", "conv", "It rains in Lisbon.", "--id", "rain").ok()
+
+    def ids(*options: str) -> list[str]:
+        found = cli("query", "conv", "is my money coming back?", "--json", *options).ok().json()
+        return [hit["id"] for hit in found["results"]]
+
+    assert ids() == ["refund", "rain"]
+    assert ids("--top-k", "1") == ["refund"]
+    assert ids("--top-k", "0") == []
+    assert ids("--alpha", "0") == []
+    scores = {
+        hit["id"]: hit["score"]
+        for hit in cli("query", "conv", "is my money coming back?", "--json").json()["results"]
+    }
+    between = (scores["refund"] + scores["rain"]) / 2
+    assert ids("--min-score", str(between)) == ["refund"]
+    for wrong in (["--alpha", "2"], ["--min-score", "-1"], ["--top-k", "-1"]):
+        assert cli("query", "conv", "x", *wrong).code == 2
+
+
+def test_a_query_that_finds_nothing_says_so_and_prints_no_data(cli: Cli) -> None:
+    cli("add", "conv", "text").ok()
+    done = cli("query", "conv", "   ").ok()
+    assert (done.stdout, done.stderr) == ("", "nothing found\n")
+
+
+# -- without the store -----------------------------------------------------------------------
+
+
+def test_offline_everything_local_goes_on_and_says_so(cli: Cli) -> None:
+    cli("add", "conv", "The refund was confirmed.", "--id", "t1").ok()
+    cli("push", "conv").ok()
+    Path("shared").rename("away")
+
+    shown = cli("show", "conv").ok()
+    assert "t1" in shown.stdout
+    assert shown.stderr.startswith("offline: ")
+    cli("add", "conv", "Customer says thanks.", "--id", "t2").ok()
+    found = cli("query", "conv", "thanks", "--json").ok()
+    assert found.json()["results"][0]["id"] == "t2"
+    listed = cli("sessions", "--json").ok()
+    assert listed.json()["store_reached"] is False
+    assert listed.json()["sessions"][0]["in_store"] is None
+    assert listed.stderr.startswith("offline: ")
+    # Where the network is not wanted it is not missed.
+    for arguments in (["show", "conv", "--local"], ["sessions", "--local"], ["status"]):
+        assert "offline: " not in cli(*arguments).ok().stderr
+
+    for verb in ("push", "pull", "sync"):
+        done = cli(verb, "conv", "--json")
+        assert done.code == 5
+        assert done.json()["exchanges"][0]["error"]["code"] == "NETWORK"
+        assert "error: " in done.stderr
+
+    Path("away").rename("shared")
+    assert "1 sent" in cli("push", "conv").ok().stdout
+
+
+# -- setting up ------------------------------------------------------------------------------
+
+
+def test_the_key_is_never_shown_unless_asked_for(cli: Cli) -> None:
+    saved = load_credentials()
+    assert saved is not None
+    key = saved.project_key
+    again = cli("init", "--force", "--project", "other", "--store", "./shared").ok()
+    assert key not in again.stdout + again.stderr
+    for arguments in (["status"], ["doctor"], ["sessions"], ["init"]):
+        done = cli(*arguments)
+        assert key not in done.stdout + done.stderr
+    other = load_credentials()
+    assert other is not None
+    assert other.project_key in cli("init", "--show-key").ok().stdout
+
+
+def test_setting_up_anew_keeps_the_old_key(cli: Cli) -> None:
+    before = credentials_path().read_bytes()
+    cli("init", "--force").ok()
+    kept = [path for path in credentials_path().parent.iterdir() if path != credentials_path()]
+    assert [path.read_bytes() for path in kept] == [before]
+    assert credentials_path().read_bytes() != before
+    if os.name == "posix":
+        assert all(path.stat().st_mode & 0o077 == 0 for path in [*kept, credentials_path()])
+
+
+def test_a_second_device_joins_with_the_key_of_the_first(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cli("add", "conv", "hello", "--id", "t1").ok()
+    cli("push", "conv").ok()
+    saved = load_credentials()
+    assert saved is not None
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("HOME", str(tmp_path / "elsewhere"))
+
+    joining = ["init", "--join", "--project", "acme", "--store", "./shared"]
+    refused = cli(*joining)
+    assert refused.code == 2
+    assert "MOSS_PROJECT_KEY" in refused.stderr
+    with monkeypatch.context() as environment:
+        environment.setenv("MOSS_PROJECT_KEY", saved.project_key)
+        cli(*joining).ok()
+    assert "t1" in cli("show", "conv").ok().stdout
+
+
+def test_a_wrong_key_is_refused_and_nothing_is_written(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli("add", "conv", "hello").ok()
+    cli("push", "conv").ok()
+    monkeypatch.setenv("MOSS_PROJECT_KEY", "not the key")
+    for device in (cli, cli.on("stranger")):
+        for arguments in (["show", "conv"], ["sync", "conv"], ["add", "conv", "x"]):
+            done = device(*arguments)
+            assert done.code == 4, (arguments, done.stdout, done.stderr)
+    assert list(Path("stranger").rglob("*.sqlite3")) == []
+
+
+def test_without_any_set_up_every_command_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for arguments in (["show", "x"], ["sessions"], ["status"], ["add", "x", "y"], ["push", "x"]):
+        done = Cli()(*arguments)
+        assert done.code == 4
+        assert "hint: set the device up once with: moss-local init" in done.stderr
+
+
+def test_a_store_in_memory_cannot_be_set_up(cli: Cli) -> None:
+    assert cli("init", "--force", "--store", "memory://x").code == 2
+
+
+# -- the doctor ------------------------------------------------------------------------------
+
+
+def blobs(store: Path) -> list[Path]:
+    found = [path for path in store.rglob("*") if path.is_file() and ".moss" not in path.parts]
+    return sorted(found)
+
+
+def checks(done: Done) -> dict[str, Any]:
+    return {check["name"]: check for check in done.json()["checks"]}
+
+
+def test_the_doctor_finds_a_healthy_device_and_store_well(cli: Cli) -> None:
+    cli("add", "conv", "hello").ok()
+    cli("push", "conv").ok()
+    before = blobs(Path("shared"))
+    found = checks(cli("doctor", "--json").ok())
+    assert all(check["ok"] for check in found.values())
+    for name in ("settings", "key", "model: weights", "session conv", "store: create", "clock"):
+        assert name in found
+    assert sum(name.startswith("store: race of 16") for name in found) == 4
+    assert blobs(Path("shared")) == before
+
+
+def test_the_doctor_tells_each_thing_that_is_wrong_and_what_to_do(cli: Cli) -> None:
+    for name in ("whole", "damaged", "rubbish"):
+        cli("add", name, "hello").ok()
+    status = cli("status", "--json").ok().json()["sessions"]
+    paths = {session["name"]: Path(session["path"]) for session in status}
+    conn = apsw.Connection(str(paths["damaged"]))
+    conn.execute("UPDATE state SET live = 7")
+    conn.close()
+    paths["rubbish"].write_bytes(b"not a database, but long enough to be taken for one" * 100)
+    paths["whole"].parent.chmod(0o755)
+
+    done = cli("doctor", "--local", "--json")
+    assert done.code == 1
+    found = checks(done)
+    assert found["session whole"]["ok"]
+    assert "counts 7" in found["session damaged"]["detail"]
+    assert not found[f"session {paths['rubbish'].name}"]["ok"]
+    if os.name == "posix":
+        assert "chmod 700" in found["data directory"]["todo"]
+    assert not any(name.startswith("store") for name in found)
+    assert "FAILED  session damaged" in cli("doctor", "--local").stdout
+    # A damaged file stands in the way of no other session.
+    assert "whole" in cli("sessions", "--local").ok().stdout
+
+
+def test_the_doctor_tells_a_wrong_key_and_a_store_that_is_gone(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli("add", "conv", "hello").ok()
+    cli("push", "conv").ok()
+    with monkeypatch.context() as environment:
+        environment.setenv("MOSS_PROJECT_KEY", "not the key")
+        done = cli("doctor", "--json")
+    assert done.code == 1
+    assert not checks(done)["key"]["ok"]
+    Path("shared").rename("away")
+    Path("shared").write_text("a file where the folder was")
+    done = cli("doctor", "--json")
+    assert done.code == 1
+    assert not checks(done)["store"]["ok"]
+
+
+def test_without_set_up_the_doctor_says_so() -> None:
+    done = Cli()("doctor", "--json")
+    assert (done.code, done.json()["ok"]) == (1, False)
+    assert "moss-local init" in done.json()["checks"][0]["todo"]
+
+
+# -- what is printed -------------------------------------------------------------------------
+
+
+def keys(value: Any) -> Iterator[str]:
+    """Yield every key of a JSON value that is not the user's own."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield key
+            if key != "metadata":
+                yield from keys(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from keys(item)
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("add", ["conv", "text", "--metadata", "mine=1"]),
+        ("query", ["conv", "hello"]),
+        ("show", ["conv"]),
+        ("sessions", []),
+        ("status", []),
+        ("push", ["conv"]),
+        ("doctor", ["--local"]),
+    ],
+)
+def test_json_has_exactly_the_keys_that_the_help_names(
+    cli: Cli, command: str, arguments: list[str]
+) -> None:
+    cli("add", "conv", "hello", "--metadata", "mine=1").ok()
+    help = " ".join(cli(command, "--help").ok().stdout.split())
+    shape = help.split("JSON: ")[1].split(". ")[0].split("; ")[0]
+    named = shape.replace("{", " ").replace("}", " ").replace("[", " ").replace("]", " ")
+    printed = cli(command, *arguments, "--json").ok().json()
+    assert set(keys(printed)) == set(named.replace(",", " ").replace(":", " ").split())
+
+
+def test_a_text_cannot_play_tricks_on_the_terminal(cli: Cli) -> None:
+    nasty = "\x1b]0;title\x07 \x1b[2J \x9b31m \u202egnirts \r over \x00 end"
+    assert cli("add", "conv", "-", "--id", "t", stdin=nasty).code == 0
+    for arguments in (["show", "conv"], ["query", "conv", "title"]):
+        printed = cli(*arguments).ok().stdout
+        assert not set(printed) & {chr(c) for c in range(32) if chr(c) != "\n"} - {"\t"}
+        assert not set(printed) & {"\x9b", "\u202e", "\x7f"}
+        assert "title" in printed
+    (document,) = cli("show", "conv", "--json").ok().json()["documents"]
+    assert document["text"] == nasty
+
+
+def test_a_terminal_gets_columns_that_wrap(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("TERM", "xterm")
+    render.table([("a", "[b]word[/b] " * 10)], header=("x", "text"))
+    lines = re.sub(r"\x1b\[\d+m", "", capsys.readouterr().out).splitlines()
+    assert len(lines) > 3
+    assert all(len(line) <= 40 for line in lines)
+    assert "[b]word[/b]" in lines[1]
+
+
+def test_a_bar_is_drawn_for_long_work_on_a_terminal_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with render.progress("embedding", 1000) as update:
+        assert update is None
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with render.progress("embedding", 3) as update:
+        assert update is None
+    with render.progress("embedding", 1000) as update:
+        assert update is not None
+        update(500, 1000)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "embedding" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (2_500_000, "2.5 MB")]
+)
+def test_sizes_read_well(count: int, shown: str) -> None:
+    assert render.size(count) == shown
+
+
+# -- what goes wrong -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "printed"),
+    [
+        (RuntimeError("boom"), 1, "error: RuntimeError: boom"),
+        (OSError("boom"), 1, "error: OSError: boom"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_a_bug_is_one_sentence_and_ctrl_c_is_130(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, printed: str
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("moss_local.client.MossClient.local_sessions", broken)
+    done = cli("status")
+    assert (done.code, done.stdout) == (code, "")
+    assert printed in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_moss_debug_shows_the_traceback(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOSS_DEBUG", "1")
+    done = cli("show", "nowhere")
+    assert done.code == 3
+    assert "Traceback" in done.stderr
+
+
+# -- in real processes -----------------------------------------------------------------------
+
+
+def start(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*PROGRAM, *arguments], capture_output=True, text=True, timeout=120, **options
+    )
+
+
+def test_the_installed_program_adds_shows_and_fails_as_in_process(cli: Cli) -> None:
+    added = start("add", "conv", "-", "--id", "t", input="grüße 🙂\n", encoding="utf-8")
+    assert (added.returncode, added.stdout) == (0, "added t\n"), added.stderr
+    shown = start("show", "conv", "--json")
+    assert json.loads(shown.stdout)["documents"][0]["text"] == "grüße 🙂"
+    missing = start("show", "nowhere")
+    assert (missing.returncode, missing.stdout) == (3, "")
+    assert missing.stderr.splitlines()[0].startswith("error: ")
+    assert missing.stderr.splitlines()[1].startswith("hint: ")
+    assert start("--version").stdout.startswith("moss-local ")
+
+
+def test_an_ascii_terminal_shows_what_it_can(cli: Cli) -> None:
+    cli("add", "conv", "grüße 🙂", "--id", "t").ok()
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    shown = start("show", "conv", env=environment)
+    assert shown.returncode == 0, shown.stderr
+    assert "gr\\xfc\\xdfe" in shown.stdout
+
+
+HEAVY = ["onnxruntime", "onnx", "tokenizers", "aiobotocore", "rich"]
+
+WATCHED = f"""
+import sys
+from moss_local.cli.app import app
+try:
+    app(sys.argv[1:])
+finally:
+    print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["show", "conv"],
+        ["sessions"],
+        ["status"],
+        ["push", "conv"],
+        ["pull", "conv"],
+        ["doctor", "--local"],
+    ],
+)
+def test_what_needs_no_model_loads_none(cli: Cli, arguments: list[str]) -> None:
+    cli("add", "conv", "hello").ok()
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED, *arguments], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1] == "[]"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGINT to one process")
+def test_ctrl_c_ends_a_long_add_at_once_and_nothing_of_it_is_there(cli: Cli) -> None:
+    lines = [{"id": n, "text": f"turn {n} " + "word " * 200} for n in range(20_000)]
+    Path("turns.jsonl").write_text("\n".join(map(json.dumps, lines)), "utf-8")
+    cli("add", "conv", "there before").ok()
+    process = subprocess.Popen(
+        [*PROGRAM, "add", "conv", "--file", "turns.jsonl"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "MOSS_DEBUG": "0"},
+    )
+    # Once it has eaten seconds of processor time it is embedding.
+    until(lambda: processor_seconds(process.pid) > 2.0)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=30)
+    assert (process.returncode, stdout) == (130, ""), stderr
+    assert stderr == "interrupted\n"
+    assert len(cli("show", "conv", "--json").ok().json()["documents"]) == 1
+
+
+def processor_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline, "it never came to that"
+        time.sleep(0.05)
