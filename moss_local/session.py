@@ -46,6 +46,7 @@ from moss_sync import (
     InvalidArgumentError,
     MossError,
     NetworkError,
+    PermissionDeniedError,
     SyncReport,
     VectorSpace,
 )
@@ -323,7 +324,8 @@ class SessionIndex:
         if pull:
             try:
                 await self.pull()
-            except NetworkError as error:
+            except (NetworkError, PermissionDeniedError) as error:
+                # An expired credential must not take the agent's memory away either.
                 log.info("session %r opened offline: %s", self.name, error)
         model = self._model.id(await runtime.blocking(self._stored_space))
         if warm_up and model != CUSTOM_ID:
@@ -357,7 +359,7 @@ class SessionIndex:
             report = await work()
         except MossError as error:
             self._last_report = error.report
-            if isinstance(error, NetworkError):
+            if isinstance(error, NetworkError | PermissionDeniedError):
                 self._unreachable = str(error)
             raise
         self._unreachable, self._last_report = None, report
