@@ -579,7 +579,6 @@ def test_what_needs_no_model_loads_none(cli: Cli, arguments: list[str]) -> None:
     assert done.stderr.splitlines()[-1] == "[]"
 
 
-@pytest.mark.skipif(os.name != "posix", reason="SIGINT to one process")
 def test_ctrl_c_ends_a_long_add_at_once_and_nothing_of_it_is_there(cli: Cli) -> None:
     lines = [{"id": n, "text": f"turn {n} " + "word " * 200} for n in range(20_000)]
     Path("turns.jsonl").write_text("\n".join(map(json.dumps, lines)), "utf-8")
