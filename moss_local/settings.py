@@ -64,7 +64,9 @@ def resolve(
     """
     for name, value in (("project_id", project_id), ("project_key", project_key)):
         if value is not None and not isinstance(value, str):
-            raise InvalidArgumentError(f"{name} must be a str or None, not {value!r:.60}")
+            raise InvalidArgumentError(
+                f"{name} must be a str or None, not a {type(value).__name__}"
+            )
     saved = load_credentials()
     id = project_id or os.environ.get("MOSS_PROJECT_ID") or (saved and saved.project_id)
     if not id:
@@ -74,6 +76,10 @@ def resolve(
     key = project_key or os.environ.get("MOSS_PROJECT_KEY") or (kept and kept.project_key)
     if not key:
         raise _missing(f"key of project {id!r}", "project_key", "MOSS_PROJECT_KEY")
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgumentError("the project key holds half of a surrogate pair") from None
     data = Path(data_dir or os.environ.get("MOSS_DATA_DIR") or user_data_path(APP))
     chosen = os.fspath(store) if store is not None else os.environ.get("MOSS_STORE")
     return Settings(
@@ -112,6 +118,12 @@ def load_credentials() -> Credentials | None:
 def key_of_environment() -> str | None:
     """Return the project key that MOSS_PROJECT_KEY gives, if it does."""
     return os.environ.get("MOSS_PROJECT_KEY") or None
+
+
+def models_dir_of_environment() -> Path | None:
+    """Return the models directory that MOSS_MODELS_DIR gives, if it does."""
+    named = os.environ.get("MOSS_MODELS_DIR")
+    return Path(named).expanduser() if named else None
 
 
 def debug_wanted() -> bool:

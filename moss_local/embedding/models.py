@@ -25,6 +25,7 @@ from moss_local.embedding.model_files import (
     read_description,
 )
 from moss_local.errors import ModelNotFoundError
+from moss_local.settings import models_dir_of_environment
 from moss_sync import InvalidArgumentError, MossError, VectorSpace
 
 MINILM_ID = "moss-minilm"
@@ -119,8 +120,7 @@ def default_models_dir() -> Path:
 
 
 def _models_dir() -> Path:
-    named = os.environ.get("MOSS_MODELS_DIR")
-    return Path(named).expanduser() if named else default_models_dir()
+    return models_dir_of_environment() or default_models_dir()
 
 
 def _is_path(model_id: str) -> bool:

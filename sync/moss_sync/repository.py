@@ -25,6 +25,7 @@ from moss_sync.errors import (
     BlobNotFoundError,
     NetworkError,
     OutcomeUnknownError,
+    PermissionDeniedError,
     StoreChangedError,
     UnsupportedFormatError,
 )
@@ -102,7 +103,7 @@ class Repository:
         return f"<Repository {self.store.url} prefix={self.layout.prefix}>"
 
     async def check_key(self, *, contact: bool) -> None:
-        """Verify the project key against what this device knows, without the network.
+        """Verify the project key against what this device knows, without the network where it can.
 
         The first open of a project remembers a check value; every later one is held to it. A key
         that no repository has confirmed yet may have been mistyped: it gives way to one that
@@ -234,7 +235,7 @@ class Repository:
         """
         try:
             return await self._known() is not None
-        except NetworkError:
+        except (NetworkError, PermissionDeniedError):
             return False
 
     async def _found(self) -> Keys | None:
