@@ -344,7 +344,7 @@ class SessionIndex:
             return
         _ = self.model_id  # stays readable
         self._closed = True
-        await self._finish_compaction(CLOSE_WAIT_S)
+        await self._finish_compaction()
         await runtime.blocking(self._file.close)
         self._on_closed(self)
 
@@ -354,7 +354,6 @@ class SessionIndex:
 
     async def _exchange_here(self, work: Callable[[], Awaitable[SyncReport]]) -> SyncReport:
         """On the library's loop."""
-        await self._finish_compaction(0.0)
         try:
             report = await work()
         except MossError as error:
@@ -364,7 +363,8 @@ class SessionIndex:
             raise
         self._unreachable, self._last_report = None, report
         await runtime.blocking(self._replica.set_exchanged, self._clock.wall_ms())
-        if report.sent or report.sent_deletes:
+        idle = self._compaction is None or self._compaction.done()
+        if (report.sent or report.sent_deletes) and idle:
             self._compaction = runtime.in_background(self._compact())
         return report
 
@@ -376,13 +376,12 @@ class SessionIndex:
             # Never needed for correctness, and asked for by nobody; the next push tries again.
             log.warning("session %r was not compacted: %s", self.name, error)
 
-    async def _finish_compaction(self, seconds: float) -> None:
-        """Give a running compaction some time, then cancel it: it never delays a caller."""
+    async def _finish_compaction(self) -> None:
+        """Give a running compaction a moment, then cancel it; it is never needed."""
         running, self._compaction = self._compaction, None
         if running is None or running.done():
             return
-        wrapped = asyncio.wrap_future(running)
-        done, _ = await asyncio.wait([wrapped], timeout=seconds)
+        done, _ = await asyncio.wait([asyncio.wrap_future(running)], timeout=CLOSE_WAIT_S)
         if not done:
             running.cancel()
 

@@ -20,7 +20,6 @@ Source: SYNC-PROTOCOL 2.3, 2.4 and 2.6.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
 
 from moss_sync import manifest, packing, plan, segment
 from moss_sync.channel import BUSY_BACKOFF_S, CONFLICT_BACKOFF_S, Channel, View
@@ -38,14 +37,11 @@ from moss_sync.errors import (
 from moss_sync.keyring import Keys
 from moss_sync.manifest import Manifest
 from moss_sync.record import DEVICE_BYTES, Record, VectorSpace
-from moss_sync.replica import Committed, Pending, Replica, ReplicaState, Seen, Snapshot
+from moss_sync.replica import Committed, Exclusive, Pending, Replica, ReplicaState, Seen, Snapshot
 from moss_sync.report import SyncReport
 from moss_sync.repository import Repository, Runner
 from moss_sync.segment import Segment
 from moss_sync.traffic import metered
-
-Exclusive = Callable[[], AbstractAsyncContextManager[None]]
-"""Opens a lock that one process at a time holds for this file."""
 
 PUSH_DEADLINE_S = 60.0
 MAX_ATTEMPTS = 24
@@ -116,11 +112,10 @@ class SyncEngine:
 
     async def compact(self) -> bool:
         """Merge small segments into fewer, if it is time to; return whether it was done."""
-        async with self._exclusive():
-            keys = await self._repository.keys()
-            if keys is None:
-                return False
-            return await compact(self._channel, keys, self._replica, self._run)
+        keys = await self._repository.keys()
+        if keys is None:
+            return False
+        return await compact(self._channel, keys, self._replica, self._run, self._exclusive)
 
     async def _exchange(self, work: Callable[[SyncReport], Awaitable[None]]) -> SyncReport:
         report = SyncReport()

@@ -12,11 +12,15 @@ which it has merged everybody's records.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
 from moss_sync.record import Record, VectorSpace, Version
+
+Exclusive = Callable[[], AbstractAsyncContextManager[None]]
+"""Opens a lock that one process at a time holds for a replica: held to push, never to pull."""
 
 
 @dataclass(frozen=True, slots=True)

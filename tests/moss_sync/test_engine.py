@@ -697,27 +697,59 @@ def test_inline_pushes_find_room_again_and_a_cold_open_stays_a_handful_of_reques
     asyncio.run(story())
 
 
-def test_a_compaction_that_loses_the_race_changes_nothing(world: World) -> None:
+@pytest.mark.parametrize("who", ["another device", "this device"])
+def test_a_push_while_a_compaction_runs_is_not_held_up_and_both_are_kept(
+    world: World, who: str
+) -> None:
     async def story() -> None:
         a, b = world.device(), world.device()
         for number in range(15):
             a.put(f"turn-{number}", noise(number, 700))
             await a.engine.push()
         await b.engine.pull()
-        b.put("from-b", "text")
+        pusher = b if who == "another device" else a
+        pusher.put("meanwhile", "text")
 
         async def push_meanwhile(verb: str, key: str) -> None:
             if verb == "put" and "/b/" in key:
                 world.store.before = None
-                await b.engine.push()
+                await pusher.engine.push()
 
         world.store.before = push_meanwhile
-        assert await a.engine.compact() is False
+        assert await a.engine.compact() is True
+        c = world.device()
+        report = await c.engine.pull()
+        assert report.requests <= 2 + SMALL_SESSION_ENTRIES
         await a.engine.pull()
+        await b.engine.pull()
+        assert a.texts == b.texts == c.texts
+        assert len(c.texts) == 16
+
+    asyncio.run(story())
+
+
+def test_of_two_compactions_of_the_same_segments_one_is_kept_and_nothing_lost(
+    world: World,
+) -> None:
+    async def story() -> None:
+        a, b = world.device(), world.device()
+        for number in range(15):
+            a.put(f"turn-{number}", noise(number, 700))
+            await a.engine.push()
+        await b.engine.pull()
+
+        async def compact_meanwhile(verb: str, key: str) -> None:
+            if verb == "put" and "/b/" in key:
+                world.store.before = None
+                assert await b.engine.compact() is True
+
+        world.store.before = compact_meanwhile
+        assert await a.engine.compact() is False
         c = world.device()
         await c.engine.pull()
+        await a.engine.pull()
         assert a.texts == c.texts
-        assert len(c.texts) == 16
+        assert len(c.texts) == 15
 
     asyncio.run(story())
 
