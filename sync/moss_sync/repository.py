@@ -15,6 +15,7 @@ Nothing of the user's is written before 3, and nothing at all where the probe fa
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from typing import Any, Protocol
@@ -42,9 +43,21 @@ Runner = Callable[..., Awaitable[Any]]
 MAX_VERDICT_BYTES = 4096
 
 
-@lru_cache(maxsize=16)
+_deriving = threading.Lock()
+
+
 def _derived(project_key: str, kdf: KdfParams) -> bytes:
-    """Return the key-wrapping key; argon2id runs once per process for each key and salt."""
+    """Return the key-wrapping key; argon2id runs once per process for each key and salt.
+
+    And never twice at a time: seen with OpenSSL 4.0.3 (cryptography 50.0.2), derivations of four
+    lanes on four threads wait for each other for ever, or fail with MemoryError from then on.
+    """
+    with _deriving:
+        return _derived_once(project_key, kdf)
+
+
+@lru_cache(maxsize=16)
+def _derived_once(project_key: str, kdf: KdfParams) -> bytes:
     return keyring.derive_kek(project_key, kdf)
 
 
