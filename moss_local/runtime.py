@@ -13,6 +13,7 @@ import asyncio
 import atexit
 import contextvars
 import functools
+import os
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
@@ -33,6 +34,11 @@ class Runtime:
     """The threads. Use the module's `runtime`."""
 
     def __init__(self) -> None:
+        self._begin()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._after_fork)
+
+    def _begin(self) -> None:
         # Reentrant: what `when_gone` does may be started by a garbage collection inside of it.
         self._lock = threading.RLock()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -108,6 +114,13 @@ class Runtime:
         # Without a loop nothing was ever opened on it.
         return None if self._loop is None else self.in_background(work())
 
+    def _after_fork(self) -> None:
+        """In a forked child: threads do not come along, so it gets its own when it needs them."""
+        for goodbye in self._goodbyes:
+            goodbye.detach()  # those connections are the parent's
+        _of_the_parent.append((self._loop, self._thread, self._io, self._embedding))
+        self._begin()
+
     def _finish(self) -> None:
         for future in list(self._background):
             # Whatever it raises has been logged where it happened.
@@ -116,7 +129,7 @@ class Runtime:
         for parting in partings:
             if parting is not None:
                 _wait_quietly(parting, EXIT_WAIT_S)
-        if self._loop is not None and self._thread is not None:
+        if self._loop is not None and self._thread is not None and not self._loop.is_closed():
             _wait_quietly(self.start(_cancel_the_rest()), EXIT_WAIT_S)
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(EXIT_WAIT_S)
@@ -141,6 +154,9 @@ def _in(pool: ThreadPoolExecutor, work: Callable[[], T]) -> Awaitable[T]:
     context = contextvars.copy_context()
     return asyncio.get_running_loop().run_in_executor(pool, lambda: context.run(work))
 
+
+_of_the_parent: list[object] = []
+"""What this process was forked off with; never used, never closed."""
 
 runtime = Runtime()
 """The one of this process."""

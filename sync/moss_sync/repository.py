@@ -15,6 +15,7 @@ Nothing of the user's is written before 3, and nothing at all where the probe fa
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
@@ -44,6 +45,16 @@ MAX_VERDICT_BYTES = 4096
 
 
 _deriving = threading.Lock()
+
+
+def _after_fork() -> None:
+    """In a forked child: whoever held the lock in the parent will not give it back here."""
+    global _deriving
+    _deriving = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _derived(project_key: str, kdf: KdfParams) -> bytes:

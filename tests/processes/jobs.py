@@ -6,7 +6,9 @@ Arguments and results are JSON. `where` says which device: the arguments of a `M
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -167,6 +169,33 @@ def _batch(id: str) -> int:
 
 def _nearest(id: str, *, alpha: float = 1.0) -> QueryOptions:
     return QueryOptions(embedding=vector_of(id), alpha=alpha, top_k=3)
+
+
+# -- forking -------------------------------------------------------------------------------------
+
+
+def fork_and_go_on(where: Where, inherit: bool) -> None:
+    """Use the library, fork children that use it too, and go on using it."""
+    client = client_at(where)
+    asyncio.run(_add_and_push(client, "before"))
+    for number in range(3):
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(20)  # a child that waits for a thread of its parent waits for ever
+            mine = client if inherit else client_at(where)
+            asyncio.run(_add_and_push(mine, f"child-{number}"))
+            os._exit(0)
+        _, status = os.waitpid(pid, 0)
+        assert status == 0
+    asyncio.run(_add_and_push(client, "after"))
+    asyncio.run(client.close())
+
+
+async def _add_and_push(client: MossClient, id: str) -> None:
+    index = await client.session("s", "custom")
+    before = index.doc_count
+    assert await index.add_docs([document(id)]) == (1, 0)
+    assert (await index.push_index()).doc_count == before + 1
 
 
 # -- one step after another ----------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from moss_local import GetDocumentsOptions, MossClient, QueryOptions, SessionIndex
+from moss_local import DocumentInfo, GetDocumentsOptions, MossClient, QueryOptions, SessionIndex
 from tests.processes.audit import assert_settled, audit, path_of, replica_state
 from tests.processes.documents import document, documents, text_of, vector_of, word_of
 from tests.processes.jobs import Where, client_at
@@ -148,7 +148,7 @@ def test_calls_cut_off_at_random_moments_lose_nothing_that_was_acknowledged(
 ) -> None:
     acknowledged: set[str] = set()
     doubtful: set[str] = set()
-    cuts = {"add": 0, "query": 0, "push": 0, "pull": 0}
+    cuts = {"add": 0, "push": 0, "pull": 0}
 
     async def add(session: SessionIndex, number: int) -> None:
         ids = [f"doc.{number}.{i}" for i in range(chance.randrange(1, 20))]
@@ -160,8 +160,6 @@ def test_calls_cut_off_at_random_moments_lose_nothing_that_was_acknowledged(
         session = await client.session("s", "custom")
         for number in range(60):
             await add(session, number)
-            query = session.query(word_of(f"doc.{number}.0"), options(f"doc.{number}.0"))
-            cuts["query"] += await cut_off(query, chance.uniform(0, 0.0005))
             cuts["push"] += await cut_off(session.push_index(), chance.uniform(0, 0.02))
             cuts["pull"] += await cut_off(session.pull(), chance.uniform(0, 0.004))
         # Three at once on one session, each cut off when it happens.
@@ -197,6 +195,36 @@ def test_calls_cut_off_at_random_moments_lose_nothing_that_was_acknowledged(
 
     with client_at(device("phone")) as client:
         assert asyncio.run(elsewhere(client)) == texts == {id: text_of(id) for id in texts}
+
+
+def test_calls_cut_off_while_they_embed_leave_the_model_and_the_session_usable(
+    device: Callable[..., Where], chance: random.Random
+) -> None:
+    cuts = {"query": 0, "add": 0}
+
+    async def main(client: MossClient) -> None:
+        session = await client.session("s")
+        await session.add_docs([DocumentInfo("refund", "Agent confirmed a refund.")])
+        kept = {"refund"}
+        for number in range(20):
+            query = session.query("status of the refund")
+            cuts["query"] += await cut_off(query, chance.uniform(0, 0.003))
+            id = f"turn-{number}"
+            add = session.add_docs([DocumentInfo(id, f"The weather was fine on day {number}.")])
+            was_cut = await cut_off(add, chance.uniform(0, 0.012))
+            cuts["add"] += was_cut
+            if not was_cut:
+                kept.add(id)
+        found = await session.query("status of the refund", QueryOptions(top_k=1))
+        assert [each.id for each in found.docs] == ["refund"]
+        assert kept <= {known.id for known in await session.get_docs()}
+
+    where = device("laptop")
+    with client_at(where) as client:
+        asyncio.run(main(client))
+    audit(path_of(where, "s"))
+    assert cuts["query"] > 0
+    assert cuts["add"] > 0
 
 
 def test_opening_a_session_can_be_cut_off_and_done_again(

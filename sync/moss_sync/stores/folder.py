@@ -85,7 +85,8 @@ class FolderStore:
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root).absolute()
         self.must_exist = False
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="moss-folder")
+        self._pool = _new_pool()
+        self._pid = os.getpid()
         self._closed = False
         self._swept = False
         self._hashes: dict[str, tuple[tuple[int, int, int], ETag]] = {}
@@ -361,6 +362,8 @@ class FolderStore:
     def _begin(self) -> None:
         if self._closed:
             raise RuntimeError(f"the store {self.url} is closed")
+        if self._pid != os.getpid():  # forked off: the threads stayed with the parent
+            self._pool, self._pid = _new_pool(), os.getpid()
 
     async def _run(self, verb: str, work: Callable[[], _T]) -> _T:
         loop = asyncio.get_running_loop()
@@ -377,6 +380,10 @@ class FolderStore:
             # The caller's reaction is the same as to a store that cannot be reached: keep, retry.
             return NetworkError(message, hint=f"make room on the disk that holds {self.root}")
         return NetworkError(message)
+
+
+def _new_pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_THREADS, thread_name_prefix="moss-folder")
 
 
 def _etag(data: bytes) -> ETag:
