@@ -1,6 +1,8 @@
 """The end: the first device comes back, and says what it embedded to get there."""
 
 import asyncio
+from collections.abc import Sequence
+from typing import Any
 
 from moss_local import MossClient
 from moss_local.session import SessionIndex
@@ -9,12 +11,12 @@ embedded: list[str] = []
 _embed = SessionIndex._embed
 
 
-def listening(self, texts, **options):  # type: ignore[no-untyped-def]
+def listening(self: SessionIndex, texts: Sequence[str], **options: Any) -> Any:
     embedded.extend(texts)
     return _embed(self, texts, **options)
 
 
-SessionIndex._embed = listening  # type: ignore[method-assign]
+SessionIndex._embed = listening  # type: ignore[method-assign]  # to listen, not to change it
 
 
 async def main() -> None:
