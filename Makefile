@@ -37,7 +37,8 @@ lint: setup ## formatting, linters, types, import contracts, generated docs
 
 check: lint test ## everything that must pass before a commit
 
-bench: setup ## the figures of docs/benchmarks.md
+bench: setup ## measure a session: open, add, query, push, pull, on disk and on the wire
+	$(BIN)/python -m pip install --quiet --editable '.[dev,bench]'
 	$(BIN)/python -m benchmarks
 
 docs: setup ## write the generated pages
