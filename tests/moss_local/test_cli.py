@@ -593,7 +593,11 @@ def test_ctrl_c_ends_a_long_add_at_once_and_nothing_of_it_is_there(cli: Cli) -> 
     # Once it has eaten seconds of processor time it is embedding.
     until(lambda: processor_seconds(process.pid) > 2.0)
     process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=30)
+    try:
+        stdout, stderr = process.communicate(timeout=150)
+    finally:
+        process.kill()
+        process.communicate()
     assert (process.returncode, stdout) == (130, ""), stderr
     assert stderr == "interrupted\n"
     assert len(cli("show", "conv", "--json").ok().json()["documents"]) == 1
