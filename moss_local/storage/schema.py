@@ -101,6 +101,26 @@ CREATE TABLE pending_doc (
 ) STRICT;
 """
 
+# What the whole protocol needs besides: which life of the session this copy belongs to, and a
+# place for edits that must neither be pushed again by themselves nor be lost.
+_VERSION_2 = """
+ALTER TABLE state ADD COLUMN gen INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE state ADD COLUMN repairs INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE quarantine (
+  number INTEGER PRIMARY KEY,
+  reason TEXT NOT NULL,
+  id TEXT NOT NULL,
+  hlc INTEGER NOT NULL,
+  dev BLOB NOT NULL,
+  digest BLOB NOT NULL,
+  deleted INTEGER NOT NULL,
+  text TEXT NOT NULL,
+  metadata TEXT,
+  payload TEXT,
+  vector BLOB
+) STRICT;
+"""
+
 Migration = Callable[[apsw.Connection], None]
 
 
@@ -108,7 +128,11 @@ def _create_version_1(conn: apsw.Connection) -> None:
     conn.execute(_VERSION_1)
 
 
-MIGRATIONS: Sequence[Migration] = (_create_version_1,)
+def _upgrade_to_version_2(conn: apsw.Connection) -> None:
+    conn.execute(_VERSION_2)
+
+
+MIGRATIONS: Sequence[Migration] = (_create_version_1, _upgrade_to_version_2)
 """Element v makes version v + 1 of version v. Append only: released ones never change."""
 
 

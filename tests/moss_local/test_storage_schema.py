@@ -14,8 +14,11 @@ from moss_local.storage.connection import accept, connect, prepare
 from moss_local.storage.documents import Document
 from moss_local.storage.edits import put_documents
 from moss_local.storage.file import open_session_file
+from moss_local.storage.rows import get_documents
 from moss_local.storage.state import read_state, update_state
 from moss_sync import UnsupportedFormatError
+
+NEWEST = len(schema.MIGRATIONS)
 
 
 def make_file(path: Path) -> Path:
@@ -97,10 +100,39 @@ def test_a_migration_runs_once_and_keeps_what_is_there(tmp_path: Path) -> None:
             migrations=[*schema.MIGRATIONS, second],
         )
         accept(conn)
-        assert conn.pragma("user_version") == 2
+        assert conn.pragma("user_version") == NEWEST + 1
         assert conn.execute("SELECT id, extra FROM document").fetchall() == [("a", None)]
         conn.close()
     assert runs == [1]
+
+
+@pytest.mark.parametrize("version", range(1, NEWEST))
+def test_a_file_of_every_older_version_opens_with_all_its_documents(
+    tmp_path: Path, version: int
+) -> None:
+    path = tmp_path / "s.sqlite3"
+    path.touch()
+    conn = connect(path, durability="full", busy_ms=100)
+    prepare(
+        conn,
+        path,
+        session="s",
+        token=bytes,
+        wait=lambda: False,
+        migrations=schema.MIGRATIONS[:version],
+    )
+    conn.execute(
+        "INSERT INTO document (id, hlc, dev, digest, deleted, vector, dirty, changed, text)"
+        " VALUES ('a', 7, x'0102030405060708', x'0102030405060708', 0, 0, 1, 1, 'hello');"
+        " UPDATE state SET live = 1, local_seq = 1, hlc = 7"
+    )
+    conn.close()
+    file = open_session_file(path, session="s")
+    with file.writing() as conn:
+        assert conn.pragma("user_version") == NEWEST
+        put_documents(conn, [Document("b", "world")], space=None, now_ms=1)
+        assert [stored.text for stored in get_documents(conn)] == ["hello", "world"]
+    file.close()
 
 
 def test_a_migration_that_fails_leaves_the_old_version(tmp_path: Path) -> None:
@@ -123,7 +155,7 @@ def test_a_migration_that_fails_leaves_the_old_version(tmp_path: Path) -> None:
     conn.close()
     file = open_session_file(path, session="s")
     with file.reading() as conn:
-        assert conn.pragma("user_version") == 1
+        assert conn.pragma("user_version") == NEWEST
         columns = [row[1] for row in conn.execute("PRAGMA table_info(document)")]
     assert "extra" not in columns
     file.close()
