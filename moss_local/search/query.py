@@ -16,9 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 from moss_local.search.fusion import DEFAULT_ALPHA, blend, eligible, top
 from moss_local.search.keywords import match_expression
 from moss_local.search.vectors import ResidentVectors
+from moss_local.storage.documents import read_metadata
 from moss_local.storage.encoding import check_vector, unit_rows
 from moss_local.storage.file import SessionFile
-from moss_local.storage.rows import read_metadata
 from moss_sync import InvalidArgumentError
 
 DEFAULT_TOP_K = 5

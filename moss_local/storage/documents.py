@@ -6,8 +6,10 @@ call is written.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,6 +97,18 @@ def check_id(id: str) -> None:
         raise InvalidArgumentError("a document id is empty", hint="give each document an id")
     shown = id if len(id) <= 40 else id[:40] + "…"
     _check(id, f"the document id {shown!a}", MAX_ID_BYTES)
+
+
+def metadata_json(metadata: Mapping[str, str] | None) -> str | None:
+    """Return metadata as they lie in a column."""
+    if metadata is None:
+        return None
+    return json.dumps(dict(metadata), ensure_ascii=False, separators=(",", ":"))
+
+
+def read_metadata(column: str | None) -> dict[str, str] | None:
+    """Return metadata as they were put, in their order."""
+    return None if column is None else cast(dict[str, str], json.loads(column))
 
 
 def _check(value: str, what: str, limit: int) -> int:

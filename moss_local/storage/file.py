@@ -104,16 +104,43 @@ class SessionFile:
             DiskFullError: nothing of the block is in the file.
             FileCorruptError, PermissionDeniedError, UnsupportedFormatError.
         """
+        with self._writing_alone() as conn:
+            conn.execute("BEGIN IMMEDIATE")
+            with connection.conn_rollback(conn):
+                yield conn
+                conn.execute("COMMIT")
+
+    def rewrite(self) -> None:
+        """Write the file anew without what was deleted in it, and empty its log.
+
+        Takes about as long as copying the file. Until then bytes of deleted rows may be left in
+        pages that are free or partly used.
+
+        Raises:
+            FileBusyError: another thread or process went on using the file for longer than the
+                wait. It is written anew, and the log may still hold old bytes.
+            DiskFullError: there is no room for a second copy; the file is as it was.
+        """
+        deadline = time.monotonic() + self._busy_ms / 1000
+        with self._writing_alone() as conn:
+            conn.execute("VACUUM")
+            # A reader of an older moment may still need the log.
+            while conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").get[0]:
+                if not _wait_until(deadline):
+                    raise FileBusyError(
+                        f"{self.path} is being read by another process", hint="try again"
+                    )
+
+    @contextmanager
+    def _writing_alone(self) -> Iterator[apsw.Connection]:
+        """Hand out the one connection that writes, once no other thread has it."""
         if not self._write_lock.acquire(timeout=self._busy_ms / 1000):
             raise FileBusyError(f"{self.path} is being written by another thread", hint="try again")
         try:
             with translated(self.path):
                 conn = self._take_writer()
                 try:
-                    conn.execute("BEGIN IMMEDIATE")
-                    with connection.conn_rollback(conn):
-                        yield conn
-                        conn.execute("COMMIT")
+                    yield conn
                 except (apsw.FullError, apsw.IOError):
                     # What such a connection has cached of the file is not to be trusted again.
                     self._drop_writer()

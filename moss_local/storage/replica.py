@@ -13,13 +13,14 @@ from typing import Any, cast
 import apsw
 
 from moss_local.errors import FileCorruptError
+from moss_local.storage.documents import read_metadata
 from moss_local.storage.file import SessionFile
+from moss_local.storage.history import keep_losers
 from moss_local.storage.rows import (
     Found,
     check_space,
     establish_space,
     find,
-    read_metadata,
     read_vectors,
     write_records,
 )
@@ -165,6 +166,7 @@ class SqliteReplica:
             if snapshot.space is not None:
                 establish_space(conn, state, snapshot.space)
                 state = read_state(conn)
+            keep_losers(conn, state, snapshot.records, records, found)
             write_records(conn, state, won, found, space=state.space, dirty=False)
             conn.executemany("UPDATE document SET commit_seq = ? WHERE rowid = ?", equal)
             update_state(

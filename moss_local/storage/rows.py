@@ -7,7 +7,6 @@ places (row, vector, keywords, counters) never disagree.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +15,9 @@ import apsw
 import numpy as np
 
 from moss_local.search.keywords import prepare_text
-from moss_local.storage.documents import StoredDocument, check_id
+from moss_local.storage.documents import StoredDocument, check_id, metadata_json, read_metadata
 from moss_local.storage.encoding import MAX_DIMENSIONS, from_bytes
+from moss_local.storage.history import Reason, keep_superseded
 from moss_local.storage.schema import create_vectors
 from moss_local.storage.state import State, read_state, set_space, update_state
 from moss_sync import InvalidArgumentError, ModelMismatchError, Record, VectorSpace, Version
@@ -124,7 +124,7 @@ def write_records(
     space: VectorSpace | None,
     dirty: bool,
 ) -> None:
-    """Store the given versions, one per id, whatever was there before.
+    """Store the given versions, one per id, whatever was there before; that goes to the history.
 
     Args:
         state: As read in this transaction, before.
@@ -136,6 +136,7 @@ def write_records(
         establish_space(conn, state, space)
     next_rowid = (conn.execute("SELECT max(rowid) FROM document").get or 0) + 1
     inserts, updates = [], []
+    superseded: list[tuple[int, Reason]] = []
     rowids: list[int] = []
     live = state.live
     for changed, record in enumerate(records, state.local_seq + 1):
@@ -145,6 +146,8 @@ def write_records(
         else:
             rowid = known.rowid
             live -= not known.deleted
+            if known.version.digest != record.version.digest:
+                superseded.append((rowid, _reason(known, record, dirty)))
         live += not record.deleted
         rowids.append(rowid)
         hlc, dev, digest = record.version
@@ -158,13 +161,14 @@ def write_records(
             changed,
             record.commit_seq,
             record.text,
-            _metadata_json(record.metadata),
+            metadata_json(record.metadata),
             record.payload,
         )
         if known is None:
             inserts.append((*row, rowid, record.id))
         else:
             updates.append((*row, rowid))
+    keep_superseded(conn, state.space, superseded)
     conn.executemany(
         "INSERT INTO document (hlc, dev, digest, deleted, vector, dirty, changed, commit_seq, text,"
         " metadata, payload, rowid, id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -178,6 +182,15 @@ def write_records(
     _write_keywords(conn, records, rowids, found)
     _write_vectors(conn, records, rowids, found, space)
     update_state(conn, local_seq=state.local_seq + len(records), live=live)
+
+
+def _reason(known: Found, record: Record, local: bool) -> Reason:
+    """Return why `record` replaces what is known."""
+    if known.dirty and not local:
+        return "lost"  # nobody else has seen it, so who wrote the winner had not either
+    if record.deleted:
+        return "deleted"
+    return "edited" if local else "replaced"
 
 
 def _write_keywords(
@@ -257,20 +270,9 @@ def _live(found: Mapping[str, Found], id: str) -> Found | None:
     return known if known is not None and not known.deleted else None
 
 
-def _metadata_json(metadata: Mapping[str, str] | None) -> str | None:
-    if metadata is None:
-        return None
-    return json.dumps(dict(metadata), ensure_ascii=False, separators=(",", ":"))
-
-
 def _stored(row: Any) -> StoredDocument:
     id, text, metadata, payload, hlc, dev, dirty = row
     return StoredDocument(id, text, read_metadata(metadata), payload, hlc, dev, bool(dirty))
-
-
-def read_metadata(column: str | None) -> dict[str, str] | None:
-    """Return metadata as it was put, in its order."""
-    return None if column is None else json.loads(column)
 
 
 def _shown(known: VectorSpace, space: VectorSpace) -> str:

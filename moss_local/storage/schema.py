@@ -101,8 +101,8 @@ CREATE TABLE pending_doc (
 ) STRICT;
 """
 
-# What the whole protocol needs besides: which life of the session this copy belongs to, and a
-# place for edits that must neither be pushed again by themselves nor be lost.
+# What the whole protocol needs besides: which life of the session this copy belongs to, a place for
+# edits that must neither be pushed again by themselves nor be lost, and one for what was replaced.
 _VERSION_2 = """
 ALTER TABLE state ADD COLUMN gen INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE state ADD COLUMN repairs INTEGER NOT NULL DEFAULT 0;
@@ -119,6 +119,23 @@ CREATE TABLE quarantine (
   payload TEXT,
   vector BLOB
 ) STRICT;
+CREATE TABLE history (
+  number INTEGER PRIMARY KEY,
+  id TEXT NOT NULL,
+  hlc INTEGER NOT NULL,
+  dev BLOB NOT NULL,
+  digest BLOB NOT NULL,
+  deleted INTEGER NOT NULL,
+  reason TEXT NOT NULL,
+  bytes INTEGER GENERATED ALWAYS AS (octet_length(text) + ifnull(octet_length(metadata), 0)
+    + ifnull(octet_length(payload), 0) + ifnull(octet_length(vector), 0)) STORED,
+  text TEXT NOT NULL,
+  metadata TEXT,
+  payload TEXT,
+  vector BLOB
+) STRICT;
+CREATE UNIQUE INDEX history_content ON history (id, digest);
+CREATE INDEX history_bytes ON history (number, bytes);
 """
 
 Migration = Callable[[apsw.Connection], None]
