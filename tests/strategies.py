@@ -255,3 +255,57 @@ def models(draw: st.DrawFn, space: VectorSpace | None) -> list[dict[str, Any]]:
         "zz_later": draw(unknown_values),
     }
     return draw(st.sampled_from([[active], [active, other], [other, active]]))
+
+
+FIELDS = ("a", "b", "", 'quo"te', "back\\slash", "dot.ted", "$[0]", "a\0b", "ключ")
+"""Names of metadata fields, those among them that a path in SQL would stumble over."""
+
+VALUES = (
+    *SCRIPTS,
+    *("0", "-0", "5", "05", "5.0", "5.", "+5", "8", "10", "-10", "1e3", "10 ", "0.5", ".5", "true"),
+    *("9007199254740992", "9007199254740993", "1" + "0" * 400, "-1" + "0" * 400, "0." + "1" * 40),
+    *("1715941800", "1715941800000", "2024", "2024-05", "2024-05-17", "2024-05-17T10:30:00Z"),
+    *("2024-05-17 12:30+02:00", "2024-02-30", "9999-12-31", "last 7 days"),
+    *("52.5219,13.4132", "52.4846,13.2635", "0,180", "0,-180", "91,0", "1,2,3", "-90,0"),
+)
+"""Metadata values in which strings, numbers, times and places meet."""
+
+values = st.sampled_from(VALUES) | st.integers(-12, 12).map(str) | texts
+tagged = st.none() | st.dictionaries(st.sampled_from(FIELDS), values, max_size=4)
+"""Metadata that filters below have something to find in."""
+
+_TIMES = ("2024", "2024-05", "2024-05-17", "2024-05-17T10:30:00Z", "1715941800", 1715941800.5)
+_bounds = values | st.integers(-12, 12) | st.floats(-1e6, 1e6) | st.booleans()
+_moments = st.sampled_from(_TIMES) | st.integers(0, 2 * 10**9)
+_nears = st.builds(
+    "{},{}".format,
+    st.sampled_from(["52.5219,13.4132", "0,180", "0,0", "-90,5"]),
+    st.sampled_from([0, 10_000, 11_000, 12_000, 20_015_114, 20_015_115, 10**9]),
+)
+_operands: dict[str, st.SearchStrategy[Any]] = {
+    **dict.fromkeys(("$eq", "$ne", "$gt", "$gte", "$lt", "$lte"), _bounds),
+    **dict.fromkeys(("$in", "$nin"), st.lists(_bounds, max_size=4)),
+    "$near": _nears,
+    "$exists": st.booleans(),
+    "$contains": values | st.sampled_from(["a", "0", "5", "E"]),
+    **dict.fromkeys(("$after", "$before"), _moments),
+    "$within": st.sampled_from(["2024", "2024-05-17", "last 7 days", "90m", [None, "2024-05-17"]])
+    | st.tuples(_moments, st.none()).map(list),
+}
+_conditions = st.dictionaries(st.sampled_from(sorted(_operands)), st.none(), min_size=1).flatmap(
+    lambda names: st.fixed_dictionaries({name: _operands[name] for name in names})
+)
+
+
+def filters() -> st.SearchStrategy[dict[str, Any]]:
+    """Filters that are right, as a caller writes them."""
+    one = st.fixed_dictionaries({"field": st.sampled_from(FIELDS), "condition": _conditions})
+    return st.recursive(
+        one,
+        lambda inner: st.one_of(
+            st.fixed_dictionaries({"$and": st.lists(inner, min_size=1, max_size=3)}),
+            st.fixed_dictionaries({"$or": st.lists(inner, min_size=1, max_size=3)}),
+            st.fixed_dictionaries({"$not": inner}),
+        ),
+        max_leaves=5,
+    )
