@@ -114,7 +114,7 @@ class MossClient:
 
     async def close(self) -> None:
         """Close every session and the store; idempotent. What is not pushed stays pending."""
-        await runtime.on_loop(self._close())
+        await runtime.to_the_end(self._close())
 
     async def __aenter__(self) -> Self:
         self._check_open()

@@ -61,7 +61,7 @@ class Project:
         path = session_path(self._settings.data_dir, self._settings.project_id, name)
         if not create and not path.exists():
             await self._require_stored(name)
-        file: SessionFile = await runtime.blocking(open_session_file, path, session=name)
+        file = await runtime.acquiring(open_session_file, SessionFile.close, path, session=name)
         replica = SqliteReplica(file)
         engine = SyncEngine(
             self._repository,

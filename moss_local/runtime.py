@@ -68,6 +68,10 @@ class Runtime:
         """
         return await asyncio.wrap_future(self.start(work))
 
+    async def to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """As `on_loop`, but cancelling the caller ends only the waiting: the work is done whole."""
+        return await asyncio.shield(asyncio.wrap_future(self.start(work)))
+
     def start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Start a coroutine on the library's loop; from any thread."""
         return asyncio.run_coroutine_threadsafe(work, self.loop)
@@ -92,11 +96,18 @@ class Runtime:
 
     async def blocking(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a blocking function on the pool; from any event loop."""
-        with self._lock:
-            if self._io is None:
-                self._io = ThreadPoolExecutor(IO_THREADS, thread_name_prefix="moss-io")
-            pool = self._io
-        return await _in(pool, functools.partial(fn, *args, **kwargs))
+        return await _in(self._pool(), functools.partial(fn, *args, **kwargs))
+
+    async def acquiring(
+        self, fn: Callable[P, T], undo: Callable[[T], None], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As `blocking`; a caller that is cancelled meanwhile has what `fn` returned undone."""
+        acquired = self._pool().submit(functools.partial(fn, *args, **kwargs))
+        try:
+            return await asyncio.wrap_future(acquired)
+        except asyncio.CancelledError:
+            acquired.add_done_callback(functools.partial(_undo, undo))
+            raise
 
     async def embedding(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a function that embeds on its own few threads; from any event loop.
@@ -109,6 +120,12 @@ class Runtime:
                 self._embedding = ThreadPoolExecutor(2, thread_name_prefix="moss-embed")
             pool = self._embedding
         return await _in(pool, functools.partial(fn, *args, **kwargs))
+
+    def _pool(self) -> ThreadPoolExecutor:
+        with self._lock:
+            if self._io is None:
+                self._io = ThreadPoolExecutor(IO_THREADS, thread_name_prefix="moss-io")
+            return self._io
 
     def _say_goodbye(self, work: Callable[[], Coroutine[Any, Any, None]]) -> Future[None] | None:
         # Without a loop nothing was ever opened on it.
@@ -148,6 +165,11 @@ def _wait_quietly(future: Future[Any], seconds: float) -> None:
     done = threading.Event()
     future.add_done_callback(lambda _: done.set())
     done.wait(seconds)
+
+
+def _undo(undo: Callable[[T], None], acquired: Future[T]) -> None:
+    if not acquired.cancelled() and acquired.exception() is None:
+        undo(acquired.result())
 
 
 def _in(pool: ThreadPoolExecutor, work: Callable[[], T]) -> Awaitable[T]:

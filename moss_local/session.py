@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import Future
 from time import perf_counter
@@ -179,7 +180,7 @@ class SessionIndex:
                 self._embed_and_put, documents, missing, space, upsert, progress
             )
         else:
-            ready = await runtime.embedding(self._embedded, documents, missing, progress)
+            ready = await self._embedded_aside(documents, missing, progress)
             counts = await runtime.blocking(self._put, ready, space, upsert)
         return counts.added, counts.updated
 
@@ -289,7 +290,7 @@ class SessionIndex:
     async def close(self) -> None:
         """Close the session; idempotent. What is not pushed stays pending in the file."""
         if not self._closed:
-            await runtime.on_loop(self._close())
+            await runtime.to_the_end(self._close())
 
     async def __aenter__(self) -> Self:
         return self
@@ -427,6 +428,27 @@ class SessionIndex:
             )
         return documents, missing
 
+    async def _embedded_aside(
+        self, documents: Sequence[Document], missing: Sequence[int], progress: Progress | None
+    ) -> list[Document]:
+        """As `_embedded`, which ends with its next text when nobody waits for it any more.
+
+        A thread cannot be cancelled, and leaving the interpreter waits for those of a pool.
+        """
+        abandoned = threading.Event()
+
+        def told(done: int, total: int) -> None:
+            if abandoned.is_set():
+                raise _Abandoned
+            if progress is not None:
+                progress(done, total)
+
+        try:
+            return await runtime.embedding(self._embedded, documents, missing, told)
+        except asyncio.CancelledError:
+            abandoned.set()
+            raise
+
     def _embedded(
         self, documents: Sequence[Document], missing: Sequence[int], progress: Progress | None
     ) -> list[Document]:
@@ -486,6 +508,10 @@ class SessionIndex:
             top_k=choice.top_k,
             min_score=choice.min_score,
         )
+
+
+class _Abandoned(Exception):  # noqa: N818  # seen by nobody: whoever waited for it has gone
+    """Ends an embedding whose caller was cancelled."""
 
 
 def _documents_of(docs: Iterable[DocumentInfo]) -> list[DocumentInfo]:

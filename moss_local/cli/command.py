@@ -6,7 +6,6 @@ becomes one sentence, a hint and an exit code in `Commands`, and nowhere else.
 
 from __future__ import annotations
 
-import asyncio
 import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from moss_local.cli import render
+from moss_local.cli.loop import run_to_end
 from moss_sync import MossError
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def run(ctx: typer.Context, work: Callable[[MossClient], Awaitable[T]]) -> T:
         async with client:
             return await work(client)
 
-    return asyncio.run(inside())
+    return run_to_end(inside)
 
 
 async def open_to_read(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +10,7 @@ import typer
 
 from moss_local.cli import render
 from moss_local.cli.command import AsJson, globals_of
+from moss_local.cli.loop import run_to_end
 from moss_sync import MossError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def _findings(ctx: typer.Context, local: bool) -> Iterator[Finding]:
     yield from check_device(settings)
     if not local:
         with render.waiting(f"asking the store {settings.store}"):
-            findings = asyncio.run(check_store(settings))
+            findings = run_to_end(lambda: check_store(settings))
         yield from findings
 
 

@@ -71,13 +71,15 @@ class ProbeVerdict:
         return {"v": VERDICT_VERSION, "etag_form": self.etag_form, "long": self.long}
 
     @classmethod
-    def from_dict(cls, stored: Mapping[str, object]) -> ProbeVerdict:
+    def from_dict(cls, stored: object) -> ProbeVerdict:
         """Return the verdict of a dict from `to_dict`; keys of later versions are ignored.
 
         Raises:
             BlobCorruptError: it is not such a dict.
         """
         form: dict[object, EtagForm] = {"quoted": "quoted", "bare": "bare"}
+        if not isinstance(stored, Mapping):
+            raise BlobCorruptError("the stored verdict on this store is no map")
         version, stated, long = stored.get("v"), stored.get("etag_form"), stored.get("long")
         known = isinstance(version, int) and version >= VERDICT_VERSION
         if not known or not isinstance(stated, str) or stated not in form:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import random
+import subprocess
+import sys
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from moss_local import DocumentInfo, GetDocumentsOptions, MossClient, QueryOptions, SessionIndex
+from moss_local.storage.file import SessionFile, open_session_file
 from tests.processes.audit import assert_settled, audit, path_of, replica_state
 from tests.processes.documents import document, documents, text_of, vector_of, word_of
 from tests.processes.jobs import Where, client_at
@@ -248,3 +252,86 @@ def test_opening_a_session_can_be_cut_off_and_done_again(
         asyncio.run(main(client))
     for number in range(3):
         assert_settled(replica_state(where, f"s-{number}"))
+
+
+def test_opening_that_is_cut_off_leaves_no_file_open(
+    device: Callable[..., Where], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut off while a thread opens the file, which a thread cannot be kept from finishing."""
+    opening, go_on, opened = threading.Event(), threading.Event(), threading.Event()
+
+    def slow(*args: Any, **options: Any) -> SessionFile:
+        opening.set()
+        go_on.wait()
+        file = open_session_file(*args, **options)
+        opened.set()
+        return file
+
+    async def main(client: MossClient) -> None:
+        await (await client.session("s", "custom")).close()
+        monkeypatch.setattr("moss_local.project.open_session_file", slow)
+        task = asyncio.create_task(client.session("s", "custom"))
+        await asyncio.to_thread(opening.wait)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        monkeypatch.undo()
+        go_on.set()
+        await asyncio.to_thread(opened.wait)
+        path = path_of(where, "s")
+        while path.with_name(path.name + "-wal").exists():  # until its last owner has closed it
+            await asyncio.sleep(0.001)
+
+    where = device("laptop")
+    with client_at(where) as client:
+        asyncio.run(asyncio.wait_for(main(client), 60))
+
+
+def test_closing_that_is_cut_off_is_done_all_the_same(device: Callable[..., Where]) -> None:
+    async def main(client: MossClient) -> None:
+        session = await client.session("s", "custom")
+        await session.add_docs([document("a")])
+        task = asyncio.create_task(session.close())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        path = path_of(where, "s")
+        while path.with_name(path.name + "-wal").exists():
+            await asyncio.sleep(0.001)
+
+    where = device("laptop")
+    with client_at(where) as client:
+        asyncio.run(asyncio.wait_for(main(client), 60))
+
+
+GIVES_UP = """
+import asyncio, sys
+from moss_local import DocumentInfo, MossClient
+
+async def main():
+    client = MossClient("p", "k", store="memory://here", data_dir=sys.argv[1])
+    session = await client.session("s")
+    begun, loop = asyncio.Event(), asyncio.get_running_loop()
+    turns = [DocumentInfo(str(n), f"turn {n} " + "word " * 200) for n in range(20_000)]
+    add = asyncio.create_task(
+        session.add_docs(turns, progress=lambda *_: loop.call_soon_threadsafe(begun.set))
+    )
+    await begun.wait()
+    add.cancel()
+    await asyncio.wait([add])
+    print(add.cancelled(), session.doc_count)
+
+asyncio.run(main())
+"""
+
+
+def test_a_program_that_gives_a_bulk_load_up_can_end(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", GIVES_UP, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,  # embedding all of it takes minutes
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True 0\n", "")
