@@ -178,6 +178,7 @@ def entries(draw: st.DrawFn, *, seq: int) -> Entry:
         plain=draw(uints) if known else None,
         hlc_max=draw(hlcs) if known else None,
         fp=draw(st.none() | st.just("00ff")),
+        epoch=draw(st.none() | st.integers(1, 2**32 - 1)),
         extra=draw(unknown),
     )
 
@@ -236,6 +237,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
         tomb_seq=draw(st.integers(0, gc_floor)),
         tomb_hlc=draw(hlcs),
         space=space,
+        epoch=draw(st.none() | st.integers(1, 2**32 - 1)),
         features_w=tuple(draw(st.lists(texts, max_size=2))),
         extra=extra,
     )

@@ -8,8 +8,9 @@ place. What it means is decided elsewhere.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
-from moss_sync import layout, manifest, plan, segment
+from moss_sync import epochs, features, layout, manifest, plan, segment
 from moss_sync.clock import Clock
 from moss_sync.errors import (
     BlobCorruptError,
@@ -24,7 +25,7 @@ from moss_sync.layout import SegmentName
 from moss_sync.manifest import Entry, Inline, Manifest
 from moss_sync.replica import ReplicaState, Seen
 from moss_sync.repository import Repository, Runner
-from moss_sync.seal import SALT_BYTES, Place, seal, unseal
+from moss_sync.seal import SALT_BYTES, Place, epoch_of, seal, unseal
 from moss_sync.segment import Segment
 from moss_sync.stores.base import Blob, ETag, NotModified, Swapped
 
@@ -111,8 +112,9 @@ class Channel:
         if isinstance(answer, NotModified):
             return self.remembered(state)
         mark = manifest.ciphertext_hash(answer.data)
+        roots = await self._repository.roots_for(answer.data)
         plain = unseal(
-            keys.roots,
+            roots,
             manifest_place(keys, sid),
             answer.data,
             max_plain=manifest.MAX_PLAIN_BYTES,
@@ -122,6 +124,10 @@ class Channel:
         # A copy's numbers say nothing: it is told apart first, and renewed by the engine.
         acked_n = 0 if plan.is_copy(current, state) else state.acked_n
         plan.check_history(seen, current, mark, dev=state.dev, acked_n=acked_n)
+        sealed_epoch = epoch_of(answer.data) or epochs.FIRST
+        if sealed_epoch < roots.newest:
+            before = self.remembered(state)
+            epochs.check_epoch(current, sealed_epoch, None if before is None else before[0])
         return current, Seen(current.seq, mark, answer.etag, plain)
 
     async def read_through_throttling(
@@ -189,10 +195,11 @@ class Channel:
         if not isinstance(blob, Blob):
             raise AssertionError("an unconditional get returned no blob")
         self.time.observe(blob.time_ms)
+        roots = await self._repository.roots_for(blob.data)
 
         def opened() -> Segment:
             plain = unseal(
-                keys.roots,
+                roots,
                 _segment_place(keys, current.sid, entry.name),
                 blob.data,
                 max_plain=segment.MAX_PLAIN_BYTES,
@@ -213,10 +220,13 @@ class Channel:
             seen: The manifest that `following` replaces; None creates the first.
         Raises:
             OutcomeUnknownError, StoreBusyError: as the store does; read back what happened.
+            UnsupportedFormatError: this version must not write to it; nothing was sent.
         """
-        plain = manifest.encode(following)
+        self.check_writable(following)
+        roots = self._repository.roots
+        plain = manifest.encode(replace(following, epoch=roots.newest))
         sealed = seal(
-            keys.roots,
+            roots,
             manifest_place(keys, following.sid),
             plain,
             salt=self._clock.token(SALT_BYTES),
@@ -235,6 +245,16 @@ class Channel:
             return None
         return Seen(following.seq, manifest.ciphertext_hash(sealed), answer.etag, plain)
 
+    def check_writable(self, current: Manifest | None) -> None:
+        """Refuse to write to a session, or a repository, that needs a later version.
+
+        Asked before anything is prepared, and again by every `write_manifest`.
+
+        Raises:
+            UnsupportedFormatError: as `features.check_writable`.
+        """
+        features.check_writable(self._repository.opened, current)
+
     def new_name(self, keys: Keys, state: ReplicaState, *, kind: str, number: int) -> SegmentName:
         """Return a fresh name for a blob that `state`'s device is about to write."""
         return layout.new_name(
@@ -251,7 +271,8 @@ class Channel:
         """Return a segment's plain bytes sealed for its one place."""
         place = _segment_place(keys, self.sid(keys), str(name))
         salt = self._clock.token(SALT_BYTES)
-        blob: bytes = await self._run(lambda: seal(keys.roots, place, payload, salt=salt))
+        roots = self._repository.roots
+        blob: bytes = await self._run(lambda: seal(roots, place, payload, salt=salt))
         return blob
 
     def key(self, keys: Keys, name: SegmentName) -> str:

@@ -10,6 +10,7 @@ Source: SYNC-PROTOCOL 2.7.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from moss_sync import plan, segment
@@ -22,6 +23,7 @@ from moss_sync.packing import plain_size
 from moss_sync.plan import Compaction
 from moss_sync.replica import Exclusive, Replica, ReplicaState
 from moss_sync.repository import Runner
+from moss_sync.seal import epoch_of
 from moss_sync.segment import Segment
 
 SWAPS = 3
@@ -29,15 +31,25 @@ SWAPS = 3
 
 
 async def compact(
-    channel: Channel, keys: Keys, replica: Replica, run: Runner, exclusive: Exclusive
+    channel: Channel,
+    keys: Keys,
+    replica: Replica,
+    run: Runner,
+    exclusive: Exclusive,
+    *,
+    choose: Callable[[Manifest], Compaction | None] = plan.plan_compaction,
 ) -> bool:
-    """Do one compaction if it is time for one; return whether it was committed."""
+    """Do one compaction if it is time for one; return whether it was committed.
+
+    Args:
+        choose: Says what to merge; None where there is nothing to do.
+    """
     state: ReplicaState = await run(replica.state)
     current = channel.remembered(state)
-    merged = None if current is None else plan.plan_compaction(current[0])
+    merged = None if current is None else choose(current[0])
     if current is None or merged is None:
         return False
-    plan.check_writable(current[0])
+    channel.check_writable(current[0])
     output = await _written(channel, keys, run, state, current[0], merged)
     if output is None:
         return False
@@ -78,6 +90,7 @@ async def _written(
         plain=plain_size(payload),
         hlc_max=max((record.version.hlc for record in winners), default=0),
         fp=None if parent.space is None else parent.space.fingerprint,
+        epoch=epoch_of(blob),
     )
 
 

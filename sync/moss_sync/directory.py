@@ -12,7 +12,13 @@ from dataclasses import dataclass
 
 from moss_sync import layout, manifest, plan
 from moss_sync.channel import PARALLEL_READS, manifest_place
-from moss_sync.errors import BlobCorruptError, BlobNotFoundError, MossError, UnsupportedFormatError
+from moss_sync.errors import (
+    BlobCorruptError,
+    BlobMissingError,
+    BlobNotFoundError,
+    MossError,
+    UnsupportedFormatError,
+)
 from moss_sync.keyring import Keys
 from moss_sync.manifest import Manifest
 from moss_sync.repository import Repository
@@ -68,7 +74,7 @@ async def list_sessions(repository: Repository) -> Directory:
     found = await _session_ids(repository)
     if not found:
         return Directory()
-    keys = await repository.attach()
+    keys = await _keys_of(repository)
     gate = asyncio.Semaphore(PARALLEL_READS)
 
     async def read(sid: str) -> StoredSession | MossError | None:
@@ -103,7 +109,7 @@ async def has_session(repository: Repository, name: str) -> bool:
     manifests = repository.layout.manifests
     if not await repository.store.keys(manifests, limit=1):
         return False
-    sid = layout.session_id((await repository.attach()).names, name)
+    sid = layout.session_id((await _keys_of(repository)).names, name)
     key = repository.layout.manifest(sid)
     # A listing, not a read: whoever asks goes on to read the manifest with its history checked.
     listed = await repository.store.keys(manifests, start_after=key[:-1], limit=1)
@@ -111,9 +117,21 @@ async def has_session(repository: Repository, name: str) -> bool:
 
 
 async def _recall(repository: Repository) -> None:
-    """Attach where that needs no request: a store that is gone is then not taken for empty."""
+    """Open it where that needs no request: a store that is gone is then not taken for empty."""
     if await repository.is_known():
-        await repository.attach()
+        await repository.keys()
+
+
+async def _keys_of(repository: Repository) -> Keys:
+    """Return the keys of a repository that holds sessions; never makes any."""
+    keys = await repository.keys()
+    if keys is None:
+        raise BlobMissingError(
+            f"the store {repository.store.url} holds sessions of this project and not their keys: "
+            f"its blob {repository.layout.fmt!r} is gone",
+            hint="put it back from a device that has used this store: moss-local repair",
+        )
+    return keys
 
 
 async def _session_ids(repository: Repository) -> list[str]:
@@ -132,9 +150,8 @@ async def _read(repository: Repository, keys: Keys, sid: str) -> StoredSession |
     blob = await repository.store.get(repository.layout.manifest(sid))
     if not isinstance(blob, Blob):
         raise AssertionError("an unconditional get returned no blob")
-    plain = unseal(
-        keys.roots, manifest_place(keys, sid), blob.data, max_plain=manifest.MAX_PLAIN_BYTES
-    )
+    roots = await repository.roots_for(blob.data)
+    plain = unseal(roots, manifest_place(keys, sid), blob.data, max_plain=manifest.MAX_PLAIN_BYTES)
     current = manifest.decode(plain, what=f"the manifest {sid}")
     plan.check_place(current, repo_id=keys.repo_id, sid=sid, name=current.name)
     if layout.session_id(keys.names, current.name) != sid:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from moss_sync import manifest, packing, plan, segment
+from moss_sync import epochs, manifest, packing, plan, segment
 from moss_sync.channel import BUSY_BACKOFF_S, CONFLICT_BACKOFF_S, Channel, View
 from moss_sync.clock import Clock
 from moss_sync.compaction import compact
@@ -47,6 +47,9 @@ PUSH_DEADLINE_S = 60.0
 MAX_ATTEMPTS = 24
 MAX_REFETCHES = 5
 PUSH_RECORDS = 50_000
+
+MAX_MISSED_REWRITES = 8
+"""In a row; each has cost an upload that somebody else's commit made useless."""
 
 
 class SyncEngine:
@@ -116,6 +119,45 @@ class SyncEngine:
         if keys is None:
             return False
         return await compact(self._channel, keys, self._replica, self._run, self._exclusive)
+
+    async def rewrite(self) -> int:
+        """Seal anew what stands under the keys of before a rotation; return how often it merged.
+
+        Afterwards the newest manifest that this device has seen, and all that it lists, are under
+        the newest key; what was replaced is collected like everything that was merged.
+
+        Raises:
+            ContentionError: others kept merging the same; call it again.
+            NetworkError, HistoryError, UnsupportedFormatError: as push; nothing is lost.
+        """
+        keys = await self._repository.keys()
+        if keys is None:
+            return 0
+        newest = (await self._repository.refresh()).roots.newest
+        done = missed = 0
+        while missed < MAX_MISSED_REWRITES:
+            await self.pull()
+            state: ReplicaState = await self._run(self._replica.state)
+            if state.pending is not None:
+                await self.push()  # an unknown outcome keeps compactions away
+            known = self._channel.remembered(await self._run(self._replica.state))
+            if known is None or epochs.plan_rewrite(known[0], newest) is None:
+                return done
+            if await compact(
+                self._channel,
+                keys,
+                self._replica,
+                self._run,
+                self._exclusive,
+                choose=lambda parent: epochs.plan_rewrite(parent, newest),
+            ):
+                done, missed = done + 1, 0
+            else:
+                missed += 1
+        raise ContentionError(
+            f"session {state.name!r} still has blobs under an old key: others merge them as well",
+            hint="try again when they are quiet: moss-local rotate-key --rewrite-only",
+        )
 
     async def _exchange(self, work: Callable[[SyncReport], Awaitable[None]]) -> SyncReport:
         report = SyncReport()
@@ -203,7 +245,7 @@ class SyncEngine:
                     await self._repository.confirm()
                 else:
                     state = await self._settle(state, *current, report)
-                    plan.check_writable(current[0])
+                    self._channel.check_writable(current[0])
                     self._check_space(current[0], state)
                 if state.pending is None:
                     if state.dirty == 0 and current is not None:

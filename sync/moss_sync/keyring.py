@@ -1,5 +1,9 @@
 """`fmt`: the one readable object of a repository, and the keys that it wraps.
 
+A rotation adds a root key of a new epoch and wraps all of them, the old ones and the name key
+included, under the project key of then: what was sealed before stays readable, no name moves, and
+what is sealed from then on takes the new key.
+
 Rules of this file: values in, values out; randomness is an argument. Deriving a key from the
 user's is deliberately slow (argon2id), so it stands apart (`derive_kek`) and is done once.
 
@@ -22,7 +26,13 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
-from moss_sync.errors import BlobCorruptError, UnauthorizedError, UnsupportedFormatError
+from moss_sync.errors import (
+    BlobCorruptError,
+    InvalidArgumentError,
+    UnauthorizedError,
+    UnsupportedFormatError,
+)
+from moss_sync.features import UPGRADE, check_readable
 from moss_sync.packing import as_bytes, as_map, as_str, as_strs, as_uint
 from moss_sync.seal import KEY_BYTES, TAG_BYTES, RootKeys
 
@@ -32,12 +42,6 @@ REPO_ID_BYTES = 16
 KDF_SALT_BYTES = 16
 CHECKSUM_BYTES = 16
 NONCE_BYTES = 12
-
-READER_FEATURES: frozenset[str] = frozenset()
-"""Features that a reader must know to read a repository, and that this version knows."""
-
-WRITER_FEATURES: frozenset[str] = frozenset()
-"""Features that a writer must know to write to a repository, and that this version knows."""
 
 MEMORY_KIB = 64 * 1024
 ITERATIONS = 1
@@ -94,7 +98,8 @@ class Format:
     Attributes:
         repo_id: 16 random bytes; every sealed blob is bound to them.
         commit: "cas" or "log"; fixed when the repository is made.
-        epochs: Wrapped root keys by epoch; names: the wrapped key that names are made with.
+        epochs: Wrapped root keys by epoch; names: the wrapped key that names are made with. The
+            newest epoch counts the changes of `fmt`: each rotation adds one.
         check: The key check value: a seal over everything above.
         features_w: What a device must know to write to the repository.
         raw: The exact bytes.
@@ -109,13 +114,17 @@ class Format:
     features_w: tuple[str, ...]
     raw: bytes = field(repr=False)
 
+    @property
+    def newest(self) -> int:
+        return max(self.epochs)
+
 
 @dataclass(frozen=True, slots=True)
 class Keys:
     """What an opened repository is worked with.
 
     Attributes:
-        features_w: What a device must know to write to it: `check_writable`.
+        features_w: What a device must know to write to it: `features.check_writable`.
     """
 
     repo_id: bytes
@@ -169,9 +178,52 @@ def create(kek: bytes, kdf: KdfParams, *, fresh: bytes, commit: str = "cas") -> 
         "names": wrapped_names,
     }
     fields["check"] = _wrap(kek, nonces[2], b"", repo_id, _header(fields))
-    body = msgpack.packb(fields, use_bin_type=True)
-    frame = MAGIC + bytes([MAJOR]) + body
-    return decode(frame + _checksum(frame))
+    return decode(_framed(fields))
+
+
+def rotation_bytes(fmt: Format) -> int:
+    """Return how many random bytes a rotation of `fmt` takes."""
+    return KEY_BYTES + NONCE_BYTES * (len(fmt.epochs) + 3)
+
+
+def rotate(fmt: Format, keys: Keys, kek: bytes, kdf: KdfParams, *, fresh: bytes) -> Format:
+    """Return `fmt` with a root key of a new epoch, and every key wrapped under `kek`.
+
+    Everything else of it stays, keys of later versions included.
+
+    Args:
+        keys: What `fmt` unlocks to.
+        kek: Derived from the new project key, or from the old one, with `kdf`.
+        fresh: `rotation_bytes(fmt)` random bytes: the root key, and a nonce for each key.
+    Raises:
+        InvalidArgumentError: it would be more than MAX_FMT_BYTES, after some hundred rotations.
+    """
+    if len(fresh) != rotation_bytes(fmt):
+        raise ValueError(f"this rotation takes {rotation_bytes(fmt)} random bytes")
+    source = BytesIO(fresh)
+    roots = {**keys.roots.by_epoch, fmt.newest + 1: source.read(KEY_BYTES)}
+
+    def wrapped(key: bytes, role: str) -> bytes:
+        return _wrap(kek, source.read(NONCE_BYTES), key, fmt.repo_id, role)
+
+    fields = _fields(fmt)
+    fields["kdf"] = {
+        **fields["kdf"],
+        "salt": kdf.salt,
+        "memory_kib": kdf.memory_kib,
+        "iterations": kdf.iterations,
+        "lanes": kdf.lanes,
+    }
+    fields["epochs"] = {epoch: wrapped(root, f"epoch {epoch}") for epoch, root in roots.items()}
+    fields["names"] = wrapped(keys.names, "names")
+    fields["check"] = wrapped(b"", _header(fields))
+    raw = _framed(fields)
+    if len(raw) > MAX_FMT_BYTES:
+        raise InvalidArgumentError(
+            f"this project's key was rotated {fmt.newest - 1} times; there is no room for another",
+            hint="start another project: moss-local init --force --project ID",
+        )
+    return decode(raw)
 
 
 def decode(raw: bytes) -> Format:
@@ -189,21 +241,16 @@ def decode(raw: bytes) -> Format:
     if raw[4] != MAJOR:
         raise UnsupportedFormatError(
             f"the repository has format {raw[4]}; this version knows {MAJOR}",
-            hint="upgrade moss_local on this device",
+            hint=UPGRADE,
         )
     try:
         fields = msgpack.unpackb(frame[5:], raw=False, strict_map_key=False)
-        unknown = sorted(set(as_strs(as_map(fields)["feat_r"])) - READER_FEATURES)
-        if unknown:
-            raise UnsupportedFormatError(
-                f"the repository uses {unknown[0]!r}, which this version does not know",
-                hint="upgrade moss_local on this device",
-            )
+        check_readable(as_strs(as_map(fields)["feat_r"]), what="the repository")
         kdf = as_map(fields["kdf"])
         if as_str(kdf["name"]) != "argon2id":
             raise UnsupportedFormatError(
                 f"the repository derives keys with {kdf['name']!r}",
-                hint="upgrade moss_local on this device",
+                hint=UPGRADE,
             )
         # No number is ever handed to `bytes`, which would make as many zeros of it.
         params = KdfParams(
@@ -238,39 +285,47 @@ def unlock(fmt: Format, kek: bytes) -> Keys:
     Raises:
         UnauthorizedError: `kek` is not the key that made it.
     """
-    fields = msgpack.unpackb(fmt.raw[5:-CHECKSUM_BYTES], raw=False, strict_map_key=False)
     try:
-        _unwrap(kek, fmt.check, fmt.repo_id, _header(fields))
+        _unwrap(kek, fmt.check, fmt.repo_id, _header(_fields(fmt)))
         roots = {
             epoch: _unwrap(kek, key, fmt.repo_id, f"epoch {epoch}")
             for epoch, key in fmt.epochs.items()
         }
         names = _unwrap(kek, fmt.names, fmt.repo_id, "names")
     except (InvalidTag, ValueError):
-        raise wrong_key() from None
+        raise wrong_key(newest=fmt.newest) from None
     return Keys(fmt.repo_id, RootKeys(roots), names, fmt.features_w)
 
 
-def check_writable(keys: Keys) -> None:
-    """Refuse to write to a repository that uses a feature which this version does not know.
+def wrong_key(*, newest: int = 1) -> UnauthorizedError:
+    """Return the error for a project key that does not fit.
 
-    Raises:
-        UnsupportedFormatError: it can only be read here; the message names the feature.
+    Args:
+        newest: The repository's newest key epoch; past 1, a key that fitted once may be an old one.
     """
-    unknown = sorted(set(keys.features_w) - WRITER_FEATURES)
-    if unknown:
-        raise UnsupportedFormatError(
-            f"the repository uses {unknown[0]!r}, which this version does not know",
-            hint="upgrade moss_local on this device; until then it can only read",
+    if newest > 1:
+        return UnauthorizedError(
+            "the project key does not open this project: it is not the one that the project's key "
+            f"was rotated to (key epoch {newest})",
+            hint="take the new key over from the device that has it: moss-local rotate-key --join; "
+            "a rotation that this device began is ended by: moss-local rotate-key",
         )
-
-
-def wrong_key() -> UnauthorizedError:
-    """Return the error for a project key that does not fit."""
     return UnauthorizedError(
         "the project key does not open this project",
         hint="check MOSS_PROJECT_KEY, or the project_key argument, against the device that made it",
     )
+
+
+def _fields(fmt: Format) -> dict[str, Any]:
+    """Return all that stands in `fmt`, in its order, what this version does not know included."""
+    fields = msgpack.unpackb(fmt.raw[5:-CHECKSUM_BYTES], raw=False, strict_map_key=False)
+    return dict(as_map(fields))
+
+
+def _framed(fields: dict[str, Any]) -> bytes:
+    body: bytes = msgpack.packb(fields, use_bin_type=True)
+    frame = MAGIC + bytes([MAJOR]) + body
+    return frame + _checksum(frame)
 
 
 def _header(fields: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ from hashlib import blake2b
 from typing import Any
 
 from moss_sync.errors import BlobCorruptError, UnsupportedFormatError
+from moss_sync.features import UPGRADE, check_readable
 from moss_sync.layout import is_name
 from moss_sync.packing import (
     as_bool,
@@ -49,9 +50,6 @@ INLINE_EACH_BYTES = 8 * 1024
 INLINE_TOTAL_BYTES = 24 * 1024
 """A small push rides in the manifest: one request instead of two, and readers need no other."""
 
-READER_FEATURES: frozenset[str] = frozenset()
-WRITER_FEATURES: frozenset[str] = frozenset()
-
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -66,6 +64,7 @@ class Entry:
         bmin: The lowest `base` of anything merged into it.
         lvl: 0 for a pushed segment, more for the output of a compaction.
         ct: Store time of the commit, milliseconds.
+        epoch: Of the key that the blob is sealed under; None where the committer did not know.
     """
 
     name: str
@@ -80,6 +79,7 @@ class Entry:
     hlc_max: int | None = None
     fp: str | None = None
     plain: int | None = None
+    epoch: int | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -130,6 +130,8 @@ class Manifest:
         gc_floor: No name with a lower `base` may be committed any more.
         tomb_seq, tomb_hlc: Tombstones up to here may have been dropped.
         space: The vector space of the session; None before its first vector.
+        epoch: Of the key that it was sealed under when it was written; never falls from one to the
+            next. None where an earlier version wrote it.
         features_r, features_w: What a device must know to read it, and to write to it.
         extra: Keys that this version does not know, and under "models" and "tomb_floor" what
             stands there besides what it does know.
@@ -153,6 +155,7 @@ class Manifest:
     tomb_seq: int = 0
     tomb_hlc: int = 0
     space: VectorSpace | None = None
+    epoch: int | None = None
     features_r: tuple[str, ...] = ()
     features_w: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -188,10 +191,25 @@ _KEYS = frozenset(
         "tomb_floor",
         "models",
         "active_model",
+        "epoch",
     ]
 )
 _ENTRY_KEYS = frozenset(
-    ["name", "bytes", "docs", "tombs", "lo", "hi", "bmin", "lvl", "ct", "plain", "hlc_max", "fp"]
+    [
+        "name",
+        "bytes",
+        "docs",
+        "tombs",
+        "lo",
+        "hi",
+        "bmin",
+        "lvl",
+        "ct",
+        "plain",
+        "hlc_max",
+        "fp",
+        "epoch",
+    ]
 )
 _INLINE_KEYS = frozenset(["dev", "n", "base", "seq", "ct", "payload"])
 _DEVICE_KEYS = frozenset(["n", "acked_seq", "last_ct", "inc", "tip", "label"])
@@ -253,6 +271,7 @@ def encode(manifest: Manifest) -> bytes:
                     "plain": entry.plain,
                     "hlc_max": entry.hlc_max,
                     "fp": entry.fp,
+                    "epoch": entry.epoch,
                 }
                 for entry in manifest.entries
             ],
@@ -288,6 +307,7 @@ def encode(manifest: Manifest) -> bytes:
             },
             "models": models,
             "active_model": None if manifest.space is None else manifest.space.fingerprint,
+            "epoch": manifest.epoch,
         },
         max_bytes=MAX_PLAIN_BYTES,
         what=f"the manifest of session {manifest.name!r}",
@@ -310,11 +330,10 @@ def decode(plain: bytes, *, what: str) -> Manifest:
 
 def _decode(fields: dict[str, Any], what: str) -> Manifest:
     version = as_uint(as_map(fields)["v"])
-    unknown = sorted(set(as_strs(fields["feat_r"])) - READER_FEATURES)
-    if unknown or version != VERSION:
+    check_readable(as_strs(fields["feat_r"]), what=what)
+    if version != VERSION:
         raise UnsupportedFormatError(
-            f"{what} uses {unknown[0] if unknown else version!r}, which this version does not know",
-            hint="upgrade moss_local on this device",
+            f"{what} has version {version}, which this version does not know", hint=UPGRADE
         )
     extra = _extra(fields, _KEYS)
     models = [as_map(item) for item in as_list(fields["models"])]
@@ -349,6 +368,7 @@ def _decode(fields: dict[str, Any], what: str) -> Manifest:
         tomb_seq=as_uint(floor["seq"]),
         tomb_hlc=as_uint(floor["hlc"]),
         space=space,
+        epoch=_optional(fields.get("epoch")),
         features_r=as_strs(fields["feat_r"]),
         features_w=as_strs(fields["feat_w"]),
         extra=extra,
@@ -392,6 +412,7 @@ def _entry(item: dict[str, Any]) -> Entry:
         plain=_optional(item["plain"]),
         hlc_max=_optional(item["hlc_max"]),
         fp=None if item["fp"] is None else as_str(item["fp"]),
+        epoch=_optional(item.get("epoch")),
         extra=_extra(item, _ENTRY_KEYS),
     )
 

@@ -17,7 +17,6 @@ from moss_sync.errors import (
     ForkDetectedError,
     LostCommitError,
     StaleReadError,
-    UnsupportedFormatError,
 )
 from moss_sync.layout import base_of
 from moss_sync.manifest import (
@@ -26,7 +25,6 @@ from moss_sync.manifest import (
     INLINE_TOTAL_BYTES,
     RING_HASH_BYTES,
     RING_LENGTH,
-    WRITER_FEATURES,
     Device,
     Entry,
     Inline,
@@ -34,6 +32,7 @@ from moss_sync.manifest import (
 )
 from moss_sync.packing import plain_size
 from moss_sync.replica import Pending, ReplicaState, Seen
+from moss_sync.seal import epoch_of
 
 SMALL_SESSION_BYTES = 4 * 1024 * 1024
 """Up to here a quiescent session is kept in at most SMALL_SESSION_ENTRIES blobs."""
@@ -122,16 +121,6 @@ def check_history(
         raise LostCommitError(
             f"push {acked_n} of this device to session {name!r} was committed and is gone",
             hint="the store was restored or rewritten; compare with another device before writing",
-        )
-
-
-def check_writable(manifest: Manifest) -> None:
-    """Refuse to write to a session that uses a feature which this version does not know."""
-    unknown = sorted(set(manifest.features_w) - WRITER_FEATURES)
-    if unknown:
-        raise UnsupportedFormatError(
-            f"session {manifest.name!r} uses {unknown[0]!r}, which this version does not know",
-            hint="upgrade moss_local on this device; until then it can only read",
         )
 
 
@@ -234,6 +223,7 @@ def with_push(
             plain=pending.plain,
             hlc_max=pending.hlc_max,
             fp=None if state.space is None else state.space.fingerprint,
+            epoch=epoch_of(pending.body),
         )
         entries = (*entries, entry)
     device = Device(pending.n, state.applied_seq, ct, state.inc, pending.tip)
@@ -317,7 +307,7 @@ def plan_compaction(manifest: Manifest) -> Compaction | None:
     while (
         entries
         and (len(entries) >= SMALL_SESSION_ENTRIES or entries[-1].bytes < 2 * gathered)
-        and _readable([*chosen, entries[-1]], inline)
+        and readable_together([*chosen, entries[-1]], inline)
     ):
         chosen.append(entries.pop())
         gathered += chosen[-1].bytes
@@ -341,7 +331,7 @@ def _by_level(entries: Sequence[Entry], manifest: Manifest) -> Compaction | None
             for entry in growing[:FAN_OUT]:
                 together = [*chosen, entry]
                 size = sum(each.bytes for each in together)
-                if size <= segment.MAX_SEGMENT_BYTES and _readable(together, ()):
+                if size <= segment.MAX_SEGMENT_BYTES and readable_together(together, ()):
                     chosen = together
             if len(chosen) > 1:
                 return Compaction(tuple(chosen), ())
@@ -353,12 +343,12 @@ def _by_level(entries: Sequence[Entry], manifest: Manifest) -> Compaction | None
 def _spillable(manifest: Manifest) -> tuple[Inline, ...]:
     chosen: list[Inline] = []
     for item in manifest.inline:
-        if _readable((), [*chosen, item]):
+        if readable_together((), [*chosen, item]):
             chosen.append(item)
     return tuple(chosen)
 
 
-def _readable(entries: Sequence[Entry], inline: Sequence[Inline]) -> bool:
+def readable_together(entries: Sequence[Entry], inline: Sequence[Inline]) -> bool:
     """Return whether all of it together would still be a segment that readers accept.
 
     Texts that repeat themselves compress so well that the sealed size says little. What an

@@ -10,6 +10,10 @@ First contact with an empty store, with what a crash leaves behind:
   3 create fmt if absent      lost answer or lost race: read it back; whoever won, its keys count.
   4 PUT probe                 crash before: the next writer probes again.
 Nothing of the user's is written before 3, and nothing at all where the probe fails.
+
+The cached `fmt` is read again when it may be too old: a blob is sealed under an epoch that it does
+not have, the key given does not open it, or a session is about to be created. What is read then
+must be the same repository, no older than the cached one, with the same keys of the same epochs.
 """
 
 from __future__ import annotations
@@ -29,13 +33,15 @@ from moss_sync.errors import (
     OutcomeUnknownError,
     PermissionDeniedError,
     StoreChangedError,
+    UnauthorizedError,
     UnsupportedFormatError,
 )
+from moss_sync.features import UPGRADE, check_writable
 from moss_sync.keyring import KdfParams, Keys
 from moss_sync.layout import Layout, store_name
 from moss_sync.packing import pack, unpack
 from moss_sync.probe import ProbeVerdict, probe
-from moss_sync.seal import SALT_BYTES, Place, seal, unseal
+from moss_sync.seal import SALT_BYTES, Place, RootKeys, epoch_of, seal, unseal
 from moss_sync.stores.base import Blob, BlobStore, MayBeAway, Swapped
 
 Runner = Callable[..., Awaitable[Any]]
@@ -152,8 +158,52 @@ class Repository:
             ).checked()
             if keyring.key_check(await self._kek(kdf)) == fields["check"]:
                 return
-            if fields["confirmed"] or not await self._is_confirmed_by_store():
+            # A confirmed key gives way only to one that the same repository was rotated to.
+            known = await self.is_known()
+            if fields["confirmed"] and not known:
                 raise keyring.wrong_key()
+            if not await self._is_confirmed_by_store():
+                raise keyring.wrong_key(newest=await self._newest_known())
+            await self._save_check(self._kdf or kdf, confirmed=True)
+
+    @property
+    def opened(self) -> Keys:
+        """The keys as they are known now, once `keys` or `attach` has given any."""
+        if self._keys is None:
+            raise RuntimeError("the repository was never opened")
+        return self._keys
+
+    @property
+    def roots(self) -> RootKeys:
+        """The root keys as they are known now; what is written is sealed under the newest."""
+        return self.opened.roots
+
+    async def roots_for(self, sealed: bytes) -> RootKeys:
+        """Return root keys to open `sealed` with; `fmt` is read again if its epoch is a newer one.
+
+        Raises:
+            UnauthorizedError: the key was rotated, and this device has the old one.
+            StoreChangedError, NetworkError: as refresh.
+        """
+        epoch = epoch_of(sealed)
+        if epoch is not None and epoch > self.roots.newest:
+            async with self._lock:
+                if epoch > self.roots.newest:
+                    await self._reread()
+        return self.roots
+
+    async def refresh(self) -> Keys:
+        """Read `fmt` again and return the keys that it has now.
+
+        Raises:
+            UnauthorizedError: the key was rotated, and this device has the old one.
+            StoreChangedError: the store's repository is gone, another one, or of before a rotation
+                that this device knows of.
+            NetworkError: the store could not be reached.
+        """
+        await self.attach()
+        async with self._lock:
+            return await self._reread()
 
     async def keys(self) -> Keys | None:
         """Return the keys, reading `fmt` from this device's cache or from the store.
@@ -194,17 +244,10 @@ class Repository:
         Called before anything is created from a cached `fmt`: a bucket that was emptied and set
         up again by another device would otherwise be written under two different keys.
         """
-        keys = await self.attach()
+        await self.attach()
         async with self._lock:
-            if self._confirmed:
-                return
-            try:
-                blob = await self.store.get(self.layout.fmt)
-            except BlobNotFoundError:
-                raise self._changed("holds no repository any more") from None
-            if not isinstance(blob, Blob) or keyring.decode(blob.data).repo_id != keys.repo_id:
-                raise self._changed("holds another repository")
-            self._confirmed = True
+            if not self._confirmed:
+                await self._reread()
 
     async def ready_to_write(self) -> None:
         """Make sure that the store was probed, by this device or by one before it.
@@ -214,7 +257,7 @@ class Repository:
             UnsupportedFormatError: the repository may only be read by this version.
         """
         keys = await self.attach()
-        keyring.check_writable(keys)
+        check_writable(keys, None)
         async with self._lock:
             if self._verdict is not None:
                 return
@@ -227,7 +270,9 @@ class Repository:
                     await self._publish(await self._probe(), keys)
                     return
                 await self._run(self._cache.save, self._cached("probe"), saved)
-            plain = unseal(keys.roots, self._probe_place(keys), saved, max_plain=MAX_VERDICT_BYTES)
+            if (epoch_of(saved) or 0) > self.roots.newest:
+                await self._reread()  # the lock is held, or this were roots_for
+            plain = unseal(self.roots, self._probe_place(keys), saved, max_plain=MAX_VERDICT_BYTES)
             fields = unpack(plain, max_bytes=MAX_VERDICT_BYTES, what="the probe's verdict")
             self._adopt(ProbeVerdict.from_dict(fields))
 
@@ -238,12 +283,51 @@ class Repository:
     async def _known(self) -> Keys | None:
         if self._keys is None:
             cached = await self._run(self._cache.load, self._cached("fmt"))
-            if cached is not None:
-                self._keys = await self._unlock(cached)
-            else:
+            if cached is None:
                 self._keys = await self._found()
+            else:
+                try:
+                    self._keys = await self._unlock(cached)
+                except UnauthorizedError:
+                    # The key may be the one that another device has rotated to since.
+                    await self._reread()
             if self._keys is not None:
                 self._expect()
+        return self._keys
+
+    async def _reread(self) -> Keys:
+        """Read `fmt` once more, hold it to what is known, and remember it."""
+        try:
+            blob = await self.store.get(self.layout.fmt)
+        except BlobNotFoundError:
+            if self._keys is None:
+                raise keyring.wrong_key() from None
+            raise self._changed("holds no repository any more") from None
+        if not isinstance(blob, Blob):
+            raise AssertionError("an unconditional get returned no blob")
+        return await self._renew(blob.data)
+
+    async def _renew(self, raw: bytes) -> Keys:
+        cached = await self._run(self._cache.load, self._cached("fmt"))
+        if cached == raw and self._keys is not None:
+            self._confirmed = True
+            return self._keys
+        fmt = keyring.decode(raw)
+        if cached is not None:
+            before = keyring.decode(cached)
+            if fmt.repo_id != before.repo_id:
+                raise self._changed("holds another repository")
+            if fmt.newest < before.newest:
+                raise StoreChangedError(
+                    f"the store {self.store.url} holds the keys of before a rotation: epoch "
+                    f"{fmt.newest}, after {before.newest}; it was restored from a backup",
+                    hint="put back what this device knows: moss-local repair",
+                )
+        keys = await self._unlock(raw)
+        known = {} if self._keys is None else self._keys.roots.by_epoch
+        if any(keys.roots.by_epoch.get(epoch) != root for epoch, root in known.items()):
+            raise self._changed("holds other keys than before under the same numbers")
+        self._keys = await self._accept(raw)
         return self._keys
 
     def _expect(self) -> None:
@@ -261,6 +345,10 @@ class Repository:
             return await self._known() is not None
         except (NetworkError, PermissionDeniedError):
             return False
+
+    async def _newest_known(self) -> int:
+        cached = await self._run(self._cache.load, self._cached("fmt"))
+        return 1 if cached is None else keyring.decode(cached).newest
 
     async def _found(self) -> Keys | None:
         try:
@@ -308,12 +396,13 @@ class Repository:
         if fmt.commit != "cas":
             raise UnsupportedFormatError(
                 f"the repository commits by {fmt.commit!r}, which this version does not know",
-                hint="upgrade moss_local on this device",
+                hint=UPGRADE,
             )
         return keyring.unlock(fmt, await self._kek(fmt.kdf))
 
     async def _publish(self, verdict: ProbeVerdict, keys: Keys) -> None:
         self._adopt(verdict)
+        check_writable(keys, None)  # a race for setting up may have been won by a later version
         sealed = seal(
             keys.roots,
             self._probe_place(keys),

@@ -97,6 +97,17 @@ def seal(roots: RootKeys, place: Place, plain: bytes, *, salt: bytes) -> bytes:
     return b"".join(parts)
 
 
+def epoch_of(sealed: bytes) -> int | None:
+    """Return the key epoch that a blob states; None for what is no sealed blob.
+
+    Read without a key, so not to be believed before the blob has been opened.
+    """
+    if len(sealed) < HEADER_BYTES or sealed[:4] != MAGIC:
+        return None
+    epoch: int = _HEADER.unpack_from(sealed)[4]
+    return epoch
+
+
 def unseal(roots: RootKeys, place: Place, sealed: bytes, *, max_plain: int) -> bytes:
     """Return the plain text of a blob that stands at `place`.
 

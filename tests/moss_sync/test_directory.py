@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import pytest
 
-from moss_sync import BlobCorruptError, NetworkError, UnauthorizedError
+from moss_sync import BlobCorruptError, BlobMissingError, NetworkError, UnauthorizedError
 from moss_sync.directory import has_session, list_sessions
 from moss_sync.stores import BlobStore, FolderStore, MemoryStore
 from moss_sync.traffic import metered
@@ -115,6 +115,25 @@ def test_a_wrong_key_lists_nothing(tmp_path: Path) -> None:
         stranger = Device(tmp_path / "stranger.sqlite3", store, key="another key")
         with pytest.raises(UnauthorizedError):
             await list_sessions(stranger.repository)
+        stranger.close()
+
+    asyncio.run(run())
+
+
+def test_listing_a_store_that_has_lost_its_keys_makes_no_new_ones(tmp_path: Path) -> None:
+    async def run() -> None:
+        store = MemoryStore()
+        known = await filled(store, tmp_path, ["a"])
+        await store.delete(known.repository.layout.fmt)
+        before = [each.key for each in await store.keys(known.repository.layout.prefix)]
+        stranger = Device(tmp_path / "stranger.sqlite3", store, seed=99)
+        for work in (list_sessions(stranger.repository), has_session(stranger.repository, "a")):
+            with pytest.raises(BlobMissingError, match="not their keys") as caught:
+                await work
+            assert "moss-local repair" in (caught.value.hint or "")
+        assert [each.key for each in await store.keys(known.repository.layout.prefix)] == before
+        # Who has opened it before needs no fmt for that.
+        assert [each.name for each in (await list_sessions(known.repository)).sessions] == ["a"]
         stranger.close()
 
     asyncio.run(run())

@@ -15,7 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moss_sync import keyring
-from moss_sync.errors import BlobCorruptError, UnauthorizedError, UnsupportedFormatError
+from moss_sync.errors import (
+    BlobCorruptError,
+    InvalidArgumentError,
+    UnauthorizedError,
+    UnsupportedFormatError,
+)
+from moss_sync.features import check_writable
 from moss_sync.keyring import Format, KdfParams, Keys, create, decode, derive_kek, unlock
 from moss_sync.repository import Repository
 from moss_sync.stores import MemoryStore
@@ -260,10 +266,10 @@ def test_what_a_later_version_needs_is_named() -> None:
 
 def test_a_repository_with_a_writer_feature_of_later_is_read_and_not_written() -> None:
     keys = unlock(FMT, KEK)
-    keyring.check_writable(keys)
+    check_writable(keys, None)
     later = Keys(keys.repo_id, keys.roots, keys.names, ("later",))
     with pytest.raises(UnsupportedFormatError, match="'later'") as caught:
-        keyring.check_writable(later)
+        check_writable(later, None)
     assert "only read" in (caught.value.hint or "")
     fields = fields_of()
     fields["feat_w"] = ["later"]
@@ -290,6 +296,67 @@ def test_nothing_is_written_to_a_repository_that_needs_a_later_writer() -> None:
         ]
 
     asyncio.run(scenario())
+
+
+NEW_KEK = bytes(range(100, 132))
+NEW_KDF = KdfParams(b"another-salt-16b", memory_kib=16 * 1024, iterations=2, lanes=2)
+
+
+def rotated(fmt: Format = FMT, *, kek: bytes = NEW_KEK, kdf: KdfParams = NEW_KDF) -> Format:
+    fresh = bytes((7 * index) % 251 for index in range(keyring.rotation_bytes(fmt)))
+    return keyring.rotate(fmt, unlock(fmt, KEK), kek, kdf, fresh=fresh)
+
+
+def test_a_rotation_adds_a_root_key_and_loses_none() -> None:
+    before, after = unlock(FMT, KEK), unlock(decode(rotated().raw), NEW_KEK)
+    assert after.roots.by_epoch[1] == before.roots.by_epoch[1]
+    assert after.roots.newest == rotated().newest == 2
+    assert after.roots.by_epoch[2] not in (before.roots.by_epoch[1], bytes(32))
+    # Names never move, and blobs stay bound to the same repository.
+    assert (after.names, after.repo_id) == (before.names, before.repo_id)
+    assert rotated().kdf == NEW_KDF
+
+
+def test_after_a_rotation_the_old_key_opens_nothing_and_is_told_why() -> None:
+    with pytest.raises(UnauthorizedError, match="was rotated to \\(key epoch 2\\)") as caught:
+        unlock(rotated(), KEK)
+    assert "rotate-key --join" in (caught.value.hint or "")
+
+
+def test_a_rotation_under_the_same_key_is_one_too() -> None:
+    after = unlock(rotated(kek=KEK, kdf=KDF), KEK)
+    assert sorted(after.roots.by_epoch) == [1, 2]
+
+
+def test_a_rotation_keeps_what_this_version_does_not_know() -> None:
+    fields = fields_of()
+    fields["kdf"]["zz_cost"] = 3
+    fields["zz_later"] = {"kept": [1, b"two"]}
+    fields["check"] = keyring._wrap(KEK, bytes(12), b"", FRESH[:16], keyring._header(fields))
+    after = rotated(decode(framed(fields)))
+    assert fields_of(after.raw)["zz_later"] == {"kept": [1, b"two"]}
+    assert fields_of(after.raw)["kdf"]["zz_cost"] == 3
+    assert unlock(after, NEW_KEK).names == FRESH[48:80]
+
+
+def test_no_two_wrapped_keys_of_a_rotation_share_a_nonce() -> None:
+    after = rotated(rotated(kek=KEK, kdf=KDF), kek=KEK, kdf=KDF)
+    wrapped = [*after.epochs.values(), after.names, after.check]
+    assert len({each[:12] for each in wrapped}) == len(wrapped) == 5
+
+
+def test_a_rotation_takes_all_of_its_randomness() -> None:
+    for size in (0, keyring.rotation_bytes(FMT) - 1, keyring.rotation_bytes(FMT) + 1):
+        with pytest.raises(ValueError):
+            keyring.rotate(FMT, unlock(FMT, KEK), KEK, KDF, fresh=bytes(size))
+
+
+def test_a_fmt_without_room_for_another_key_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keyring, "MAX_FMT_BYTES", len(FMT.raw) + 30)
+    with pytest.raises(InvalidArgumentError, match="rotated 0 times; there is no room"):
+        rotated()
+    monkeypatch.setattr(keyring, "MAX_FMT_BYTES", 64 * 1024)
+    assert len(rotated().raw) - len(FMT.raw) < 70  # so there is room for some nine hundred
 
 
 @pytest.mark.parametrize("size", [0, keyring.FRESH_BYTES - 1, keyring.FRESH_BYTES + 1])

@@ -15,7 +15,6 @@ from moss_sync.errors import (
     ForkDetectedError,
     LostCommitError,
     StaleReadError,
-    UnsupportedFormatError,
 )
 from moss_sync.manifest import (
     INLINE_EACH_BYTES,
@@ -192,12 +191,6 @@ def test_a_manifest_of_another_session_or_repository_is_refused() -> None:
     ):
         with pytest.raises(BlobCorruptError, match=f"'{session}'"):
             plan.check_place(current, repo_id=repo_id, sid=sid, name=session)
-
-
-def test_a_session_with_a_writer_feature_of_later_is_not_written() -> None:
-    plan.check_writable(history(1))
-    with pytest.raises(UnsupportedFormatError, match="'b-later'"):
-        plan.check_writable(replace(history(1), features_w=("c-later", "b-later")))
 
 
 # -- whether this file is a copy -------------------------------------------------------------
