@@ -24,10 +24,12 @@ from moss_local.errors import (
 )
 from moss_local.types import (
     DocumentInfo,
+    DocumentVersion,
     GetDocumentsOptions,
     MutationOptions,
     ParentGrouping,
     PushIndexResult,
+    QuarantinedEdit,
     QueryOptions,
     QueryResultDocumentInfo,
     SearchResult,
@@ -67,6 +69,7 @@ __all__ = [
     "ContentionError",
     "DiskFullError",
     "DocumentInfo",
+    "DocumentVersion",
     "FileBusyError",
     "FileCorruptError",
     "ForkDetectedError",
@@ -86,6 +89,7 @@ __all__ = [
     "ParentGrouping",
     "PermissionDeniedError",
     "PushIndexResult",
+    "QuarantinedEdit",
     "QueryOptions",
     "QueryResultDocumentInfo",
     "SearchResult",

@@ -17,6 +17,7 @@ from time import perf_counter
 from types import TracebackType
 from typing import Self
 
+import apsw
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,14 +31,23 @@ from moss_local.storage.documents import Document, StoredDocument, check_documen
 from moss_local.storage.edits import PutCounts, delete_documents, put_documents
 from moss_local.storage.encoding import check_vector
 from moss_local.storage.file import SessionFile
+from moss_local.storage.history import StoredVersion, find_version, read_history
+from moss_local.storage.quarantine import (
+    SetAside,
+    discard_set_aside,
+    find_set_aside,
+    read_quarantine,
+)
 from moss_local.storage.replica import SqliteReplica
 from moss_local.storage.rows import get_documents
 from moss_local.storage.state import read_state
 from moss_local.types import (
     DocumentInfo,
+    DocumentVersion,
     GetDocumentsOptions,
     MutationOptions,
     PushIndexResult,
+    QuarantinedEdit,
     QueryOptions,
     QueryResultDocumentInfo,
     SearchResult,
@@ -47,6 +57,7 @@ from moss_sync import (
     InvalidArgumentError,
     MossError,
     NetworkError,
+    NotFoundError,
     PermissionDeniedError,
     SyncReport,
     VectorSpace,
@@ -65,6 +76,9 @@ QUICK_DOCUMENTS = 1000
 (a hop to another costs 0.24-0.5 ms)."""
 
 CLOSE_WAIT_S = 2.0
+
+Also = Callable[[apsw.Connection], None]
+"""What is done in the transaction of a write, before it."""
 
 
 class SessionIndex:
@@ -168,21 +182,7 @@ class SessionIndex:
         """
         self._check_open()
         upsert = True if options is None or options.upsert is None else options.upsert
-        given = _documents_of(docs)
-        if not given:
-            return 0, 0
-        space = self._model.space(self._stored_space())
-        documents, missing = self._prepared(given, space)
-        if not missing:
-            counts = await runtime.blocking(self._put, documents, space, upsert)
-        elif len(missing) <= SMALL_ADD:
-            counts = await runtime.embedding(
-                self._embed_and_put, documents, missing, space, upsert, progress
-            )
-        else:
-            ready = await self._embedded_aside(documents, missing, progress)
-            counts = await runtime.blocking(self._put, ready, space, upsert)
-        return counts.added, counts.updated
+        return await self._add(_documents_of(docs), upsert=upsert, progress=progress)
 
     async def delete_docs(self, doc_ids: Iterable[str]) -> int:
         """Delete documents and return how many there were; unknown ids are ignored.
@@ -259,6 +259,64 @@ class SessionIndex:
             time_taken_ms=round((perf_counter() - started) * 1000),
             model_id=self._model.id(space),
         )
+
+    # -- what was replaced -----------------------------------------------------------------
+
+    async def history(self, id: str | None = None) -> list[DocumentVersion]:
+        """Return the current version of a document and those that this device keeps, newest first.
+
+        Kept is what was replaced or deleted here by anybody, and what arrived from others and
+        lost: of each document the last few different contents, of the session the last replaced
+        (`moss_local.storage.history` has the bounds). It never leaves the device.
+
+        Args:
+            id: None: all documents of which something is kept, deleted ones too.
+        """
+        self._check_open()
+        return [_version_of(stored) for stored in await runtime.blocking(self._history, id)]
+
+    async def restore(self, id: str, version: str) -> None:
+        """Write a version again as a new edit, which beats the current one; a deletion deletes.
+
+        The text is embedded anew. Where the vectors are your own ("custom") they are kept with
+        the versions, and it has the vector that it had.
+
+        Args:
+            version: As `history` calls it.
+        Raises:
+            NotFoundError: the document has no such version, or it is not kept any more.
+            InvalidArgumentError: its own vector does not fit the session's any more.
+        """
+        self._check_open()
+        await self._write_again(await runtime.blocking(self._find_version, id, version))
+
+    async def quarantined(self) -> list[QuarantinedEdit]:
+        """Return the changes that were set aside on this device, oldest first.
+
+        They were made here and never pushed, and pushing them by themselves could bring back what
+        others deleted: this file was an old copy, or the session was deleted elsewhere.
+        """
+        self._check_open()
+        return [_set_aside_of(each) for each in await runtime.blocking(self._quarantine)]
+
+    async def restore_quarantined(self, number: int) -> None:
+        """Write a change that was set aside as a new edit, and take it off the list; or neither.
+
+        Raises:
+            NotFoundError: there is none of this number.
+        """
+        self._check_open()
+        found = await runtime.blocking(self._find_set_aside, number)
+        await self._write_again(found.edit, lambda conn: discard_set_aside(conn, number))
+
+    async def discard_quarantined(self, number: int) -> None:
+        """Forget a change that was set aside.
+
+        Raises:
+            NotFoundError: there is none of this number.
+        """
+        self._check_open()
+        await runtime.blocking(self._discard_set_aside, number)
 
     # -- exchange --------------------------------------------------------------------------
 
@@ -392,6 +450,30 @@ class SessionIndex:
                 f"session {self.name!r} is closed", hint="open it again with client.session(...)"
             )
 
+    async def _add(
+        self,
+        given: Sequence[DocumentInfo],
+        *,
+        upsert: bool = True,
+        progress: Progress | None = None,
+        also: Also | None = None,
+    ) -> tuple[int, int]:
+        """Add checked documents; `also` is done in the same transaction, before."""
+        if not given:
+            return 0, 0
+        space = self._model.space(self._stored_space())
+        documents, missing = self._prepared(given, space)
+        if not missing:
+            counts = await runtime.blocking(self._put, documents, space, upsert, also)
+        elif len(missing) <= SMALL_ADD:
+            counts = await runtime.embedding(
+                self._embed_and_put, documents, missing, space, upsert, progress, also
+            )
+        else:
+            ready = await self._embedded_aside(documents, missing, progress)
+            counts = await runtime.blocking(self._put, ready, space, upsert, also)
+        return counts.added, counts.updated
+
     def _stored_space(self) -> VectorSpace | None:
         with self._file.reading() as conn:
             return read_state(conn).space
@@ -473,23 +555,68 @@ class SessionIndex:
         space: VectorSpace | None,
         upsert: bool,
         progress: Progress | None,
+        also: Also | None,
     ) -> PutCounts:
-        return self._put(self._embedded(documents, missing, progress), space, upsert)
+        return self._put(self._embedded(documents, missing, progress), space, upsert, also)
 
     def _put(
-        self, documents: Sequence[Document], space: VectorSpace | None, upsert: bool
+        self,
+        documents: Sequence[Document],
+        space: VectorSpace | None,
+        upsert: bool,
+        also: Also | None = None,
     ) -> PutCounts:
         if space is None:
             first = documents[0].vector
             space = custom_space(0 if first is None else len(first))
         with self._file.writing() as conn:
+            if also is not None:
+                also(conn)
             return put_documents(
                 conn, documents, space=space, now_ms=self._clock.wall_ms(), upsert=upsert
             )
 
-    def _delete(self, ids: Sequence[str]) -> int:
+    def _delete(self, ids: Sequence[str], also: Also | None = None) -> int:
         with self._file.writing() as conn:
+            if also is not None:
+                also(conn)
             return delete_documents(conn, ids, now_ms=self._clock.wall_ms())
+
+    def _history(self, id: str | None) -> list[StoredVersion]:
+        with self._file.reading() as conn:
+            return read_history(conn, id)
+
+    def _find_version(self, id: str, version: str) -> StoredVersion:
+        with self._file.reading() as conn:
+            found = find_version(conn, read_state(conn).space, id, version)
+        if found is None:
+            raise NotFoundError(
+                f"document {id!r} has no version {version!r} here",
+                hint="list those that are kept with: moss-local history SESSION ID",
+            )
+        return found
+
+    async def _write_again(self, version: StoredVersion, also: Also | None = None) -> None:
+        if version.deleted:
+            await runtime.blocking(self._delete, [version.id], also)
+            return
+        embedding = None
+        if version.vector is not None and self._model.id(self._stored_space()) == CUSTOM_ID:
+            embedding = np.frombuffer(version.vector, "<f4").tolist()
+        info = DocumentInfo(version.id, version.text, version.metadata, embedding, version.payload)
+        await self._add([info], also=also)
+
+    def _quarantine(self) -> list[SetAside]:
+        with self._file.reading() as conn:
+            return read_quarantine(conn)
+
+    def _find_set_aside(self, number: int) -> SetAside:
+        with self._file.reading() as conn:
+            return find_set_aside(conn, number)
+
+    def _discard_set_aside(self, number: int) -> None:
+        with self._file.writing() as conn:
+            discard_set_aside(conn, number)
 
     def _get(self, choice: GetChoice) -> list[StoredDocument]:
         with self._file.reading() as conn:
@@ -530,3 +657,32 @@ def _documents_of(docs: Iterable[DocumentInfo]) -> list[DocumentInfo]:
 
 def _info(stored: StoredDocument) -> DocumentInfo:
     return DocumentInfo(stored.id, stored.text, stored.metadata, None, stored.payload)
+
+
+def _version_of(stored: StoredVersion) -> DocumentVersion:
+    return DocumentVersion(
+        stored.id,
+        stored.text,
+        stored.metadata,
+        stored.payload,
+        stored.written_ms,
+        stored.version.dev.hex(),
+        stored.deleted,
+        stored.reason,
+        stored.token,
+    )
+
+
+def _set_aside_of(stored: SetAside) -> QuarantinedEdit:
+    edit = stored.edit
+    return QuarantinedEdit(
+        stored.number,
+        stored.reason,
+        edit.id,
+        edit.text,
+        edit.metadata,
+        edit.payload,
+        edit.written_ms,
+        edit.version.dev.hex(),
+        edit.deleted,
+    )

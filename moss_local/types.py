@@ -162,6 +162,58 @@ class PushIndexResult:
     report: SyncReport = field(default_factory=SyncReport)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class DocumentVersion:
+    """One version of a document on this device: the current one, or one that was replaced.
+
+    Attributes:
+        written_ms: When it was written, ms since 1970 UTC, by its writer's clock.
+        device_id: Who wrote it: 16 hex digits, as in `session.device_id`.
+        deleted: It is a deletion; text, metadata and payload are empty.
+        reason: Why it is not the current one. "edited": an edit on this device replaced it;
+            "deleted": a deletion did; "replaced": another device's edit did; "lost": it was
+            written at the same time as a change that won, by somebody who had not seen that. None
+            for the current one.
+        version: Names it among the versions of its document, for `session.restore`.
+    """
+
+    id: str
+    text: str
+    metadata: dict[str, str] | None
+    payload: str | None
+    written_ms: int
+    device_id: str
+    deleted: bool
+    reason: Literal["edited", "deleted", "replaced", "lost"] | None
+    version: str
+
+    @property
+    def current(self) -> bool:
+        """Whether it is what the session holds now."""
+        return self.reason is None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QuarantinedEdit:
+    """A change made here that was set aside: it was never merged, and waits for your word.
+
+    Attributes:
+        number: Names it, for `session.restore_quarantined` and `discard_quarantined`.
+        reason: Why it was set aside.
+        written_ms, device_id, deleted: As in DocumentVersion.
+    """
+
+    number: int
+    reason: str
+    id: str
+    text: str
+    metadata: dict[str, str] | None
+    payload: str | None
+    written_ms: int
+    device_id: str
+    deleted: bool
+
+
 @dataclass(frozen=True, slots=True)
 class SyncState:
     """Where a session stands towards its store.

@@ -14,7 +14,9 @@ from moss_local.cli.command import INTERRUPTED, Commands, Globals
 from moss_local.cli.demo import demo
 from moss_local.cli.doctor import doctor
 from moss_local.cli.exchange import pull, push, sync
+from moss_local.cli.history import history
 from moss_local.cli.init import init
+from moss_local.cli.quarantine import quarantine
 from moss_local.cli.query import query
 from moss_local.cli.sessions import sessions
 from moss_local.cli.show import show
@@ -37,6 +39,8 @@ EXAMPLES: dict[Callable[..., None], str] = {
     add: 'moss-local add conv-123 "Customer reported a duplicate charge." --metadata channel=voice',
     query: 'moss-local query conv-123 "status of the refund" --top-k 3',
     show: "moss-local show conv-123",
+    history: "moss-local history conv-123 --json",
+    quarantine: "moss-local quarantine conv-123 --json",
     sessions: "moss-local sessions",
     status: "moss-local status conv-123",
     push: "moss-local push conv-123",
