@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from moss_local.standing import standing
 from moss_local.storage.file import open_session_file
 from moss_local.storage.paths import SUFFIX
-from moss_local.storage.replica import SqliteReplica
 from moss_local.storage.state import read_state
 from moss_local.types import SyncState
 from moss_sync import MossError
@@ -68,14 +68,9 @@ def _read(path: Path) -> LocalSession:
     try:
         with file.reading() as conn:
             state = read_state(conn)
-        pending = SqliteReplica(file).state().dirty
+        sync_state = standing(file)
     finally:
         file.close()
-    exchanged_ms = state.exchanged_ms
-    if pending:
-        sync_state = SyncState("pending", pending, exchanged_ms)
-    else:
-        sync_state = SyncState("never" if exchanged_ms is None else "synced", 0, exchanged_ms)
     beside = (path, path.with_name(path.name + "-wal"))
     return LocalSession(
         name=state.session,

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from types import TracebackType
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 
-from moss_local.runtime import runtime
+from moss_local.lifetime import CLOSE_S, OpenUntilClosed
 from moss_local.settings import Settings, resolve
 from moss_local.storage.paths import check_name
 from moss_sync.stores import open_store
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from moss_sync.directory import Directory
 
 
-class MossClient:
+class MossClient(OpenUntilClosed[None]):
     """One project: its sessions on this device, exchanged through one store.
 
     Making a client touches neither network nor disk. It may be used from several event loops and
@@ -51,6 +50,7 @@ class MossClient:
         data_dir: str | os.PathLike[str] | None = None,
         cache_path: str | os.PathLike[str] | None = None,
     ) -> None:
+        super().__init__()
         self._settings: Settings = resolve(
             project_id, project_key, store=store, data_dir=data_dir, cache_path=cache_path
         )
@@ -58,7 +58,6 @@ class MossClient:
         self._store = open_store(self._settings.store)
         self._project: Project | None = None
         self._lock = threading.Lock()
-        self._closed = False
 
     def __repr__(self) -> str:
         return f"<MossClient {self._settings.project_id!r} store={self._store.url!r}>"
@@ -112,42 +111,16 @@ class MossClient:
         self._check_open()
         return await self._opened().stored_sessions()
 
-    async def close(self) -> None:
+    async def close(self, timeout: float = CLOSE_S) -> None:  # noqa: ASYNC109  # it ends well
         """Close every session and the store; idempotent. What is not pushed stays pending."""
-        await runtime.to_the_end(self._close())
+        await super().close(timeout)
 
-    async def __aenter__(self) -> Self:
-        self._check_open()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
-
-    def __enter__(self) -> Self:
-        self._check_open()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        runtime.start(self._close()).result()
-
-    async def _close(self) -> None:
-        """On the library's loop."""
-        if self._closed:
-            return
-        self._closed = True
-        if self._project is not None:
-            await self._project.close_sessions()
-        await self._store.close()
+    async def _close(self, seconds: float) -> None:
+        try:
+            if self._project is not None:
+                await self._project.close_sessions(seconds)
+        finally:
+            await self._store.close()
 
     def _opened(self) -> Project:
         from moss_local.project import Project  # the heavy half, when it is first needed

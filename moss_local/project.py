@@ -6,10 +6,12 @@ the package imported, without loading SQLite, numpy or cryptography.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 
 from moss_local.catalog import Catalog, read_catalog
 from moss_local.embedding.models import resolve_model
+from moss_local.exchange import Exchange
 from moss_local.model_choice import ModelChoice
 from moss_local.runtime import runtime
 from moss_local.session import SessionIndex
@@ -75,8 +77,7 @@ class Project:
         session = SessionIndex(
             name=name,
             file=file,
-            replica=replica,
-            engine=engine,
+            exchange=Exchange(name, file, replica, engine, self._clock),
             clock=self._clock,
             model=model,
             closed=self._forget,
@@ -98,12 +99,14 @@ class Project:
         """Return what sessions there are in the store."""
         return await runtime.on_loop(list_sessions(self._repository))
 
-    async def close_sessions(self) -> None:
-        """Close every open session; on the library's loop."""
+    async def close_sessions(self, seconds: float) -> None:
+        """Close every open session, all within the same time."""
         with self._lock:
             sessions = list(self._sessions)
-        for session in sessions:
-            await session._close()
+        closing = [asyncio.wrap_future(session.begin_to_close(seconds)) for session in sessions]
+        for outcome in await asyncio.gather(*closing, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
 
     async def _require_stored(self, name: str) -> None:
         if not await runtime.on_loop(has_session(self._repository, name)):

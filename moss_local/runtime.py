@@ -68,10 +68,6 @@ class Runtime:
         """
         return await asyncio.wrap_future(self.start(work))
 
-    async def to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
-        """As `on_loop`, but cancelling the caller ends only the waiting: the work is done whole."""
-        return await asyncio.shield(asyncio.wrap_future(self.start(work)))
-
     def start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Start a coroutine on the library's loop; from any thread."""
         return asyncio.run_coroutine_threadsafe(work, self.loop)

@@ -1,9 +1,9 @@
-"""A session: a named thread of documents on this device, searched here, merged with other devices.
+"""A session: a named thread of documents on this device, written and searched here.
 
 The file is the truth: an acknowledged write is on disk, and everything that this object answers is
 read from there (or from what is kept resident and checked against it), so several objects and
-several processes may have one session open. The object only knows how to reach it, which model the
-vectors are of, and how the last exchange went.
+several processes may have one session open. The object only knows how to reach it and which model
+the vectors are of; how it stands towards other devices is `moss_local.exchange`'s.
 """
 
 from __future__ import annotations
@@ -11,11 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
-from types import TracebackType
-from typing import Self
 
 import apsw
 import numpy as np
@@ -23,6 +20,8 @@ from numpy.typing import NDArray
 
 from moss_local.embedding.base import Kind, Progress
 from moss_local.embedding.models import custom_space
+from moss_local.exchange import Exchange
+from moss_local.lifetime import CLOSE_S, OpenUntilClosed
 from moss_local.model_choice import CUSTOM_ID, ModelChoice
 from moss_local.options import GetChoice, QueryChoice, choose_get, choose_query
 from moss_local.runtime import runtime
@@ -38,7 +37,6 @@ from moss_local.storage.quarantine import (
     find_set_aside,
     read_quarantine,
 )
-from moss_local.storage.replica import SqliteReplica
 from moss_local.storage.rows import get_documents
 from moss_local.storage.state import read_state
 from moss_local.types import (
@@ -63,7 +61,6 @@ from moss_sync import (
     VectorSpace,
 )
 from moss_sync.clock import Clock
-from moss_sync.engine import SyncEngine
 
 log = logging.getLogger("moss_local")
 
@@ -75,13 +72,12 @@ QUICK_DOCUMENTS = 1000
 """Up to here a query with a given vector takes under a millisecond and runs on the caller's thread
 (a hop to another costs 0.24-0.5 ms)."""
 
-CLOSE_WAIT_S = 2.0
 
 Also = Callable[[apsw.Connection], None]
 """What is done in the transaction of a write, before it."""
 
 
-class SessionIndex:
+class SessionIndex(OpenUntilClosed[None]):
     """One open session. Made by `MossClient.session`; safe for several tasks, loops and threads.
 
     Attributes:
@@ -93,24 +89,19 @@ class SessionIndex:
         *,
         name: str,
         file: SessionFile,
-        replica: SqliteReplica,
-        engine: SyncEngine,
+        exchange: Exchange,
         clock: Clock,
         model: ModelChoice,
         closed: Callable[[SessionIndex], None],
     ) -> None:
+        super().__init__()
         self.name = name
         self._file = file
-        self._replica = replica
-        self._engine = engine
+        self._exchange = exchange
         self._clock = clock
         self._model = model
         self._on_closed = closed
-        self._closed = False
         self._last_model_id = model.id(None)
-        self._unreachable: str | None = None
-        self._last_report: SyncReport | None = None
-        self._compaction: Future[None] | None = None
 
     def __repr__(self) -> str:
         if self._closed:
@@ -137,14 +128,7 @@ class SessionIndex:
     def sync_state(self) -> SyncState:
         """Where the session stands towards its store."""
         self._check_open()
-        with self._file.reading() as conn:
-            exchanged_ms = read_state(conn).exchanged_ms
-        pending = self._replica.state().dirty
-        if self._unreachable is not None:
-            return SyncState("offline", pending, exchanged_ms, self._unreachable)
-        if pending:
-            return SyncState("pending", pending, exchanged_ms)
-        return SyncState("never" if exchanged_ms is None else "synced", 0, exchanged_ms)
+        return self._exchange.state()
 
     @property
     def device_id(self) -> str:
@@ -156,7 +140,7 @@ class SessionIndex:
     @property
     def last_report(self) -> SyncReport | None:
         """What this object's last exchange did and cost, failed ones and the one of opening too."""
-        return self._last_report
+        return self._exchange.last_report
 
     # -- documents -------------------------------------------------------------------------
 
@@ -329,7 +313,8 @@ class SessionIndex:
             MossError: as in `moss_sync.SyncEngine.push`; nothing is lost. `error.report` says
                 what was done until then.
         """
-        report = await self._exchange(self._engine.push)
+        self._check_open()
+        report = await runtime.on_loop(self._exchange.push())
         count = self.doc_count
         return PushIndexResult(
             f"push-{report.session_id}-{report.seq}", self.name, count, report=report
@@ -337,41 +322,19 @@ class SessionIndex:
 
     async def pull(self) -> SyncReport:
         """Merge what others have pushed; one small request when there is nothing new."""
-        return await self._exchange(self._engine.pull)
+        self._check_open()
+        return await runtime.on_loop(self._exchange.pull())
 
     async def sync(self) -> SyncReport:
         """Pull, then push."""
-        return await self._exchange(self._engine.sync)
+        self._check_open()
+        return await runtime.on_loop(self._exchange.sync())
 
     # -- lifecycle -------------------------------------------------------------------------
 
-    async def close(self) -> None:
+    async def close(self, timeout: float = CLOSE_S) -> None:  # noqa: ASYNC109  # it ends well
         """Close the session; idempotent. What is not pushed stays pending in the file."""
-        if not self._closed:
-            await runtime.to_the_end(self._close())
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if not self._closed:
-            runtime.start(self._close()).result()
+        await super().close(timeout)
 
     # -- inside ----------------------------------------------------------------------------
 
@@ -397,52 +360,13 @@ class SessionIndex:
             # Whoever needs the model gets this error; a session that is only read does not.
             log.info("session %r has no model here: %s", self.name, error)
 
-    async def _close(self) -> None:
-        """On the library's loop."""
-        if self._closed:
-            return
-        _ = self.model_id  # stays readable
-        self._closed = True
-        await self._finish_compaction()
-        await runtime.blocking(self._file.close)
-        self._on_closed(self)
-
-    async def _exchange(self, work: Callable[[], Awaitable[SyncReport]]) -> SyncReport:
-        self._check_open()
-        return await runtime.on_loop(self._exchange_here(work))
-
-    async def _exchange_here(self, work: Callable[[], Awaitable[SyncReport]]) -> SyncReport:
-        """On the library's loop."""
+    async def _close(self, seconds: float) -> None:
         try:
-            report = await work()
-        except MossError as error:
-            self._last_report = error.report
-            if isinstance(error, NetworkError | PermissionDeniedError):
-                self._unreachable = str(error)
-            raise
-        self._unreachable, self._last_report = None, report
-        await runtime.blocking(self._replica.set_exchanged, self._clock.wall_ms())
-        idle = self._compaction is None or self._compaction.done()
-        if (report.sent or report.sent_deletes) and idle:
-            self._compaction = runtime.in_background(self._compact())
-        return report
-
-    async def _compact(self) -> None:
-        try:
-            while not self._closed and await self._engine.compact():
-                log.debug("session %r was compacted", self.name)
-        except MossError as error:
-            # Never needed for correctness, and asked for by nobody; the next push tries again.
-            log.warning("session %r was not compacted: %s", self.name, error)
-
-    async def _finish_compaction(self) -> None:
-        """Give a running compaction a moment, then cancel it; it is never needed."""
-        running, self._compaction = self._compaction, None
-        if running is None or running.done():
-            return
-        done, _ = await asyncio.wait([asyncio.wrap_future(running)], timeout=CLOSE_WAIT_S)
-        if not done:
-            running.cancel()
+            self._last_model_id = self._model.id(self._stored_space())  # stays readable
+            await self._exchange.close()
+        finally:
+            await runtime.blocking(self._file.close)
+            self._on_closed(self)
 
     def _check_open(self) -> None:
         if self._closed:

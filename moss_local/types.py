@@ -219,19 +219,27 @@ class SyncState:
     """Where a session stands towards its store.
 
     Attributes:
-        status: "never" exchanged; "synced"; "pending": there are unpushed changes; "offline": the
-            last exchange failed for want of the store, whatever is pending.
-        pending: Documents and deletions not yet pushed.
+        status: "never" exchanged; "synced"; "pending": there are unpushed changes; "syncing": an
+            exchange is under way; "offline": the last one failed for want of the store, which
+            passes by itself; "stopped": it failed for a reason that somebody must see to, and
+            nothing is exchanged in the background until `push_index`, `pull` or `sync` succeeds.
+        pending: Documents and deletions not yet pushed, whatever the status.
         last_exchange_ms: Wall time of the last successful exchange, ms since 1970; None before.
-        reason: Why the store could not be reached, when offline.
+        reason: What went wrong, when offline or stopped.
+        code: The error's stable name, such as "NETWORK" or "FORK_DETECTED"; else None.
+        hint: What to do about it, when that is known.
     """
 
-    status: Literal["never", "synced", "pending", "offline"]
+    status: Literal["never", "synced", "pending", "syncing", "offline", "stopped"]
     pending: int = 0
     last_exchange_ms: int | None = None
     reason: str | None = None
+    code: str | None = None
+    hint: str | None = None
 
     def __str__(self) -> str:
-        if self.status == "offline":
-            return f"offline({self.reason}), {self.pending} pending"
+        if self.reason is not None:
+            return f"{self.status}({self.reason}), {self.pending} pending"
+        if self.status == "syncing" and self.pending:
+            return f"syncing, {self.pending} pending"
         return f"pending({self.pending})" if self.status == "pending" else self.status
