@@ -2,11 +2,14 @@
 
 A convex sum of the two scores, each min-max normalised over every candidate and not over two short
 lists: what rank fusion throws away (how much better the first is than the second) is what decides
-here. Measured on long conversations in docs/design/0001-local-file.md, by benchmarks/bench_quality.
+here. To that come what a thread says and a bag of documents does not: a turn's neighbours are
+evidence for it, and so is that it was said by whom the question is about. Measured on long
+conversations in docs/design/0010-search.md, by benchmarks/bench_quality.
 
 Rules of this file: values in, values out. All arrays of one call are aligned: element i of each is
-about candidate i. A filter on metadata has its place here: as a boolean mask over the candidates,
-applied to `eligible`, so that scores keep their normalisation and the rest keeps its shape.
+about candidate i, and candidates stand in the order of the thread. A filter on metadata has its
+place here: as a boolean mask over the candidates, applied to `eligible`, so that scores keep their
+normalisation and the rest keeps its shape.
 """
 
 from __future__ import annotations
@@ -16,6 +19,15 @@ from numpy.typing import NDArray
 
 DEFAULT_ALPHA = 0.5
 """The best plain blend measured: recall@5 is 0.554, against 0.516 at the hosted SDK's 0.8."""
+
+
+BEFORE = (0.4, 0.2)
+AFTER = (0.2, 0.1)
+"""What of its own score a turn lends to those after it (a question stands before its answer), and
+to those before it: the next one, the next but one."""
+
+NAMED_SPEAKER = 0.2
+"""What a turn gains when the query names its speaker."""
 
 
 def eligible(
@@ -51,10 +63,20 @@ def blend(
     return np.float32(alpha) * _min_max(semantic) + np.float32(1.0 - alpha) * words
 
 
+def with_neighbours(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the scores with what each candidate's neighbours in the thread lend to it."""
+    result = scores.copy()
+    for distance, weight in enumerate(BEFORE, 1):
+        result[distance:] += np.float32(weight) * scores[:-distance]
+    for distance, weight in enumerate(AFTER, 1):
+        result[:-distance] += np.float32(weight) * scores[distance:]
+    return result
+
+
 def top(
     scores: NDArray[np.float32],
     eligible: NDArray[np.bool_],
-    rowids: NDArray[np.int64],
+    rowids: NDArray[np.integer],
     top_k: int,
 ) -> NDArray[np.intp]:
     """Return the positions of the best `top_k` eligible candidates, best first.

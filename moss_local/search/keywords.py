@@ -1,7 +1,7 @@
-"""What people type, made fit for a full-text index: prepared texts and match expressions.
+"""What people type, made fit for a full-text index: prepared texts, and the terms of queries.
 
 Rules of this file: values in, values out; any string is accepted and nothing ever raises. What
-people type is never syntax: a query becomes quoted terms joined by OR, and no quote survives.
+people type is never syntax: a query becomes terms that are looked up one by one, not an expression.
 
 Three things that the index's own tokenizer (FTS5 unicode61) does not do are done here, to texts and
 queries alike: forms that look the same become the same (NFKC, vowel points of Arabic and Hebrew
@@ -17,8 +17,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
+
+Tokenizer = Callable[[str], list[bytes]]
+"""A prepared text to its terms, in order and with repetitions."""
 
 KEYWORD_VERSION = 1
 
@@ -26,8 +29,8 @@ TOKENIZER = "porter unicode61 remove_diacritics 2 categories 'L* N* Co Mn Mc'"
 """The `tokenize` option of the FTS5 table. The porter stemmer touches ASCII words only."""
 
 MAX_QUERY_TERMS = 128
-"""Further distinct terms of a query are left out. FTS5 scores every document that has any term, so
-its time grows with them; a question of 128 words has said what it is about."""
+"""Further distinct terms of a query are left out. Every document that has any of them is scored, so
+the time grows with them; a question of 128 words has said what it is about."""
 
 MAX_QUERY_CHARS = 8192
 """Further characters of a query are not looked at: room for 128 terms in any language."""
@@ -64,17 +67,17 @@ def prepare_text(text: str) -> str:
     return _RUN.sub(_pairs_and_singles, _unified(text))
 
 
-def match_expression(text: str) -> str | None:
-    """Return an FTS5 expression that any document with any term of `text` matches.
+def query_terms(text: str, tokenize: Tokenizer) -> list[bytes]:
+    """Return the distinct terms of a query, in order; none when it is blank or nothing but signs.
 
-    None when there is no term in it: blank, or nothing but signs.
+    Args:
+        tokenize: The index's own tokenizer, so that a word of a query meets the same word of a
+            text whatever the stemmer makes of both.
     """
-    terms: dict[str, None] = {}
-    for term in _terms(text[:MAX_QUERY_CHARS]):
-        terms[term] = None
-        if len(terms) == MAX_QUERY_TERMS:
-            break
-    return " OR ".join(f'"{term}"' for term in terms) or None
+    words = " ".join(_words(text[:MAX_QUERY_CHARS]))
+    # An accent standing alone is an empty term, which says nothing.
+    terms = dict.fromkeys(term for term in tokenize(words) if term) if words else ()
+    return list(terms)[:MAX_QUERY_TERMS]
 
 
 class _WordCharacters(dict[int, str]):
@@ -106,7 +109,7 @@ def _pairs_and_singles(run: re.Match[str]) -> str:
     return f" {' '.join(units)} {' '.join(pairs)} "
 
 
-def _terms(text: str) -> Iterator[str]:
+def _words(text: str) -> Iterator[str]:
     """Yield the words of a query; a run without spaces as its pairs, which say more."""
     text = _unified(text).lower()
     start = 0

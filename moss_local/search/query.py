@@ -13,12 +13,21 @@ import apsw
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from moss_local.search.fusion import DEFAULT_ALPHA, blend, eligible, top
-from moss_local.search.keywords import match_expression
-from moss_local.search.vectors import ResidentVectors
+from moss_local.search.fusion import (
+    DEFAULT_ALPHA,
+    NAMED_SPEAKER,
+    blend,
+    eligible,
+    top,
+    with_neighbours,
+)
+from moss_local.search.keywords import query_terms
+from moss_local.search.postings import index_tokenizer
+from moss_local.search.resident import Resident, Small
 from moss_local.storage.documents import read_metadata
 from moss_local.storage.encoding import check_vector, unit_rows
 from moss_local.storage.file import SessionFile
+from moss_local.storage.state import State
 from moss_sync import InvalidArgumentError
 
 DEFAULT_TOP_K = 5
@@ -31,7 +40,7 @@ class Hit:
     Attributes:
         score: Its cosine to the query's vector, 0 if negative; 0.0 where either has no vector.
             Whatever alpha is: hits stand in the blended order, so scores need not fall.
-        blended: What ordered the hits: 0..1, comparable within one search only.
+        blended: What ordered the hits; comparable within one search only.
         hlc: Clock of the version found, which tells when it was written.
     """
 
@@ -44,15 +53,6 @@ class Hit:
     hlc: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Candidates:
-    """Aligned arrays over every document that has a vector or a term of the query."""
-
-    rowids: NDArray[np.int64]
-    semantic: NDArray[np.float32]
-    keyword: NDArray[np.float32]
-
-
 def search(
     file: SessionFile,
     *,
@@ -61,6 +61,7 @@ def search(
     alpha: float = DEFAULT_ALPHA,
     top_k: int = DEFAULT_TOP_K,
     min_score: float | None = None,
+    low_memory: bool = False,
 ) -> list[Hit]:
     """Return the best documents, best first; equal ones in order of the later addition.
 
@@ -71,6 +72,7 @@ def search(
         alpha: 1.0 is the vectors alone, 0.0 the words alone, and what has no term is not found.
         top_k: At most this many; 0 gives none.
         min_score: Leaves out every document whose score is below this.
+        low_memory: Keeps neither vectors nor postings in memory; the same answers, more slowly.
     Raises:
         InvalidArgumentError: alpha outside 0..1, a negative top_k, or a vector that is not finite,
             is zero, or has another dimension than the session's.
@@ -83,64 +85,70 @@ def search(
     if vector is not None:
         checked = check_vector(vector, dim=None, what="the query's embedding")
         query = unit_rows(checked[None, :])[0]
-    blank = not text.strip()
-    if blank and query is not None:
+    if not text.strip() and query is not None:
         alpha = 1.0
-    expression = match_expression(text) if alpha < 1.0 else None
-    resident = file.derived(ResidentVectors, ResidentVectors)
+    resident: Resident = (
+        file.derived(Small, Small) if low_memory else file.derived(Resident, Resident)
+    )
     with file.reading() as conn:
-        found = _candidates(conn, resident, query, expression)
-        if found is None or top_k == 0:
-            return []
+        with resident.at(conn) as state:
+            if query is not None and state.space is not None and query.size != state.space.dim:
+                raise InvalidArgumentError(
+                    f"the query's embedding has {query.size} dimensions;"
+                    f" session {state.session!r} has {state.space.dim}"
+                )
+            if top_k == 0 or not state.live:
+                return []
+            found = _rank(conn, resident, state, text, query, alpha)
         allowed = eligible(found.semantic, found.keyword, alpha)
         if min_score is not None:
             # A document without a vector has the score 0.0.
             allowed &= np.clip(np.nan_to_num(found.semantic), 0.0, 1.0) >= min_score
-        scores = blend(found.semantic, found.keyword, alpha)
-        places = top(scores, allowed, found.rowids, top_k)
+        places = top(found.scores, allowed, found.rowids, top_k)
         return [
-            _hit(conn, int(found.rowids[place]), found.semantic[place], scores[place])
+            _hit(conn, int(found.rowids[place]), found.semantic[place], found.scores[place])
             for place in places
         ]
 
 
-def _candidates(
+@dataclass(frozen=True, slots=True)
+class _Ranked:
+    """Aligned arrays over every document, in the order of the thread."""
+
+    rowids: NDArray[np.int32]
+    semantic: NDArray[np.float32]
+    keyword: NDArray[np.float32]
+    scores: NDArray[np.float32]
+
+
+def _rank(
     conn: apsw.Connection,
-    resident: ResidentVectors,
+    resident: Resident,
+    state: State,
+    text: str,
     query: NDArray[np.float32] | None,
-    expression: str | None,
-) -> _Candidates | None:
+    alpha: float,
+) -> _Ranked:
+    resident.turns.follow(conn, state)
+    rowids = resident.turns.rowids
+    terms = query_terms(text, index_tokenizer(conn)) if alpha < 1.0 else []
     if query is None:
-        if expression is None:
-            return None
-        rowids, keyword = _keyword_scores(conn, expression)
-        return _Candidates(rowids, np.full(rowids.size, np.nan, np.float32), keyword)
-    scan = resident.scan(conn, query)
-    keyword = np.zeros(scan.rowids.size, np.float32)
-    if expression is None:
-        return _Candidates(scan.rowids, scan.cosines, keyword)
-    words, matched = _keyword_scores(conn, expression)
-    places = scan.places(words)
-    known = places >= 0
-    keyword[places[known]] = matched[known]
-    # Documents without a vector follow those that have one.
-    rest = words[~known]
-    return _Candidates(
-        np.concatenate([scan.rowids, rest]),
-        np.concatenate([scan.cosines, np.full(rest.size, np.nan, np.float32)]),
-        np.concatenate([keyword, matched[~known]]),
-    )
-
-
-def _keyword_scores(
-    conn: apsw.Connection, expression: str
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return row ids and BM25 scores, greater is better, of all documents with any term."""
-    rows: list[Any] = conn.execute(
-        "SELECT rowid, -bm25(keyword) FROM keyword WHERE keyword MATCH ?", (expression,)
-    ).fetchall()
-    pairs = np.array(rows, np.float64).reshape(len(rows), 2)
-    return pairs[:, 0].astype(np.int64), pairs[:, 1].astype(np.float32)
+        semantic = np.full(rowids.size, np.nan, np.float32)
+    else:
+        resident.vectors.follow(conn, state)
+        semantic = resident.vectors.cosines(conn, query, rowids)
+    if terms:
+        resident.postings.follow(conn, state)
+        keyword = resident.postings.scores(conn, terms, rowids)
+    else:
+        keyword = np.zeros(rowids.size, np.float32)
+    scores = blend(semantic, keyword, alpha)
+    if query is not None and 0.0 < alpha < 1.0:
+        scores = with_neighbours(scores)
+        named = resident.turns.spoken_by_named(terms)
+        if named is not None:
+            scores[named] += np.float32(NAMED_SPEAKER)
+    return _Ranked(rowids, semantic, keyword, scores)
 
 
 def _hit(conn: apsw.Connection, rowid: int, cosine: np.float32, blended: np.float32) -> Hit:

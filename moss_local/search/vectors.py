@@ -1,11 +1,10 @@
-"""The resident vectors of a file: a matrix in memory that is as new as the transaction that asks.
+"""How near each document's vector is to a query's: from a matrix in memory, or from the file.
 
 sqlite-vec's wheels are built without SIMD and scan 7 to 20 times slower than one matrix product,
-so vec0 is where vectors live and this is what queries read: unit-length float32 rows beside their
-row ids, filled by one bulk read and then kept current by the local sequence number, which is read
-inside the query's own transaction. Additions, updates and deletions of any process are followed
-without a rebuild; below the journal's floor, or when a bulk load changed much of it, it is read
-anew.
+so vec0 is where vectors live and `ResidentVectors` is what queries read: unit-length float32 rows
+beside their row ids, filled by one bulk read and then kept current. Additions, updates and
+deletions of any process are followed without a rebuild. `StoredVectors` reads vec0 at every query,
+for a process that may not spend the memory.
 
 What holds (tests/moss_local/test_search_vectors.py): after any sequence of writes from two
 connections it equals what a fresh read gives.
@@ -13,23 +12,20 @@ connections it equals what a fresh read gives.
 
 from __future__ import annotations
 
-import threading
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, Protocol
 
 import apsw
 import numpy as np
 from numpy.typing import NDArray
 
+from moss_local.search.follower import Follower
 from moss_local.storage.encoding import unit_rows
-from moss_local.storage.state import State, read_state
-from moss_sync import InvalidArgumentError
+from moss_local.storage.state import State
 
-RELOAD_SHARE = 0.25
-"""Past this share of changed rows one bulk read is not slower than following them one by one."""
-
-UNIT_BATCH = 4096
-"""Rows scaled at a time while loading: bounds the memory beside the matrix itself."""
+PART_CHUNKS = 32
+"""Chunks of vec0 read at a time, of 64 vectors: bounds the memory beside the matrix itself."""
 
 _CHUNKS = """
 SELECT c.rowids, c.validity, v.vectors FROM vec_chunks AS c
@@ -37,34 +33,25 @@ JOIN vec_vector_chunks00 AS v ON v.rowid = c.chunk_id ORDER BY c.chunk_id
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Scan:
-    """Every vector of one moment, scored. `rowids` and `cosines` are aligned."""
+class Vectors(Protocol):
+    """Where the vectors of a file can be compared with a query's."""
 
-    rowids: NDArray[np.int64]
-    cosines: NDArray[np.float32]
-    _places: NDArray[np.int32]
+    def follow(self, conn: apsw.Connection, state: State) -> None:
+        """Become what the current transaction sees; `state` was read in it."""
+        ...
 
-    def places(self, rowids: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Return where each row id stands in the arrays, -1 where it has no vector."""
-        result = np.full(rowids.shape, -1, np.int32)
-        inside = rowids < self._places.size
-        result[inside] = self._places[rowids[inside]]
-        return result
+    def cosines(
+        self, conn: apsw.Connection, unit: NDArray[np.float32], rowids: NDArray[np.int32]
+    ) -> NDArray[np.float32]:
+        """Return the cosine of each row's vector to one of unit length; NaN where it has none."""
+        ...
 
 
-class ResidentVectors:
-    """The vectors of one file in memory.
-
-    Used by one thread at a time, from the start of its read transaction until it has its scores:
-    whoever comes later sees a moment at least as new as what is resident then. Scans are bound by
-    memory, so taking turns costs little.
-    """
+class ResidentVectors(Follower):
+    """The vectors of one file in memory."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._owner: tuple[bytes, bytes] | None = None
-        self._seq = 0
+        super().__init__()
         self._count = 0
         self._rows: NDArray[np.float32] = np.empty((0, 0), np.float32)
         self._rowids: NDArray[np.int64] = np.empty(0, np.int64)
@@ -74,47 +61,31 @@ class ResidentVectors:
     def __len__(self) -> int:
         return self._count
 
-    def scan(self, conn: apsw.Connection, unit: NDArray[np.float32]) -> Scan:
-        """Return the cosine of every vector to one of unit length, as `conn` sees the file.
+    def cosines(
+        self, conn: apsw.Connection, unit: NDArray[np.float32], rowids: NDArray[np.int32]
+    ) -> NDArray[np.float32]:
+        """See `Vectors`."""
+        # One more than there are vectors: place -1 is what has none.
+        found = np.empty(self._count + 1, np.float32)
+        if self._count:
+            np.dot(self._rows[: self._count], unit, out=found[:-1])
+        found[-1] = np.nan
+        return found[self._places_of(rowids)]
 
-        To be the first that reads in the transaction: this is where its moment is fixed.
+    def _places_of(self, rowids: NDArray[np.int32]) -> NDArray[np.int32]:
+        if int(rowids.max(initial=-1)) < self._places.size:
+            return self._places[rowids]
+        result = np.full(rowids.shape, -1, np.int32)
+        inside = rowids < self._places.size
+        result[inside] = self._places[rowids[inside]]
+        return result
 
-        Raises:
-            InvalidArgumentError: `unit` has another dimension than the session's vectors.
-        """
-        with self._lock:
-            state = read_state(conn)
-            if state.space is not None and unit.size != state.space.dim:
-                raise InvalidArgumentError(
-                    f"the query's embedding has {unit.size} dimensions;"
-                    f" session {state.session!r} has {state.space.dim}"
-                )
-            self._follow(conn, state)
-            if not self._count:
-                empty = np.empty(0, np.int64)
-                return Scan(empty, empty.astype(np.float32), empty.astype(np.int32))
-            return Scan(
-                self._rowids[: self._count].copy(),
-                self._rows[: self._count] @ unit,
-                self._places.copy(),
-            )
+    def _size(self) -> int:
+        return self._count
 
-    def _follow(self, conn: apsw.Connection, state: State) -> None:
-        """Become what the current transaction sees; `state` was read in it."""
-        owner = (state.dev, state.inc)
-        if state.space is None:
-            self._clear(0)
-        elif (
-            self._owner != owner
-            or self._seq < state.journal_floor
-            or self._seq > state.local_seq  # the file was replaced by an older copy
-            or self._rows.shape[1] != state.space.dim
-            or state.local_seq - self._seq > RELOAD_SHARE * max(self._count, 1)
-        ):
-            self._load(conn, state.space.dim)
-        elif self._seq < state.local_seq:
-            self._catch_up(conn)
-        self._owner, self._seq = owner, state.local_seq
+    def _fits(self, state: State) -> bool:
+        dim = 0 if state.space is None else state.space.dim
+        return bool(self._rows.shape[1] == dim)
 
     def _clear(self, dim: int, capacity: int = 0) -> None:
         self._count = 0
@@ -122,16 +93,19 @@ class ResidentVectors:
         self._rowids = np.empty(capacity, np.int64)
         self._places = np.empty(0, np.int32)
 
-    def _load(self, conn: apsw.Connection, dim: int) -> None:
-        rowids, rows = read_all(conn, dim)
+    def _load(self, conn: apsw.Connection, state: State) -> None:
+        if state.space is None:
+            self._clear(0)
+            return
+        rowids, rows = read_all(conn, state.space.dim)
         self._count = len(rowids)
         self._rows, self._rowids = rows, rowids
         self._places = np.full(int(rowids.max(initial=0)) + 1, -1, np.int32)
         self._places[rowids] = np.arange(self._count, dtype=np.int32)
 
-    def _catch_up(self, conn: apsw.Connection) -> None:
+    def _catch_up(self, conn: apsw.Connection, state: State, since: int) -> None:
         changes: list[Any] = conn.execute(
-            "SELECT rowid, vector FROM document WHERE changed > ? ORDER BY changed", (self._seq,)
+            "SELECT rowid, vector FROM document WHERE changed > ? ORDER BY changed", (since,)
         ).fetchall()
         gone = [rowid for rowid, vector in changes if not vector]
         new = [rowid for rowid, vector in changes if vector]
@@ -179,32 +153,60 @@ class ResidentVectors:
             self._places[size:] = -1
 
 
+class StoredVectors:
+    """The vectors of one file as vec0 keeps them, read and compared part by part at every query."""
+
+    def __init__(self) -> None:
+        self._dim = 0
+
+    def follow(self, conn: apsw.Connection, state: State) -> None:
+        """See `Vectors`."""
+        self._dim = 0 if state.space is None else state.space.dim
+
+    def cosines(
+        self, conn: apsw.Connection, unit: NDArray[np.float32], rowids: NDArray[np.int32]
+    ) -> NDArray[np.float32]:
+        """See `Vectors`."""
+        found = np.full(int(rowids.max(initial=0)) + 1, np.nan, np.float32)
+        if self._dim:
+            for ids, rows in _read_parts(conn, self._dim):
+                found[ids] = unit_rows(rows) @ unit
+        return found[rowids]
+
+
 def read_all(conn: apsw.Connection, dim: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the row ids and the vectors, scaled to unit length, of the whole file.
+    """Return the row ids and the vectors, scaled to unit length, of the whole file."""
+    count = conn.execute("SELECT count(*) FROM vec_rowids").get
+    rowids = np.empty(count, np.int64)
+    rows = np.empty((count, dim), np.float32)
+    filled = 0
+    for ids, part in _read_parts(conn, dim):
+        if filled + ids.size <= count:
+            rowids[filled : filled + ids.size] = ids
+            rows[filled : filled + ids.size] = unit_rows(part)
+        filled += ids.size
+    if filled != count:
+        raise apsw.CorruptError(f"vec0 names {count} rows and holds {filled}")
+    return rowids, rows
+
+
+def _read_parts(
+    conn: apsw.Connection, dim: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Yield row ids and vectors of the whole file, some thousand at a time.
 
     Reads vec0's own tables chunk by chunk: 5.0 µs a vector against 7.6 µs through the virtual
     table. That these tables mean what is assumed here is held by a test that compares with a plain
     SELECT; sqlite-vec promises to keep its stored format readable.
     """
-    count = conn.execute("SELECT count(*) FROM vec_rowids").get
-    rowids = np.empty(count, np.int64)
-    rows = np.empty((count, dim), np.float32)
-    filled = 0
-    for ids, validity, vectors in conn.execute(_CHUNKS):
-        ids = np.frombuffer(ids, "<i8")
+    chunks = conn.execute(_CHUNKS)
+    while part := list(islice(chunks, PART_CHUNKS)):
+        rowids = np.frombuffer(b"".join(chunk[0] for chunk in part), "<i8")
         # One bit a place, the lowest bit of each byte first; a place without it is free.
-        valid = np.unpackbits(np.frombuffer(validity, np.uint8), bitorder="little").view(np.bool_)
-        chunk = np.frombuffer(vectors, "<f4").reshape(ids.size, dim)
-        if not valid.all():
-            ids, chunk = ids[valid], chunk[valid]
-        rowids[filled : filled + ids.size] = ids
-        rows[filled : filled + ids.size] = chunk
-        filled += ids.size
-    if filled != count:
-        raise apsw.CorruptError(f"vec0 names {count} rows and holds {filled}")
-    for start in range(0, count, UNIT_BATCH):
-        rows[start : start + UNIT_BATCH] = unit_rows(rows[start : start + UNIT_BATCH])
-    return rowids, rows
+        bits = np.frombuffer(b"".join(chunk[1] for chunk in part), np.uint8)
+        valid = np.unpackbits(bits, bitorder="little").view(np.bool_)
+        rows = np.frombuffer(b"".join(chunk[2] for chunk in part), "<f4").reshape(-1, dim)
+        yield (rowids, rows) if valid.all() else (rowids[valid], rows[valid])
 
 
 def _grown(array: NDArray[Any], capacity: int) -> NDArray[Any]:

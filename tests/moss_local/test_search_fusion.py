@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from moss_local.search.fusion import blend, eligible, top
+from moss_local.search.fusion import AFTER, BEFORE, blend, eligible, top, with_neighbours
 
 NAN = float("nan")
 
@@ -73,3 +73,22 @@ def test_more_evidence_never_lowers_a_score(rows: list[tuple[float, float]], alp
     rows = [*rows, (-1.0, 3.0), (1.0, 0.0), (1.0, 3.0)]
     scores = blend(floats(*(r[0] for r in rows)), floats(*(r[1] for r in rows)), alpha)
     assert scores[-1] == scores.max()
+
+
+def test_a_turn_lends_to_its_neighbours_and_more_to_those_after_it() -> None:
+    lent = with_neighbours(floats(0, 0, 0, 1, 0, 0, 0))
+    assert lent == pytest.approx([0, AFTER[1], AFTER[0], 1, BEFORE[0], BEFORE[1], 0])
+    assert BEFORE[0] > AFTER[0] > AFTER[1]
+
+
+@given(scores=st.lists(st.floats(0, 1, width=32), max_size=9))
+def test_a_thread_of_any_length_has_the_neighbours_that_it_has(scores: list[float]) -> None:
+    given = floats(*scores)
+    expected = [
+        scores[place]
+        + sum(w * scores[place - d] for d, w in enumerate(BEFORE, 1) if place >= d)
+        + sum(w * scores[place + d] for d, w in enumerate(AFTER, 1) if place + d < len(scores))
+        for place in range(len(scores))
+    ]
+    assert with_neighbours(given) == pytest.approx(expected, rel=1e-5)
+    assert given.tolist() == floats(*scores).tolist()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import apsw
 import pytest
 from hypothesis import example, given, settings
@@ -10,9 +12,10 @@ from hypothesis import strategies as st
 from moss_local.search.keywords import (
     MAX_QUERY_TERMS,
     TOKENIZER,
-    match_expression,
     prepare_text,
+    query_terms,
 )
+from moss_local.search.postings import index_tokenizer
 
 
 def index(*texts: str) -> apsw.Connection:
@@ -20,18 +23,24 @@ def index(*texts: str) -> apsw.Connection:
     conn.execute(f"""CREATE VIRTUAL TABLE t USING fts5(text, content='', tokenize="{TOKENIZER}")""")
     rows = [(i, prepare_text(text)) for i, text in enumerate(texts)]
     conn.executemany("INSERT INTO t (rowid, text) VALUES (?, ?)", rows)
+    conn.execute("CREATE VIRTUAL TABLE v USING fts5vocab(t, instance)")
     return conn
 
 
-def found(query: str, *texts: str) -> list[str]:
-    expression = match_expression(query)
-    if expression is None:
-        return []
-    conn = index(*texts)
-    rows = conn.execute("SELECT rowid FROM t WHERE t MATCH ? ORDER BY rowid", (expression,))
-    hits = [texts[int(row[0])] for row in rows]
+def terms(query: str) -> list[bytes]:
+    conn = apsw.Connection(":memory:")
+    result = query_terms(query, index_tokenizer(conn))
     conn.close()
-    return hits
+    return result
+
+
+def found(query: str, *texts: str) -> list[str]:
+    """Return the texts that the index has under any term of the query."""
+    conn = index(*texts)
+    wanted = {term.decode() for term in query_terms(query, index_tokenizer(conn))}
+    rows: list[Any] = conn.execute("SELECT DISTINCT doc, term FROM v ORDER BY doc").fetchall()
+    conn.close()
+    return [texts[doc] for doc in sorted({doc for doc, term in rows if term in wanted})]
 
 
 everything = st.text(st.characters(codec=None), max_size=60)
@@ -46,27 +55,27 @@ everything = st.text(st.characters(codec=None), max_size=60)
 @example("NEAR(a b, 2) ^a* -b (c")
 @example("text: {x} + y")
 @example("\ud800")
-def test_no_query_is_syntax_and_none_raises(query: str) -> None:
-    expression = match_expression(query)
-    if expression is not None:
-        index("some text").execute("SELECT rowid FROM t WHERE t MATCH ?", (expression,)).fetchall()
+def test_no_query_raises_and_its_terms_are_single_words(query: str) -> None:
+    for term in terms(query):
+        assert term
+        assert not set(term) & set(b' "\0')
 
 
 @settings(max_examples=300, deadline=None)
 @given(text=st.text(max_size=60))
 def test_every_text_can_be_indexed_and_is_found_by_itself_if_it_has_any_term(text: str) -> None:
     conn = index(text)
-    terms = conn.execute("CREATE VIRTUAL TABLE v USING fts5vocab(t, row); SELECT count(*) FROM v")
-    has_terms = bool(terms.get)
+    # An accent alone is a term of no characters.
+    has_terms = bool(conn.execute("SELECT count(*) FROM v WHERE term IS NOT NULL").get)
     conn.close()
+    assert found(text, text) == ([text] if has_terms else [])
     if any(char.isascii() and char.isalnum() for char in text):
         assert has_terms
-        assert found(text, text) == [text]
 
 
 @pytest.mark.parametrize("query", ["", "  ", "\n\t", "!?", '"', "\0", "🙂", "_", "\u3000"])
-def test_a_query_without_a_word_is_none(query: str) -> None:
-    assert match_expression(query) is None
+def test_a_query_without_a_word_has_no_terms(query: str) -> None:
+    assert terms(query) == []
 
 
 @pytest.mark.parametrize(
@@ -118,7 +127,11 @@ def test_spaced_ascii_is_indexed_as_it_is() -> None:
 
 def test_a_long_query_keeps_its_first_distinct_terms() -> None:
     words = [f"w{i}" for i in range(MAX_QUERY_TERMS * 2)]
-    expression = match_expression(" ".join(word for word in words for _ in range(3)))
-    assert expression == " OR ".join(f'"{word}"' for word in words[:MAX_QUERY_TERMS])
-    assert found(" ".join(words), words[0], words[-1]) == [words[0]]
-    assert match_expression("x" * 10**6) is not None
+    query = " ".join(word for word in words for _ in range(3))
+    assert terms(query) == [word.encode() for word in words[:MAX_QUERY_TERMS]]
+    assert found(query, words[0], words[-1]) == [words[0]]
+    assert len(terms("x" * 10**6)) == 1
+
+
+def test_words_of_one_stem_are_one_term() -> None:
+    assert terms("refund REFUNDS refunded") == [b"refund"]

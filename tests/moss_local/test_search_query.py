@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -170,3 +171,79 @@ def test_no_text_raises(file: SessionFile, text: str, alpha: float, with_vector:
     assert all(0 <= hit.score <= 1 for hit in hits)
     if not text.strip() and not with_vector:
         assert hits == []
+
+
+queries = st.text(st.sampled_from("refund invoice\nnorth:"), max_size=20) | st.sampled_from(
+    ["refund", "an invoice", "what was issued?", "Ann refund", "退款"]
+)
+
+
+@settings(deadline=None)
+@given(
+    texts=st.lists(st.sampled_from(["refund", "Ann: an invoice", "Bob: 退款", ""]), max_size=12),
+    asked=st.lists(
+        st.tuples(queries, st.floats(0, 1), st.none() | st.tuples(st.just(1.0), st.floats(-2, 2)))
+    ),
+    seed=st.integers(0, 3),
+)
+def test_a_small_device_gets_the_same_answers(
+    texts: list[str],
+    asked: list[tuple[str, float, tuple[float, float] | None]],
+    seed: int,
+) -> None:
+    rows = np.random.default_rng(seed).standard_normal((len(texts), 2)).astype("f4")
+    with tempfile.TemporaryDirectory() as directory:
+        file = open_session_file(Path(directory) / "s.sqlite3", session="s", durability="normal")
+        with file.writing() as conn:
+            put_documents(
+                conn,
+                [
+                    Document(f"{i}", text, vector=row if i % 4 else None)
+                    for i, (text, row) in enumerate(zip(texts, rows, strict=True))
+                ],
+                space=SPACE,
+                now_ms=5,
+            )
+        for text, alpha, vector in asked:
+            plain, small = (
+                search(file, text=text, alpha=alpha, vector=vector, top_k=9, low_memory=low)
+                for low in (False, True)
+            )
+            assert [hit.blended for hit in small] == pytest.approx([hit.blended for hit in plain])
+            assert {hit.id: hit.score for hit in small} == pytest.approx(
+                {hit.id: hit.score for hit in plain}
+            )
+        file.close()
+
+
+def test_the_turn_after_a_question_is_found_by_the_question_s_words(tmp_path: Path) -> None:
+    file = open_session_file(tmp_path / "t.sqlite3", session="t", durability="normal")
+    thread = ["hello", "when is the refund due?", "on monday", "and the weather?", "it rains"]
+    rows = np.array([[1, 0], [0, 1], [1, 0.1], [1, 0], [1, 0.1]], "f4")
+    with file.writing() as conn:
+        put_documents(
+            conn,
+            [Document(text, text, vector=row) for text, row in zip(thread, rows, strict=True)],
+            space=SPACE,
+            now_ms=5,
+        )
+    found = ids(search(file, text="refund", vector=[0, 1], top_k=2))
+    assert found == ["when is the refund due?", "on monday"]
+    file.close()
+
+
+def test_of_two_turns_alike_the_one_by_whom_the_question_names_comes_first(
+    tmp_path: Path,
+) -> None:
+    file = open_session_file(tmp_path / "t.sqlite3", session="t", durability="normal")
+    speakers = ["Ann", "Bob", "Cy", "Ann", "Bob", "Cy", "Ann"]
+    with file.writing() as conn:
+        documents = [
+            Document(f"{who}-{i}", "a refund", {"who": who}, vector=np.array([1, 1], "f4"))
+            for i, who in enumerate(speakers)
+        ]
+        put_documents(conn, documents, space=SPACE, now_ms=5)
+    for who in ("Ann", "Bob", "Cy"):
+        found = ids(search(file, text=f"what did {who} say of a refund?", vector=[1, 0], top_k=1))
+        assert found[0].startswith(who)
+    file.close()

@@ -16,11 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from moss_local.search.vectors import ResidentVectors, read_all
+from moss_local.search.vectors import ResidentVectors, StoredVectors, Vectors, read_all
 from moss_local.storage.documents import Document
 from moss_local.storage.edits import delete_documents, put_documents
 from moss_local.storage.file import SessionFile, open_session_file
 from moss_local.storage.rows import purge_tombstones
+from moss_local.storage.state import read_state
 from moss_sync import VectorSpace
 
 DIM = 3
@@ -61,17 +62,24 @@ def by_brute_force(conn: apsw.Connection) -> dict[int, float]:
     return result
 
 
+def cosines(
+    vectors: Vectors, conn: apsw.Connection, rowids: NDArray[np.int32]
+) -> NDArray[np.float32]:
+    vectors.follow(conn, read_state(conn))
+    return vectors.cosines(conn, QUERY, rowids)
+
+
 def check(resident: ResidentVectors, file: SessionFile) -> None:
+    """Hold it, and the reading without memory, to what plain SQL says of every row and beyond."""
     with file.reading() as conn:
-        scan = resident.scan(conn, QUERY)
         has_table = conn.execute("SELECT 1 FROM sqlite_schema WHERE name = 'vec'").get
         expected = by_brute_force(conn) if has_table else {}
-    assert len(set(scan.rowids.tolist())) == len(scan.rowids) == len(resident)
-    assert dict(zip(scan.rowids.tolist(), scan.cosines.tolist(), strict=True)) == pytest.approx(
-        expected, abs=1e-6
-    )
-    assert scan.places(scan.rowids).tolist() == list(range(len(scan.rowids)))
-    assert scan.places(np.array([10**6, 0], np.int64)).tolist() == [-1, -1]
+        rowids = np.arange((conn.execute("SELECT max(rowid) FROM document").get or 0) + 3)[::-1]
+        every = [expected.get(rowid, np.nan) for rowid in rowids.tolist()]
+        for vectors in (resident, StoredVectors()):
+            found = cosines(vectors, conn, rowids.astype(np.int32))
+            assert found.tolist() == pytest.approx(every, abs=1e-6, nan_ok=True)
+    assert len(resident) == len(expected)
 
 
 def second_view(path: Path) -> SessionFile:
@@ -208,8 +216,9 @@ def test_vectors_of_any_length_are_compared_by_direction(tmp_path: Path) -> None
         documents = [Document(f"{i}", "x", vector=vector) for i, vector in enumerate(vectors)]
         put_documents(conn, documents, space=SPACE, now_ms=1)
     with file.reading() as conn:
-        scan = ResidentVectors().scan(conn, QUERY)
-    assert scan.cosines == pytest.approx([1, 2**-0.5, 1, 1, -1], abs=1e-6)
+        for vectors in (ResidentVectors(), StoredVectors()):
+            found = cosines(vectors, conn, np.arange(1, 6, dtype=np.int32))
+            assert found == pytest.approx([1, 2**-0.5, 1, 1, -1], abs=1e-6)
     file.close()
 
 
@@ -221,7 +230,8 @@ def test_a_peer_s_vector_without_a_direction_is_similar_to_nothing(tmp_path: Pat
             embedding = np.full(DIM, value, np.float32).tobytes()
             conn.execute("UPDATE vec SET embedding = ? WHERE rowid = ?", (embedding, rowid))
     with file.reading() as conn:
-        scan = ResidentVectors().scan(conn, QUERY)
-    assert scan.cosines[:2].tolist() == [0, 0]
-    assert scan.cosines[2] != 0
+        for vectors in (ResidentVectors(), StoredVectors()):
+            found = cosines(vectors, conn, np.arange(1, 4, dtype=np.int32))
+            assert found[:2].tolist() == [0, 0]
+            assert found[2] != 0
     file.close()
