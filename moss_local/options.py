@@ -1,16 +1,24 @@
 """Options as they come from callers, checked and with the defaults filled in.
 
-Rules of this file: values in, values out. An option that is not offered yet is refused by name:
-the hosted SDK drops some silently, and a filter that is not applied shows people what they must
-not see.
+Rules of this file: values in, values out; the wall clock is an argument. What is wrong is refused:
+the hosted SDK drops some options silently, and a filter that is not applied shows people what they
+must not see.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-from moss_local.types import DEFAULT_ALPHA, DEFAULT_TOP_K, GetDocumentsOptions, QueryOptions
+from moss_local.search.filters import Filter, parse_filter
+from moss_local.types import (
+    DEFAULT_ALPHA,
+    DEFAULT_TOP_K,
+    GetDocumentsOptions,
+    ParentGrouping,
+    QueryOptions,
+)
 from moss_sync import InvalidArgumentError
 
 MAX_TOP_K = 1_000_000
@@ -23,25 +31,40 @@ class QueryChoice:
     embedding: Sequence[float] | None
     top_k: int
     alpha: float
+    filter: Filter | None
+    group_by: ParentGrouping | None
     min_score: float | None
+    candidate_depth: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class GetChoice:
     """A fetch's options, complete."""
 
-    doc_ids: Sequence[str] | None
+    doc_ids: Sequence[str] | None = None
+    filter: Filter | None = None
+    sort_by: str | None = None
+    ascending: bool = True
+    group_by: ParentGrouping | None = None
+    limit: int | None = None
 
 
-def choose_query(options: QueryOptions | None) -> QueryChoice:
+def choose_query(
+    options: QueryOptions | None, *, now_ms: int, default_top_k: int = DEFAULT_TOP_K
+) -> QueryChoice:
     """Return the choice that `options` make.
 
+    Args:
+        now_ms: The wall clock, which a filter such as "last 7 days" reads.
     Raises:
-        InvalidArgumentError: an option is wrong or not offered.
+        InvalidArgumentError: an option is wrong; the message names it.
     """
     if options is None:
         options = QueryOptions()
-    _refuse(options, "filter", "group_by", "candidate_depth")
+    for name in ("filter", "group_by", "candidate_depth"):
+        if getattr(options, name) is not None:
+            raise InvalidArgumentError(f"{name} is not offered by queries yet")
+    filter = None if options.filter is None else parse_filter(options.filter, now_ms=now_ms)
     embedding = options.embedding
     if embedding is not None and not len(embedding):
         raise InvalidArgumentError("the embedding of the query is empty")
@@ -53,32 +76,64 @@ def choose_query(options: QueryOptions | None) -> QueryChoice:
         )
     return QueryChoice(
         embedding,
-        _top_k(options.top_k),
+        _count("top_k", options.top_k, default_top_k, least=0),
         DEFAULT_ALPHA if alpha is None else alpha,
+        filter,
+        _grouping(options.group_by),
         min_score,
+        _count("candidate_depth", options.candidate_depth, None, least=1),
     )
 
 
-def choose_get(options: GetDocumentsOptions | None) -> GetChoice:
+def choose_get(options: GetDocumentsOptions | None, *, now_ms: int) -> GetChoice:
     """Return the choice that `options` make.
 
     Raises:
-        InvalidArgumentError: an option is wrong or not offered.
+        InvalidArgumentError: an option is wrong; the message names it.
     """
     if options is None:
-        return GetChoice(None)
-    _refuse(options, "filter", "sort_by", "ascending", "group_by")
+        return GetChoice()
     if isinstance(options.doc_ids, str):
         raise InvalidArgumentError("doc_ids is a list of ids, not one str")
-    return GetChoice(None if options.doc_ids is None else list(options.doc_ids))
+    if options.sort_by is not None and not isinstance(options.sort_by, str):
+        raise InvalidArgumentError(f"sort_by is the name of a field, not {options.sort_by!r:.60}")
+    if options.ascending is not None and not isinstance(options.ascending, bool):
+        raise InvalidArgumentError(f"ascending is True or False, not {options.ascending!r:.60}")
+    return GetChoice(
+        None if options.doc_ids is None else list(options.doc_ids),
+        None if options.filter is None else parse_filter(options.filter, now_ms=now_ms),
+        options.sort_by,
+        options.ascending is not False,
+        _grouping(options.group_by),
+        _count("limit", options.limit, None, least=0),
+    )
 
 
-def _top_k(value: int | None) -> int:
+C = TypeVar("C", int, None)
+
+
+def _count(name: str, value: int | None, default: C, *, least: int) -> int | C:
     if value is None:
-        return DEFAULT_TOP_K
-    if type(value) is not int or not 0 <= value <= MAX_TOP_K:
-        raise InvalidArgumentError(f"top_k is an int from 0 to {MAX_TOP_K}, not {value!r:.60}")
+        return default
+    if type(value) is not int or not least <= value <= MAX_TOP_K:
+        raise InvalidArgumentError(
+            f"{name} is an int from {least} to {MAX_TOP_K}, not {value!r:.60}"
+        )
     return value
+
+
+def _grouping(value: ParentGrouping | None) -> ParentGrouping | None:
+    if value is None:
+        return None
+    if not isinstance(value, ParentGrouping):
+        raise InvalidArgumentError(
+            f"group_by is a ParentGrouping, not a {type(value).__name__}",
+            hint="write ParentGrouping(parent_field, order_field)",
+        )
+    for name in ("parent_field", "order_field"):
+        if not isinstance(getattr(value, name), str):
+            raise InvalidArgumentError(f"group_by.{name} is the name of a field, a str")
+    return ParentGrouping(value.parent_field, value.order_field)
 
 
 def _unit(name: str, value: float | None) -> float | None:
@@ -87,12 +142,3 @@ def _unit(name: str, value: float | None) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value <= 1.0:
         raise InvalidArgumentError(f"{name} is a number from 0.0 to 1.0, not {value!r:.60}")
     return float(value)
-
-
-def _refuse(options: QueryOptions | GetDocumentsOptions, *names: str) -> None:
-    for name in names:
-        if getattr(options, name) is not None:
-            raise InvalidArgumentError(
-                f"{name} is not offered by this version of moss_local",
-                hint=f"leave {name} out; nothing was searched",
-            )

@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import perf_counter
+from typing import Any
 
 import apsw
 import numpy as np
@@ -23,8 +24,9 @@ from moss_local.embedding.models import custom_space
 from moss_local.exchange import Exchange
 from moss_local.lifetime import CLOSE_S, OpenUntilClosed
 from moss_local.model_choice import CUSTOM_ID, ModelChoice
-from moss_local.options import GetChoice, QueryChoice, choose_get, choose_query
+from moss_local.options import QueryChoice, choose_get, choose_query
 from moss_local.runtime import runtime
+from moss_local.search.fetch import fetch, select
 from moss_local.search.query import Hit, search
 from moss_local.storage.documents import Document, StoredDocument, check_document
 from moss_local.storage.edits import PutCounts, delete_documents, put_documents
@@ -37,7 +39,6 @@ from moss_local.storage.quarantine import (
     find_set_aside,
     read_quarantine,
 )
-from moss_local.storage.rows import get_documents
 from moss_local.storage.state import read_state
 from moss_local.types import (
     DocumentInfo,
@@ -186,15 +187,24 @@ class SessionIndex(OpenUntilClosed[None]):
         """Return documents: all in order of id, or the wanted ones in the order asked for.
 
         Embeddings are not returned.
+
+        Raises:
+            InvalidArgumentError: an option is wrong; of a filter, the message shows which part.
         """
         self._check_open()
-        choice = choose_get(options)
-        return [_info(stored) for stored in await runtime.blocking(self._get, choice)]
+        choice = choose_get(options, now_ms=self._clock.wall_ms())
+        return await runtime.blocking(fetch, self._file, choice)
 
-    async def thread(self) -> list[StoredDocument]:
-        """Return all documents in the order in which they were written, with who and when."""
+    async def thread(self, *, filter: Mapping[str, Any] | None = None) -> list[StoredDocument]:
+        """Return all documents in the order in which they were written, with who and when.
+
+        Args:
+            filter: Only documents whose metadata match, see docs/filters.md.
+        """
         self._check_open()
-        stored = await runtime.blocking(self._get, GetChoice(None))
+        options = GetDocumentsOptions(filter=None if filter is None else dict(filter))
+        choice = choose_get(options, now_ms=self._clock.wall_ms())
+        stored = await runtime.blocking(select, self._file, choice)
         return sorted(stored, key=lambda document: (document.hlc, document.dev))
 
     # -- search ----------------------------------------------------------------------------
@@ -212,7 +222,7 @@ class SessionIndex(OpenUntilClosed[None]):
         started = perf_counter()
         if not isinstance(query, str):
             raise InvalidArgumentError(f"a query is a str, not {type(query).__name__}")
-        choice = choose_query(options)
+        choice = choose_query(options, now_ms=self._clock.wall_ms())
         with self._file.reading() as conn:
             state = read_state(conn)
         space, blank = state.space, not query.strip()
@@ -542,10 +552,6 @@ class SessionIndex(OpenUntilClosed[None]):
         with self._file.writing() as conn:
             discard_set_aside(conn, number)
 
-    def _get(self, choice: GetChoice) -> list[StoredDocument]:
-        with self._file.reading() as conn:
-            return get_documents(conn, choice.doc_ids)
-
     def _embed_and_search(self, query: str, choice: QueryChoice) -> list[Hit]:
         vector = self._embed([query], kind="query")[0]
         return self._search(query, vector, choice)
@@ -577,10 +583,6 @@ def _documents_of(docs: Iterable[DocumentInfo]) -> list[DocumentInfo]:
                 f"add_docs takes DocumentInfo; item {place} is {type(document).__name__}"
             )
     return given
-
-
-def _info(stored: StoredDocument) -> DocumentInfo:
-    return DocumentInfo(stored.id, stored.text, stored.metadata, None, stored.payload)
 
 
 def _version_of(stored: StoredVersion) -> DocumentVersion:

@@ -90,7 +90,12 @@ class SearchResult:
 
 @dataclass(slots=True, eq=False)
 class ParentGrouping:
-    """Documents that share `parent_field` form one result, in the order of `order_field`."""
+    """Documents that share `parent_field` form one result, in the order of `order_field`.
+
+    Both are names of metadata. The result's id is the shared value; its text is theirs, a line
+    each, numbers in `order_field` before text; its metadata and payload are what all have alike.
+    A document without `parent_field` stands alone.
+    """
 
     parent_field: str
     order_field: str
@@ -104,8 +109,12 @@ class QueryOptions:
         embedding: Search by this vector instead of embedding the text.
         top_k: How many documents; 5 when None, 0 gives none.
         alpha: 1.0 is by meaning only, 0.0 by word only; 0.5 when None.
-        filter, group_by, candidate_depth: Not offered yet; a query that sets one is refused.
+        filter: Only documents whose metadata match, see docs/filters.md. It is applied before
+            ranking, so `top_k` are found whenever so many match.
+        group_by: Return the best `top_k` groups, each whole, in the place of its best document.
         min_score: Leave out documents whose score is below this, 0..1.
+        candidate_depth: Consider only so many of the best by meaning and so many of the best by
+            word, at least `top_k`; None considers all. Without effect at `alpha` 0.0 and 1.0.
     """
 
     embedding: Sequence[float] | None = None
@@ -123,7 +132,12 @@ class GetDocumentsOptions:
 
     Attributes:
         doc_ids: These, in this order, missing ones skipped; None fetches all, in order of id.
-        filter, sort_by, ascending, group_by: Not offered yet; a call that sets one is refused.
+        filter: Only documents whose metadata match, see docs/filters.md.
+        sort_by: A metadata field to sort by: numbers by size, then text, then documents without
+            it. Of no effect with `doc_ids`, which are an order already.
+        ascending: False turns the order round, but for documents without the field; None is True.
+        group_by: Put the documents that share a parent together, each group where its first is.
+        limit: At most so many documents or groups.
     """
 
     doc_ids: Sequence[str] | None = None
@@ -131,6 +145,7 @@ class GetDocumentsOptions:
     sort_by: str | None = None
     ascending: bool | None = None
     group_by: ParentGrouping | None = None
+    limit: int | None = None
 
 
 @dataclass(slots=True, eq=False)

@@ -49,7 +49,7 @@ UNSORTED_VALUES = 256
 
 
 class Columns(Protocol):
-    """Where a file's metadata can be asked. Arrays are by row id and end at the last document's or later."""
+    """Where a file's metadata can be asked; arrays are by row id, up to the last document's."""
 
     def follow(self, conn: apsw.Connection, state: State) -> None:
         """Become what the current transaction sees; `state` was read in it."""

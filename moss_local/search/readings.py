@@ -106,7 +106,7 @@ def sort_key(value: str | None) -> tuple[int, Decimal, str]:
     if value is None:
         return 2, _ZERO, ""
     number = decimal_of(value)
-    return (1, _ZERO, value) if number is None else (0, number, value)
+    return (1, _ZERO, value) if number is None else (0, number, "")
 
 
 def _iso_moments(iso: re.Match[str]) -> tuple[int, int] | None:

@@ -38,11 +38,24 @@ class Found:
     commit_seq: int | None
 
 
-def get_documents(conn: apsw.Connection, ids: Sequence[str] | None = None) -> list[StoredDocument]:
-    """Return documents in the order of `ids`, unknown ones left out; None: all, in order of id."""
+def get_documents(
+    conn: apsw.Connection,
+    ids: Sequence[str] | None = None,
+    *,
+    where: tuple[str, Sequence[str | int]] = ("1", ()),
+) -> list[StoredDocument]:
+    """Return documents in the order of `ids`, unknown ones left out; None: all, in order of id.
+
+    Args:
+        where: Of all, only those for which this condition on `document` holds, with the values of
+            its parameters.
+    """
     select = "SELECT id, text, metadata, payload, hlc, dev, dirty FROM document WHERE deleted = 0"
     if ids is None:
-        rows: Iterator[Any] = conn.execute(f"{select} ORDER BY id")
+        condition, parameters = where
+        rows: Iterator[Any] = conn.execute(
+            f"{select} AND {condition} ORDER BY id", tuple(parameters)
+        )
     else:
         for id in ids:
             check_id(id)
