@@ -13,6 +13,7 @@ from typing import Any, cast
 import apsw
 
 from moss_local.errors import FileCorruptError
+from moss_local.storage.aside import remove_rows, set_aside
 from moss_local.storage.documents import read_metadata
 from moss_local.storage.file import SessionFile
 from moss_local.storage.history import keep_losers
@@ -21,6 +22,7 @@ from moss_local.storage.rows import (
     check_space,
     establish_space,
     find,
+    purge_tombstones,
     read_vectors,
     write_records,
 )
@@ -28,6 +30,7 @@ from moss_local.storage.state import State, read_state, update_state
 from moss_sync import (
     Committed,
     InvalidArgumentError,
+    Life,
     MergeCounts,
     MossError,
     Pending,
@@ -38,8 +41,9 @@ from moss_sync import (
     StoreChangedError,
     Version,
 )
-from moss_sync.hlc import MAX_STAMP
+from moss_sync.hlc import MAX_STAMP, from_ms, to_ms
 from moss_sync.merge import lowest_commit, newest
+from moss_sync.replica import Aside, Keep
 
 DIRTY_BATCH = 256
 """Dirty rows read at a time: a limit of bytes usually ends the reading long before the last one."""
@@ -62,11 +66,14 @@ class SqliteReplica:
                 repo_id=state.repo_id,
                 n=state.n,
                 acked_n=state.acked_n,
+                acked_seq=state.acked_seq,
+                life=state.life,
                 applied_seq=state.applied_seq,
-                seen=_read_seen(conn),
+                seen=_read_seen(conn, state.life),
                 pending=_read_pending(conn),
                 space=state.space,
                 dirty=cast(int, conn.execute("SELECT count(*) FROM document WHERE dirty = 1").get),
+                hlc=state.hlc,
             )
 
     def attach(self, repo_id: bytes) -> None:
@@ -100,10 +107,31 @@ class SqliteReplica:
                     break
         return result
 
-    def save_pending(self, pending: Pending, versions: Sequence[tuple[str, Version]]) -> None:
+    def restamp(self, limit: int) -> int:
+        """Stamp dirty versions above `limit` anew, in their order, just below it."""
+        # They need not differ from each other, only from what they replace, and that was cut to
+        # the millisecond below when it was committed.
+        lowest = from_ms(to_ms(limit) - 1, 1)
+        with self.file.writing() as conn:
+            state = read_state(conn)
+            conn.execute(
+                "UPDATE document SET hlc = max(?2, ?1 - late.place) FROM (SELECT rowid AS row,"
+                " row_number() OVER (ORDER BY hlc DESC) AS place FROM document"
+                " WHERE dirty = 1 AND hlc > ?1) AS late WHERE document.rowid = late.row",
+                (limit, lowest),
+            )
+            changed = conn.changes()
+            update_state(conn, hlc=min(state.hlc, limit))
+        return changed
+
+    def save_pending(
+        self, pending: Pending, versions: Sequence[tuple[str, Version]], *, dev: bytes
+    ) -> None:
         """Keep a prepared push and which version of which id it carries; raises `n` to its n."""
         with self.file.writing() as conn:
             state = read_state(conn)
+            if state.dev != dev:
+                return
             if conn.execute("SELECT 1 FROM pending").get is not None:
                 raise MossError(f"session {state.session!r} has a prepared push already")
             conn.execute(
@@ -136,59 +164,85 @@ class SqliteReplica:
         """The push `committed.n` is in: clear its dirty marks where the version is unchanged."""
         with self.file.writing() as conn:
             state = read_state(conn)
+            if state.dev != committed.dev:
+                return
             conn.execute(
-                "UPDATE document SET dirty = 0, commit_seq = min(ifnull(commit_seq, ?1), ?1)"
+                "UPDATE document SET dirty = 0, commit_seq = min(ifnull(commit_seq, ?1), ?1),"
+                " hlc = min(document.hlc, ?3)"
                 " FROM pending_doc AS p WHERE p.n = ?2 AND document.id = p.id"
                 " AND document.hlc = p.hlc AND document.dev = p.dev AND document.digest = p.digest",
-                (committed.commit_seq, committed.n),
+                (committed.commit_seq, committed.n, committed.limit),
             )
             conn.execute("DELETE FROM pending WHERE n = ?", (committed.n,))
-            update_state(
-                conn,
-                n=max(state.n, committed.n),
-                acked_n=max(state.acked_n, committed.n),
-                applied_seq=max(state.applied_seq, committed.applied_seq or 0),
-            )
+            update_state(conn, n=max(state.n, committed.n), acked_n=max(state.acked_n, committed.n))
+            if committed.n >= state.acked_n:
+                update_state(conn, acked_seq=committed.commit_seq)
             if seen is not None:
-                _write_seen(conn, seen)
+                _go_on(conn, state, seen, committed.applied_seq)
 
     def merge(self, snapshot: Snapshot, seen: Seen) -> MergeCounts:
         """Merge a pull: last writer wins by `Version`, in one transaction with the sync state."""
         records = newest(snapshot.records)
         hlc_max = max((record.version.hlc for record in records.values()), default=0)
-        if max(hlc_max, snapshot.clock_floor) > MAX_STAMP:
+        hlc_max = max(hlc_max, snapshot.tomb_hlc)
+        if hlc_max > MAX_STAMP:
             raise InvalidArgumentError("a record is stamped past the end of the clock")
         with self.file.writing() as conn:
             state = read_state(conn)
+            if seen.life != state.life:
+                return MergeCounts()
+            _check_vectors(state, snapshot)
+            purge_tombstones(conn, commit_seq=snapshot.tomb_seq)
+            reasserted = 0
+            if snapshot.full:
+                reasserted = _resync(conn, records, snapshot.tomb_hlc)
+                state = read_state(conn)
             found = find(conn, records)
             won, equal = _sort_out(records, found)
-            _check_vectors(state, snapshot)
             if snapshot.space is not None:
                 establish_space(conn, state, snapshot.space)
                 state = read_state(conn)
             keep_losers(conn, state, snapshot.records, records, found)
             write_records(conn, state, won, found, space=state.space, dirty=False)
-            conn.executemany("UPDATE document SET commit_seq = ? WHERE rowid = ?", equal)
-            update_state(
-                conn,
-                hlc=max(state.hlc, snapshot.clock_floor, hlc_max),
-                applied_seq=max(state.applied_seq, snapshot.applied_seq),
-            )
-            _write_seen(conn, seen)
-        return _counts(won, found)
+            conn.executemany("UPDATE document SET commit_seq = ?, dirty = 0 WHERE rowid = ?", equal)
+            update_state(conn, hlc=max(state.hlc, hlc_max))
+            _go_on(conn, state, seen, snapshot.applied_seq)
+        return _counts(won, found, reasserted)
 
     def set_seen(self, seen: Seen, *, applied_seq: int | None = None) -> None:
         """Store a newly verified manifest that needed no merge."""
         with self.file.writing() as conn:
-            applied = max(read_state(conn).applied_seq, applied_seq or 0)
-            update_state(conn, applied_seq=applied)
-            _write_seen(conn, seen)
+            _go_on(conn, read_state(conn), seen, applied_seq)
 
-    def renew_identity(self, dev: bytes, inc: bytes) -> None:
-        """Go on as another device: this file turned out to be a copy of one that is in use."""
+    def renew_identity(self, dev: bytes, inc: bytes, *, was: bytes, aside: Aside) -> int:
+        """Go on as another device; return how many dirty records were set aside."""
         with self.file.writing() as conn:
-            conn.execute("DELETE FROM pending")
-            update_state(conn, dev=dev, inc=inc, n=0, acked_n=0)
+            if read_state(conn).dev != was:
+                return 0
+            moved = 0
+            if aside != "nothing":
+                rows = _dirty_rows(conn, only_pending=aside == "pending")
+                moved = set_aside(conn, rows, reason="device")
+            _become(conn, dev, inc)
+        return moved
+
+    def start_life(self, life: Life, dev: bytes, inc: bytes, *, keep: Keep) -> int:
+        """Go on in another life of the session; return how many dirty records were set aside."""
+        with self.file.writing() as conn:
+            state = read_state(conn)
+            if state.life == life:
+                return 0
+            moved = 0
+            if keep == "nothing":
+                moved = set_aside(conn, _dirty_rows(conn), reason="deleted")
+                rows: list[Any] = conn.execute("SELECT rowid FROM document").fetchall()
+                remove_rows(conn, [rowid for (rowid,) in rows])
+            elif keep == "all":
+                conn.execute("UPDATE document SET dirty = 1, commit_seq = NULL")
+            _become(conn, dev, inc)
+            conn.execute("DELETE FROM seen")
+            update_state(conn, repairs=life.repairs, gen=life.gen, applied_seq=0)
+        return moved
 
     def set_exchanged(self, wall_ms: int) -> None:
         """Remember when the last exchange with the store succeeded."""
@@ -196,10 +250,55 @@ class SqliteReplica:
             update_state(conn, exchanged_ms=wall_ms)
 
 
+def _resync(conn: apsw.Connection, records: Mapping[str, Record], tomb_hlc: int) -> int:
+    """Forget what the whole session no longer holds; return how many changes were stamped anew.
+
+    A clean record that is not in the snapshot was deleted. A dirty one has never been there: it
+    stays, and is stamped above every deletion that was forgotten, deletes as well as puts.
+    """
+    rows: Any = conn.execute("SELECT rowid, id, dirty, hlc FROM document ORDER BY hlc")
+    absent = [row for row in rows if row[1] not in records]
+    late = [rowid for rowid, _, dirty, hlc in absent if dirty and hlc <= tomb_hlc]
+    hlc = max(read_state(conn).hlc, tomb_hlc)
+    conn.executemany(
+        "UPDATE document SET hlc = ? WHERE rowid = ?",
+        ((stamp, rowid) for stamp, rowid in enumerate(late, hlc + 1)),
+    )
+    update_state(conn, hlc=hlc + len(late))
+    remove_rows(conn, [rowid for rowid, _, dirty, _ in absent if not dirty])
+    return len(late)
+
+
+def _dirty_rows(conn: apsw.Connection, *, only_pending: bool = False) -> list[int]:
+    rows: list[Any] = conn.execute(
+        "SELECT document.rowid FROM document JOIN pending_doc USING (id, hlc, dev, digest)"
+        " WHERE dirty = 1"
+        if only_pending
+        else "SELECT rowid FROM document WHERE dirty = 1"
+    ).fetchall()
+    return [rowid for (rowid,) in rows]
+
+
+def _become(conn: apsw.Connection, dev: bytes, inc: bytes) -> None:
+    conn.execute("DELETE FROM pending")
+    update_state(conn, dev=dev, inc=inc, n=0, acked_n=0, acked_seq=0)
+
+
+def _go_on(conn: apsw.Connection, state: State, seen: Seen, applied_seq: int | None) -> None:
+    """Store how far the exchange has come, unless it was of another life of the session."""
+    if seen.life != state.life:
+        return
+    _write_seen(conn, seen)
+    update_state(conn, applied_seq=max(state.applied_seq, applied_seq or 0))
+
+
 def _sort_out(
     records: dict[str, Record], found: dict[str, Found]
 ) -> tuple[list[Record], list[tuple[int | None, int]]]:
-    """Return the records that win here, and (commit, row id) of those that are here already."""
+    """Return the records that win here, and (commit, row id) of those that are here already.
+
+    What the store has in this very version need not be pushed, whoever pushed it.
+    """
     won: list[Record] = []
     equal: list[tuple[int | None, int]] = []
     for record in records.values():
@@ -208,12 +307,12 @@ def _sort_out(
             won.append(record)
         elif record.version == known.version:
             seq = lowest_commit(known.commit_seq, record.commit_seq)
-            if seq != known.commit_seq:
+            if seq != known.commit_seq or known.dirty:
                 equal.append((seq, known.rowid))
     return won, equal
 
 
-def _counts(won: Sequence[Record], found: dict[str, Found]) -> MergeCounts:
+def _counts(won: Sequence[Record], found: dict[str, Found], reasserted: int) -> MergeCounts:
     received = deleted = superseded = 0
     for record in won:
         known = found.get(record.id)
@@ -221,7 +320,7 @@ def _counts(won: Sequence[Record], found: dict[str, Found]) -> MergeCounts:
         if known is not None:
             deleted += record.deleted and not known.deleted
             superseded += known.dirty
-    return MergeCounts(received, deleted, superseded)
+    return MergeCounts(received, deleted, superseded, reasserted)
 
 
 def _check_vectors(state: State, snapshot: Snapshot) -> None:
@@ -282,9 +381,12 @@ def _content_bytes(record: Record) -> int:
     return size
 
 
-def _read_seen(conn: apsw.Connection) -> Seen | None:
+def _read_seen(conn: apsw.Connection, life: Life) -> Seen | None:
     row: Any = conn.execute("SELECT seq, hash, etag, plain FROM seen").fetchone()
-    return None if row is None else Seen(*row)
+    if row is None:
+        return None
+    seq, hash, etag, plain = row
+    return Seen(seq, hash, etag, plain, life)
 
 
 def _write_seen(conn: apsw.Connection, seen: Seen) -> None:

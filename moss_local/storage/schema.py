@@ -106,6 +106,8 @@ CREATE TABLE pending_doc (
 _VERSION_2 = """
 ALTER TABLE state ADD COLUMN gen INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE state ADD COLUMN repairs INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE state ADD COLUMN acked_seq INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX document_tombstone ON document (commit_seq) WHERE deleted = 1;
 CREATE TABLE quarantine (
   number INTEGER PRIMARY KEY,
   reason TEXT NOT NULL,

@@ -7,7 +7,7 @@ from typing import cast
 
 import apsw
 
-from moss_sync import VectorSpace
+from moss_sync import Life, VectorSpace
 from moss_sync.record import VectorType
 
 
@@ -16,6 +16,7 @@ class State:
     """The row, as `moss_sync.ReplicaState` names things, and what only this side needs.
 
     Attributes:
+        repairs, gen: Which life of the session this copy is of.
         hlc: The highest stamp issued or observed here.
         local_seq: Number of the last change of a document in this file.
         journal_floor: Changes up to this number may have left no trace; who knows less reloads.
@@ -29,6 +30,9 @@ class State:
     repo_id: bytes | None
     n: int
     acked_n: int
+    acked_seq: int
+    repairs: int
+    gen: int
     applied_seq: int
     hlc: int
     local_seq: int
@@ -38,10 +42,15 @@ class State:
     exchanged_ms: int | None
     space: VectorSpace | None
 
+    @property
+    def life(self) -> Life:
+        return Life(self.repairs, self.gen)
+
 
 _SELECT = """
-SELECT session, dev, inc, repo_id, n, acked_n, applied_seq, hlc, local_seq, journal_floor, live,
-  keyword_version, exchanged_ms, model_id, model_fingerprint, model_dim, model_dtype FROM state
+SELECT session, dev, inc, repo_id, n, acked_n, acked_seq, repairs, gen, applied_seq, hlc, local_seq,
+  journal_floor, live, keyword_version, exchanged_ms, model_id, model_fingerprint, model_dim,
+  model_dtype FROM state
 """
 
 

@@ -28,6 +28,7 @@ from moss_sync.errors import (
 from moss_sync.record import Record, VectorSpace, Version, content_digest
 from moss_sync.replica import (
     Committed,
+    Life,
     MergeCounts,
     Pending,
     Replica,
@@ -46,6 +47,7 @@ __all__ = [
     "ForkDetectedError",
     "HistoryError",
     "InvalidArgumentError",
+    "Life",
     "LostCommitError",
     "ManifestMissingError",
     "MergeCounts",

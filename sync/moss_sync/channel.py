@@ -8,6 +8,7 @@ place. What it means is decided elsewhere.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 
 from moss_sync import epochs, features, layout, manifest, plan, segment
@@ -20,6 +21,7 @@ from moss_sync.errors import (
     StaleReadError,
     StoreBusyError,
 )
+from moss_sync.floors import Policy
 from moss_sync.keyring import Keys
 from moss_sync.layout import SegmentName
 from moss_sync.manifest import Entry, Inline, Manifest
@@ -31,6 +33,7 @@ from moss_sync.stores.base import Blob, ETag, NotModified, Swapped
 
 STALE_RETRIES = 3
 PARALLEL_READS = 8
+LIST_PAGE = 1000
 CONFLICT_BACKOFF_S = 0.05
 BUSY_BACKOFF_S = 0.4
 MAX_BACKOFF_S = 8.0
@@ -71,9 +74,13 @@ class Channel:
 
     Attributes:
         time: The store's clock as its answers tell it.
+        policy: When to tidy up.
     """
 
-    def __init__(self, repository: Repository, name: str, *, clock: Clock, run: Runner) -> None:
+    def __init__(
+        self, repository: Repository, name: str, *, clock: Clock, run: Runner, policy: Policy
+    ) -> None:
+        self.policy = policy
         self._repository = repository
         self._store = repository.store
         self._name = name
@@ -111,7 +118,30 @@ class Channel:
         self.time.observe(answer.time_ms)
         if isinstance(answer, NotModified):
             return self.remembered(state)
-        mark = manifest.ciphertext_hash(answer.data)
+        current, found = await self._opened(keys, sid, answer)
+        plan.check_history(current, found.hash, state)
+        sealed_epoch = epoch_of(answer.data) or epochs.FIRST
+        if sealed_epoch < self._repository.opened.roots.newest:
+            before = self.remembered(state)
+            epochs.check_epoch(current, sealed_epoch, None if before is None else before[0])
+        return current, found
+
+    async def read_unchecked(self, keys: Keys) -> View | None:
+        """Read the manifest whatever this device has seen before; None where there is none.
+
+        Still sealed for this session by a holder of the key; only its history is not asked about.
+        """
+        sid = self.sid(keys)
+        try:
+            answer = await self._store.get(self._repository.layout.manifest(sid))
+        except BlobNotFoundError:
+            return None
+        if not isinstance(answer, Blob):
+            raise AssertionError("an unconditional get returned no blob")
+        self.time.observe(answer.time_ms)
+        return await self._opened(keys, sid, answer)
+
+    async def _opened(self, keys: Keys, sid: str, answer: Blob) -> View:
         roots = await self._repository.roots_for(answer.data)
         plain = unseal(
             roots,
@@ -121,14 +151,18 @@ class Channel:
         )
         current = manifest.decode(plain, what=f"the manifest of session {self._name!r}")
         plan.check_place(current, repo_id=keys.repo_id, sid=sid, name=self._name)
-        # A copy's numbers say nothing: it is told apart first, and renewed by the engine.
-        acked_n = 0 if plan.is_copy(current, state) else state.acked_n
-        plan.check_history(seen, current, mark, dev=state.dev, acked_n=acked_n)
-        sealed_epoch = epoch_of(answer.data) or epochs.FIRST
-        if sealed_epoch < roots.newest:
-            before = self.remembered(state)
-            epochs.check_epoch(current, sealed_epoch, None if before is None else before[0])
-        return current, Seen(current.seq, mark, answer.etag, plain)
+        mark = manifest.ciphertext_hash(answer.data)
+        return current, Seen(current.seq, mark, answer.etag, plain, plan.life_of(current))
+
+    async def unreadable(self, keys: Keys, current: Manifest) -> set[str]:
+        """Return the names in a manifest whose blobs are missing or damaged."""
+        lost: set[str] = set()
+        for entry in current.entries:
+            try:
+                await self._read_segment(keys, current, entry)
+            except (BlobNotFoundError, BlobCorruptError):
+                lost.add(entry.name)
+        return lost
 
     async def read_through_throttling(
         self, keys: Keys, state: ReplicaState, deadline: float
@@ -181,7 +215,7 @@ class Channel:
             decoded = segment.decode(item.payload, what=what, commit_seq=item.seq)
             if (decoded.dev, decoded.n) != (item.dev, item.n):
                 raise BlobCorruptError(f"{what} says that it is another one")
-            segments.append(decoded)
+            segments.append(replace(decoded, records=plan.clamped(decoded.records, item.ct)))
         for each in segments:
             if each.space is not None and each.space != current.space:
                 raise BlobCorruptError(
@@ -209,7 +243,9 @@ class Channel:
         decoded: Segment = await self._run(opened)
         if decoded.dev != named.dev or (named.kind == "s" and decoded.n != named.number):
             raise BlobCorruptError(f"segment {entry.name!r} says that it is another one")
-        return decoded
+        if entry.lvl > 0:
+            return decoded  # whoever merged it has cut every stamp to what its own commit allows
+        return replace(decoded, records=plan.clamped(decoded.records, entry.ct))
 
     async def write_manifest(
         self, keys: Keys, following: Manifest, seen: Seen | None
@@ -243,7 +279,54 @@ class Channel:
         self.time.observe(answer.time_ms)
         if not isinstance(answer, Swapped):
             return None
-        return Seen(following.seq, manifest.ciphertext_hash(sealed), answer.etag, plain)
+        mark = manifest.ciphertext_hash(sealed)
+        return Seen(following.seq, mark, answer.etag, plain, plan.life_of(following))
+
+    async def waiting(self, keys: Keys, floor: int) -> list[tuple[SegmentName, int]]:
+        """Return pushed segments with a base of at least `floor`, listed or not, with their sizes.
+
+        One page of the listing; names that no holder of the key has made are left out.
+        """
+        sid = self.sid(keys)
+        prefix = self._repository.layout.segments(sid)
+        found = await self._store.keys(prefix, start_after=f"{prefix}{floor:016x}")
+        return [
+            (name, item.size)
+            for item in found
+            if (name := self._named(keys, sid, item.key)) is not None
+        ]
+
+    async def below(self, keys: Keys, floor: int) -> list[SegmentName]:
+        """Return every blob of the session with a base below `floor`, listed or not."""
+        sid = self.sid(keys)
+        names: list[SegmentName] = []
+        for prefix in (self._repository.layout.segments(sid), self._repository.layout.bases(sid)):
+            after = ""
+            while True:
+                page = await self._store.keys(prefix, start_after=after, limit=LIST_PAGE)
+                # In the order of their bases: what comes behind the floor need not be asked for.
+                old = [item.key for item in page if item.key < f"{prefix}{floor:016x}"]
+                names += [name for key in old if (name := self._named(keys, sid, key)) is not None]
+                if len(page) < LIST_PAGE or len(old) < len(page):
+                    break
+                after = page[-1].key
+        return names
+
+    def _named(self, keys: Keys, sid: str, key: str) -> SegmentName | None:
+        try:
+            return layout.parse_name(keys.names, sid, plan.name_in(key))
+        except BlobCorruptError:
+            return None
+
+    async def delete(self, keys: Keys, names: Sequence[SegmentName]) -> None:
+        """Delete blobs, several at once; one that is gone already is no error."""
+        gate = asyncio.Semaphore(PARALLEL_READS)
+
+        async def delete(name: SegmentName) -> None:
+            async with gate:
+                await self._store.delete(self.key(keys, name))
+
+        await asyncio.gather(*(delete(name) for name in names))
 
     def check_writable(self, current: Manifest | None) -> None:
         """Refuse to write to a session, or a repository, that needs a later version.
@@ -290,6 +373,7 @@ class Channel:
             now_ms=max(0, self.time.now_ms()),
             prev=None if seen is None else seen.hash,
             commit_id=self._clock.token(16),
+            policy=self.policy,
         )
 
     def sid(self, keys: Keys) -> str:

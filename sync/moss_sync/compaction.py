@@ -10,21 +10,23 @@ Source: SYNC-PROTOCOL 2.7.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
-from moss_sync import plan, segment
+from moss_sync import plan, segment, tiers
 from moss_sync.channel import Channel
 from moss_sync.errors import BlobNotFoundError, OutcomeUnknownError, StoreBusyError
 from moss_sync.keyring import Keys
 from moss_sync.manifest import Entry, Manifest
 from moss_sync.merge import newest
 from moss_sync.packing import plain_size
-from moss_sync.plan import Compaction
+from moss_sync.record import Record
 from moss_sync.replica import Exclusive, Replica, ReplicaState
 from moss_sync.repository import Runner
 from moss_sync.seal import epoch_of
 from moss_sync.segment import Segment
+from moss_sync.tiers import Compaction
 
 SWAPS = 3
 """How often a lost race is tried again; after that the output is an orphan and others went on."""
@@ -36,25 +38,36 @@ async def compact(
     replica: Replica,
     run: Runner,
     exclusive: Exclusive,
+    choose: Callable[[Manifest], Compaction | None],
     *,
-    choose: Callable[[Manifest], Compaction | None] = plan.plan_compaction,
-) -> bool:
-    """Do one compaction if it is time for one; return whether it was committed.
+    erasing: bool = False,
+) -> Manifest | None:
+    """Do one compaction if there is one to do; return the manifest that it has committed.
 
     Args:
-        choose: Says what to merge; None where there is nothing to do.
+        choose: Says what to merge.
+        erasing: What was merged shall be collected at once, and readers of an older manifest look
+            for it in vain and read the newer one.
     """
     state: ReplicaState = await run(replica.state)
     current = channel.remembered(state)
     merged = None if current is None else choose(current[0])
     if current is None or merged is None:
-        return False
+        return None
     channel.check_writable(current[0])
     output = await _written(channel, keys, run, state, current[0], merged)
     if output is None:
-        return False
+        return None
     async with exclusive():
-        return await _listed(channel, keys, replica, run, merged, output)
+        return await _listed(channel, keys, replica, run, merged, output, erasing)
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What stands in the store for the inputs: entries, and the highest stamp of what is gone."""
+
+    entries: tuple[Entry, ...]
+    tomb_hlc: int
 
 
 async def _written(
@@ -64,14 +77,32 @@ async def _written(
     state: ReplicaState,
     parent: Manifest,
     merged: Compaction,
-) -> Entry | None:
-    """Write the merged segment; None when somebody else has merged its inputs already."""
+) -> Output | None:
+    """Write the merged segments; None when somebody else has merged their inputs already."""
     try:
         segments = await channel.read_segments(keys, parent, merged.entries, merged.inline)
     except BlobNotFoundError:
         return None
-    winners = list(newest(record for each in segments for record in each.records).values())
-    output = Segment(state.dev, 0, state.applied_seq, parent.space, b"", winners)
+    winners = newest(record for each in segments for record in each.records).values()
+    kept, tomb_hlc = tiers.purged(winners, merged)
+    entries = [
+        await _entry(channel, keys, run, state, parent, merged, part) for part in tiers.parts(kept)
+    ]
+    return Output(tuple(entries), tomb_hlc)
+
+
+async def _entry(
+    channel: Channel,
+    keys: Keys,
+    run: Runner,
+    state: ReplicaState,
+    parent: Manifest,
+    merged: Compaction,
+    records: Sequence[Record],
+) -> Entry:
+    has_vectors = any(record.vector is not None for record in records)
+    space = parent.space if has_vectors else None
+    output = Segment(state.dev, 0, state.applied_seq, space, b"", records)
     name = channel.new_name(keys, state, kind="b", number=merged.level)
     payload: bytes = await run(segment.encode, output)
     blob = await channel.sealed(keys, name, payload)
@@ -80,16 +111,16 @@ async def _written(
     return Entry(
         name=str(name),
         bytes=len(blob),
-        docs=sum(not record.deleted for record in winners),
-        tombs=sum(record.deleted for record in winners),
+        docs=sum(not record.deleted for record in records),
+        tombs=sum(record.deleted for record in records),
         lo=lo,
         hi=hi,
         bmin=merged.bmin,
         lvl=merged.level,
         ct=parent.ct,
         plain=plain_size(payload),
-        hlc_max=max((record.version.hlc for record in winners), default=0),
-        fp=None if parent.space is None else parent.space.fingerprint,
+        hlc_max=max((record.version.hlc for record in records), default=0),
+        fp=None if space is None else space.fingerprint,
         epoch=epoch_of(blob),
     )
 
@@ -100,27 +131,36 @@ async def _listed(
     replica: Replica,
     run: Runner,
     merged: Compaction,
-    output: Entry,
-) -> bool:
-    """Swap the inputs for the output in the newest manifest, unless one of them is gone from it."""
+    output: Output,
+    erasing: bool,
+) -> Manifest | None:
+    """Swap the inputs for the outputs in the newest manifest, unless one of them is gone."""
     state: ReplicaState = await run(replica.state)
     current = channel.remembered(state)
     for _ in range(SWAPS):
         if current is None or state.pending is not None:
-            return False
+            return None
         parent, seen = current
-        author = channel.author(state, seen)
-        following = plan.with_compaction(parent, author, merged, output)
+        if plan.standing(parent, state) is not plan.Standing.MEMBER:
+            return None
+        following = tiers.with_compaction(
+            parent,
+            channel.author(state, seen),
+            merged,
+            output.entries,
+            tomb_hlc=output.tomb_hlc,
+            floor=parent.seq if erasing else 0,
+        )
         if following is None:
-            return False
+            return None
         try:
             written = await channel.write_manifest(keys, following, seen)
         except (OutcomeUnknownError, StoreBusyError):
-            return False
+            return None
         if written is not None:
             # Nobody's records are new in it: who had applied the parent has applied this too.
             applied = following.seq if state.applied_seq >= parent.seq else None
             await run(partial(replica.set_seen, written, applied_seq=applied))
-            return True
+            return following
         current = await channel.read_manifest(keys, state)
-    return False
+    return None

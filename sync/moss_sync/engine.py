@@ -20,10 +20,13 @@ Source: SYNC-PROTOCOL 2.3, 2.4 and 2.6.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
 
 from moss_sync import epochs, manifest, packing, plan, segment
 from moss_sync.channel import BUSY_BACKOFF_S, CONFLICT_BACKOFF_S, Channel, View
 from moss_sync.clock import Clock
+from moss_sync.collection import collect
 from moss_sync.compaction import compact
 from moss_sync.errors import (
     BlobMissingError,
@@ -31,22 +34,50 @@ from moss_sync.errors import (
     ContentionError,
     ModelMismatchError,
     MossError,
+    NetworkError,
     OutcomeUnknownError,
     StoreBusyError,
 )
+from moss_sync.floors import DEFAULT_POLICY, Policy, commit_time, stamp_limit
 from moss_sync.keyring import Keys
+from moss_sync.layout import SegmentName
 from moss_sync.manifest import Manifest
+from moss_sync.plan import Standing
 from moss_sync.record import DEVICE_BYTES, Record, VectorSpace
 from moss_sync.replica import Committed, Exclusive, Pending, Replica, ReplicaState, Seen, Snapshot
 from moss_sync.report import SyncReport
 from moss_sync.repository import Repository, Runner
 from moss_sync.segment import Segment
+from moss_sync.tiers import Compaction, everything, plan_compaction
 from moss_sync.traffic import metered
 
 PUSH_DEADLINE_S = 60.0
 MAX_ATTEMPTS = 24
 MAX_REFETCHES = 5
 PUSH_RECORDS = 50_000
+MAX_ERASURES = 8
+
+ADOPT_AFTER = 2
+"""Lost races after which a push commits for others too: two devices that meet need not list."""
+
+
+@dataclass
+class Race:
+    """How one push fares against others.
+
+    Attributes:
+        deadline: When to give up, by the monotonic clock.
+        lost: Compare-and-swaps that others won meanwhile.
+    """
+
+    deadline: float
+    lost: int = 0
+
+    @property
+    def crowded(self) -> bool:
+        """Whether this push takes others' waiting segments along, and waits as one itself."""
+        return self.lost >= ADOPT_AFTER
+
 
 MAX_MISSED_REWRITES = 8
 """In a row; each has cost an upload that somebody else's commit made useless."""
@@ -65,10 +96,12 @@ class SyncEngine:
         run: Runner,
         exclusive: Exclusive,
         accepts: Callable[[VectorSpace], None],
+        policy: Policy = DEFAULT_POLICY,
     ) -> None:
         """Make an engine for the session called `name`.
 
         Args:
+            policy: When to tidy up.
             run: Runs the replica's verbs and other blocking work.
             exclusive: Held for a push and for a compaction.
             accepts: Raises ModelMismatchError for a vector space that this replica must not take.
@@ -79,7 +112,12 @@ class SyncEngine:
         self._run = run
         self._exclusive = exclusive
         self._accepts = accepts
-        self._channel = Channel(repository, name, clock=clock, run=run)
+        self._channel = Channel(repository, name, clock=clock, run=run, policy=policy)
+        self._collected_at: float | None = None
+
+    def now_ms(self) -> int:
+        """The wall clock in milliseconds since 1970, corrected by what the store has said."""
+        return self._channel.time.now_ms()
 
     async def pull(self) -> SyncReport:
         """Merge what others have committed. Costs one request when there is nothing new.
@@ -114,11 +152,76 @@ class SyncEngine:
         return await self._exchange(both)
 
     async def compact(self) -> bool:
-        """Merge small segments into fewer, if it is time to; return whether it was done."""
+        """Merge small segments into fewer, if it is time to; return whether it was done.
+
+        Now and then it also deletes what was merged away long enough ago.
+        """
+        policy = self._channel.policy
+        done = await self._compact(lambda current: plan_compaction(current, policy))
+        now = self._clock.monotonic()
+        pause_s = policy.grace_ms / 4000
+        if done and (self._collected_at is None or now - self._collected_at >= pause_s):
+            self._collected_at = now
+            await self.collect()
+        return done
+
+    async def collect(self) -> int:
+        """Delete blobs that nobody can need any more; return how many."""
+        keys = await self._repository.keys()
+        if keys is None:
+            return 0
+        return await collect(self._channel, keys, self._replica, self._run)
+
+    async def erase(self) -> None:
+        """Rewrite the session without any superseded content, and delete what held it.
+
+        When this returns, no blob of the store holds a version that a committed one has replaced.
+
+        Raises:
+            ContentionError: others kept committing; nothing is lost, erase again.
+        """
+        for attempt in range(MAX_ERASURES):
+            await self.sync()
+            if await self._compact(everything, erasing=True):
+                await self.collect()
+                return
+            await self._clock.sleep(self._channel.backoff(CONFLICT_BACKOFF_S, attempt))
+        raise ContentionError(
+            "others changed the session while it was rewritten",
+            hint="what was to be erased may still be in the store; erase again",
+        )
+
+    async def delete(self) -> SyncReport:
+        """Delete the session for everybody; its documents here go too.
+
+        A device that has unpushed changes to it sets them aside when it learns of the deletion.
+        """
+        return await self._exchange(self._delete)
+
+    async def repair(self) -> SyncReport:
+        """Put the session together anew: what the store still has, and all that this device holds.
+
+        Every other device then adds what it holds. For a store that was wiped, restored from a
+        backup or has lost blobs; on a healthy one it only costs bytes.
+        """
+        return await self._exchange(self._repair)
+
+    async def _compact(
+        self, choose: Callable[[Manifest], Compaction | None], *, erasing: bool = False
+    ) -> bool:
         keys = await self._repository.keys()
         if keys is None:
             return False
-        return await compact(self._channel, keys, self._replica, self._run, self._exclusive)
+        committed = await compact(
+            self._channel,
+            keys,
+            self._replica,
+            self._run,
+            self._exclusive,
+            choose,
+            erasing=erasing,
+        )
+        return committed is not None
 
     async def rewrite(self) -> int:
         """Seal anew what stands under the keys of before a rotation; return how often it merged.
@@ -149,7 +252,7 @@ class SyncEngine:
                 self._replica,
                 self._run,
                 self._exclusive,
-                choose=lambda parent: epochs.plan_rewrite(parent, newest),
+                lambda parent: epochs.plan_rewrite(parent, newest),
             ):
                 done, missed = done + 1, 0
             else:
@@ -192,6 +295,8 @@ class SyncEngine:
                 return
             current, seen = found
             state = await self._settle(state, current, seen, report)
+            if state.life != seen.life:
+                continue  # another process of this file has gone on to a newer life
             report.seq = current.seq
             if state.applied_seq >= current.seq:
                 if state.seen != seen:
@@ -209,17 +314,20 @@ class SyncEngine:
             snapshot = Snapshot(
                 [record for each in segments for record in each.records],
                 current.seq,
-                clock_floor=current.tomb_hlc,
+                tomb_seq=current.tomb_seq,
+                tomb_hlc=current.tomb_hlc,
+                full=wanted.full,
                 space=current.space,
             )
             counts = await self._run(self._replica.merge, snapshot, seen)
             report.received += counts.received
             report.deleted += counts.deleted
             report.superseded += counts.superseded
+            report.reasserted += counts.reasserted
             return
         raise BlobMissingError(
             f"session {state.name!r} lists a blob that the store does not have",
-            hint="nothing changed here; a device that holds all of the session can restore it",
+            hint="nothing changed here; run `moss-local repair` on a device that holds the session",
             detail=str(missing),
         )
 
@@ -234,7 +342,7 @@ class SyncEngine:
                 report.seq = state.seen.seq
                 return
             await self._repository.ready_to_write()
-            deadline = self._clock.monotonic() + PUSH_DEADLINE_S
+            race = Race(self._clock.monotonic() + PUSH_DEADLINE_S)
             current = self._channel.remembered(state)
             # A pending push of before has an unknown outcome; a session never seen may exist.
             unseen = current is None and not self._repository.made_here
@@ -251,13 +359,18 @@ class SyncEngine:
                     if state.dirty == 0 and current is not None:
                         report.seq = current[0].seq
                         return
-                    await self._prepare(keys, state, current)
-                current = await self._commit(keys, current, report, deadline)
+                    await self._prepare(keys, state, current, race)
+                current = await self._commit(keys, current, report, race)
                 state = await self._run(self._replica.state)
 
-    async def _prepare(self, keys: Keys, state: ReplicaState, current: View | None) -> None:
+    async def _prepare(
+        self, keys: Keys, state: ReplicaState, current: View | None, race: Race
+    ) -> None:
         """Step 2: choose what goes, under which number and name, and keep its exact bytes."""
         parent = None if current is None else current[0]
+        limit = stamp_limit(commit_time(parent, self._channel.time.now_ms()))
+        if state.hlc > limit:
+            await self._run(self._replica.restamp, limit)
         known = None if parent is None else parent.device(state.dev)
         records: list[Record] = await self._run(
             lambda: self._replica.dirty(
@@ -276,7 +389,7 @@ class SyncEngine:
         body: bytes = await self._run(segment.encode, pushed)
         plain = packing.plain_size(body)
         tip, key = manifest.tip_of(body), None
-        if not plan.fits_inline(parent, len(body)):
+        if race.crowded or not plan.fits_inline(parent, len(body)):
             name = self._channel.new_name(keys, state, kind="s", number=pushed.n)
             tip, key = manifest.tip_of(str(name).encode()), self._channel.key(keys, name)
             body = await self._channel.sealed(keys, name, body)
@@ -292,10 +405,10 @@ class SyncEngine:
             hlc_max=max((record.version.hlc for record in records), default=0),
         )
         versions = [(record.id, record.version) for record in records]
-        await self._run(self._replica.save_pending, pending, versions)
+        await self._run(partial(self._replica.save_pending, pending, versions, dev=state.dev))
 
     async def _commit(
-        self, keys: Keys, current: View | None, report: SyncReport, deadline: float
+        self, keys: Keys, current: View | None, report: SyncReport, race: Race
     ) -> View | None:
         """Steps 3 to 5 for the pending push; return the manifest as this device then knows it.
 
@@ -305,37 +418,45 @@ class SyncEngine:
         pending = state.pending
         if pending is None:
             return current
-        if pending.key is not None:
-            await self._channel.put(pending.key, pending.body)
+        stored = False
         for attempt in range(MAX_ATTEMPTS):
             parent = None if current is None else current[0]
             if not plan.may_commit(parent, pending, state.applied_seq):
                 await self._run(self._replica.abandon_pending)
                 await self._pull(report)
                 return self._channel.remembered(await self._run(self._replica.state))
-            if pending.key is None and not plan.fits_inline(parent, len(pending.body)):
-                # Whoever filled the room has changed the manifest since this push was last sent,
-                # so no late copy of that request can succeed any more; it may get a new form.
+            crowded_out = race.crowded or not plan.fits_inline(parent, len(pending.body))
+            if pending.key is None and crowded_out:
+                # The manifest has changed since this push was last sent, so no late copy of that
+                # request can succeed any more: it may get a new form, which others can adopt.
                 await self._run(self._replica.abandon_pending)
                 return current
-            first_wait_s = CONFLICT_BACKOFF_S
+            if pending.key is not None and not stored:
+                await self._channel.put(pending.key, pending.body)
+                stored = True
+            first_wait_s, lost = CONFLICT_BACKOFF_S, 1
             try:
-                done = await self._swap(keys, state, current, pending, report)
+                done = await self._swap(keys, state, current, pending, report, race)
             except StoreBusyError as busy:
                 done, first_wait_s = None, max(BUSY_BACKOFF_S, busy.retry_after or 0.0)
+                lost = ADOPT_AFTER
             except OutcomeUnknownError:
-                done = None
+                done, lost = None, 0
             if done is not None:
                 return done
             pause = self._channel.backoff(first_wait_s, attempt)
-            if self._clock.monotonic() + pause > deadline:
+            if self._clock.monotonic() + pause > race.deadline:
                 break
             await self._clock.sleep(pause)
-            current = await self._channel.read_through_throttling(keys, state, deadline)
+            before = current
+            current = await self._channel.read_through_throttling(keys, state, race.deadline)
             if current is not None:
                 state = await self._settle(state, *current, report)
                 if state.pending is None:
                     return current
+            # Only a manifest that has changed proves that the request is out of the race.
+            if current is not None and (before is None or before[1].hash != current[1].hash):
+                race.lost += lost
         raise ContentionError(
             f"{report.lost_races} races for session {state.name!r} were lost in a row",
             hint="the changes stay pending; push again",
@@ -348,26 +469,111 @@ class SyncEngine:
         current: View | None,
         pending: Pending,
         report: SyncReport,
+        race: Race,
     ) -> View | None:
         """Send one compare-and-swap; return the new manifest, or None when it was refused."""
         parent, seen = current if current is not None else (None, None)
+        adopted: list[tuple[SegmentName, int]] = []
+        if parent is not None and race.crowded:
+            adopted = plan.adoptable(parent, await self._waiting(keys, parent), dev=state.dev)
         following = plan.with_push(
             parent,
             self._channel.author(state, seen),
             pending,
             repo_id=keys.repo_id,
             sid=self._channel.sid(keys),
+            adopted=adopted,
         )
         written = await self._channel.write_manifest(keys, following, seen)
         if written is None:
             report.lost_races += 1
             return None
-        applied = parent is None or state.applied_seq >= parent.seq
-        committed = Committed(pending.n, following.seq, following.seq if applied else None)
+        applied = plan.applied_with(parent, state.applied_seq, adopted)
+        committed = Committed(
+            state.dev,
+            pending.n,
+            following.seq,
+            limit=stamp_limit(following.ct),
+            applied_seq=following.seq if applied else None,
+        )
         await self._run(self._replica.settle, committed, written)
         _count_sent(report, pending)
+        report.adopted += len(adopted)
         report.seq = following.seq
         return following, written
+
+    async def _waiting(self, keys: Keys, parent: Manifest) -> list[tuple[SegmentName, int]]:
+        try:
+            return await self._channel.waiting(keys, parent.gc_floor)
+        except NetworkError:
+            return []  # to take others along is a favour; the own push goes on without it
+
+    # -- the life of a session -------------------------------------------------------------
+
+    async def _delete(self, report: SyncReport) -> None:
+        async with self._exclusive():
+            keys = await self._repository.attach()
+            await self._attach(keys, report)
+            await self._repository.ready_to_write()
+            state: ReplicaState = await self._run(self._replica.state)
+            for attempt in range(MAX_ATTEMPTS):
+                current = await self._channel.read_manifest(keys, state)
+                if current is None or current[0].deleted:
+                    break
+                parent, seen = current
+                self._channel.check_writable(parent)
+                following = plan.with_deletion(parent, self._channel.author(state, seen))
+                if await self._written(keys, following, seen):
+                    break
+                await self._clock.sleep(self._channel.backoff(CONFLICT_BACKOFF_S, attempt))
+            else:
+                raise ContentionError(
+                    f"session {state.name!r} changed all the time while it was to be deleted",
+                    hint="delete it again",
+                )
+        await self._pull(report)
+        await collect(self._channel, keys, self._replica, self._run)
+
+    async def _repair(self, report: SyncReport) -> None:
+        keys = await self._repository.attach()
+        await self._attach(keys, report)
+        await self._repository.ready_to_write()
+        async with self._exclusive():
+            state: ReplicaState = await self._run(self._replica.state)
+            for attempt in range(MAX_ATTEMPTS):
+                current = await self._channel.read_unchecked(keys)
+                known = self._channel.remembered(state)
+                if current is None and known is None:
+                    break
+                if current is not None:
+                    self._channel.check_writable(current[0])
+                lost = (
+                    set() if current is None else await self._channel.unreadable(keys, current[0])
+                )
+                seen = None if current is None else current[1]
+                following = plan.with_repair(
+                    None if current is None else current[0],
+                    None if known is None else known[0],
+                    self._channel.author(state, seen),
+                    lost=lost,
+                )
+                if await self._written(keys, following, seen):
+                    break
+                await self._clock.sleep(self._channel.backoff(CONFLICT_BACKOFF_S, attempt))
+            else:
+                raise ContentionError(
+                    f"session {state.name!r} changed all the time while it was to be repaired",
+                    hint="repair it again",
+                )
+        await self._pull(report)
+        await self._push(report)
+
+    async def _written(self, keys: Keys, following: Manifest, seen: Seen | None) -> bool:
+        """Send one compare-and-swap; False where it was refused or its outcome is not known."""
+        try:
+            return await self._channel.write_manifest(keys, following, seen) is not None
+        except (OutcomeUnknownError, StoreBusyError):
+            return False
 
     # -- both ------------------------------------------------------------------------------
 
@@ -378,14 +584,23 @@ class SyncEngine:
     async def _settle(
         self, state: ReplicaState, current: Manifest, seen: Seen, report: SyncReport
     ) -> ReplicaState:
-        """Look the pending push up in the manifest; return the state after that."""
-        if plan.is_copy(current, state):
-            token = self._clock.token
-            await self._run(self._replica.renew_identity, token(DEVICE_BYTES), token(DEVICE_BYTES))
+        """Find out what has become of this device and of its push; return the state after that."""
+        token, standing = self._clock.token, plan.standing(current, state)
+        if standing is not Standing.MEMBER:
+            dev, inc = token(DEVICE_BYTES), token(DEVICE_BYTES)
+            if standing in (Standing.DELETED, Standing.REPAIRED):
+                keep = plan.keep(current, state)
+                become = partial(self._replica.start_life, seen.life, dev, inc, keep=keep)
+            else:
+                aside = plan.aside(current, state, standing)
+                become = partial(self._replica.renew_identity, dev, inc, was=state.dev, aside=aside)
+            report.quarantined += await self._run(become)
         elif state.pending is None:
             return state
-        elif (commit_seq := plan.committed_at(current, state.dev, state.pending)) is not None:
-            committed = Committed(state.pending.n, commit_seq)
+        elif (found := plan.committed_at(current, state.dev, state.pending)) is not None:
+            committed = Committed(
+                state.dev, state.pending.n, found.seq, limit=stamp_limit(found.ct)
+            )
             await self._run(self._replica.settle, committed, seen)
             _count_sent(report, state.pending)
         elif state.seen != seen:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from moss_sync import segment
 from moss_sync.errors import BlobCorruptError, ForkDetectedError
 from moss_sync.manifest import Entry, Manifest
-from moss_sync.plan import Compaction, readable_together
+from moss_sync.tiers import Compaction, readable_together
 
 FIRST = 1
 """The epoch of a new repository; what states none was sealed before there was a second."""

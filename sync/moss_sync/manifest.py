@@ -50,6 +50,9 @@ INLINE_EACH_BYTES = 8 * 1024
 INLINE_TOTAL_BYTES = 24 * 1024
 """A small push rides in the manifest: one request instead of two, and readers need no other."""
 
+UNKNOWN_INC = bytes(DEVICE_BYTES)
+"""No device has this incarnation: whoever finds it for itself fills in its own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -104,9 +107,10 @@ class Device:
         n: Its last committed push.
         acked_seq: What it had applied then.
         last_ct: When, in store time.
-        inc: Its incarnation nonce.
+        inc: Its incarnation nonce; UNKNOWN_INC where others committed its first push.
         tip: 16-byte digest of its last committed push: of the name, or of the inline payload.
         label: What its user calls it; None unless said.
+        seq: The commit of that push; 0 where an earlier version committed it.
     """
 
     n: int
@@ -115,6 +119,7 @@ class Device:
     inc: bytes
     tip: bytes
     label: str | None = None
+    seq: int = 0
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -129,6 +134,8 @@ class Manifest:
         by: The committing device.
         gc_floor: No name with a lower `base` may be committed any more.
         tomb_seq, tomb_hlc: Tombstones up to here may have been dropped.
+        tl: (seq, ct) of some commits before, thinner the older: which commit was a day ago.
+        repairs: How often the session was put together anew from what a device held.
         space: The vector space of the session; None before its first vector.
         epoch: Of the key that it was sealed under when it was written; never falls from one to the
             next. None where an earlier version wrote it.
@@ -154,6 +161,8 @@ class Manifest:
     gc_floor: int = 0
     tomb_seq: int = 0
     tomb_hlc: int = 0
+    tl: tuple[tuple[int, int], ...] = ()
+    repairs: int = 0
     space: VectorSpace | None = None
     epoch: int | None = None
     features_r: tuple[str, ...] = ()
@@ -189,6 +198,8 @@ _KEYS = frozenset(
         "devs",
         "gc_floor",
         "tomb_floor",
+        "tl",
+        "repairs",
         "models",
         "active_model",
         "epoch",
@@ -212,7 +223,7 @@ _ENTRY_KEYS = frozenset(
     ]
 )
 _INLINE_KEYS = frozenset(["dev", "n", "base", "seq", "ct", "payload"])
-_DEVICE_KEYS = frozenset(["n", "acked_seq", "last_ct", "inc", "tip", "label"])
+_DEVICE_KEYS = frozenset(["n", "acked_seq", "last_ct", "inc", "tip", "seq", "label"])
 _FLOOR_KEYS = frozenset(["seq", "hlc"])
 
 
@@ -295,6 +306,7 @@ def encode(manifest: Manifest) -> bytes:
                     "last_ct": device.last_ct,
                     "inc": device.inc,
                     "tip": device.tip,
+                    **({"seq": device.seq} if device.seq else {}),
                     "label": device.label,
                 }
                 for dev, device in manifest.devs.items()
@@ -305,6 +317,9 @@ def encode(manifest: Manifest) -> bytes:
                 "seq": manifest.tomb_seq,
                 "hlc": manifest.tomb_hlc,
             },
+            # Not in the first manifests that were written, so not there where they say nothing.
+            **({"tl": [[seq, ct] for seq, ct in manifest.tl]} if manifest.tl else {}),
+            **({"repairs": manifest.repairs} if manifest.repairs else {}),
             "models": models,
             "active_model": None if manifest.space is None else manifest.space.fingerprint,
             "epoch": manifest.epoch,
@@ -367,6 +382,8 @@ def _decode(fields: dict[str, Any], what: str) -> Manifest:
         gc_floor=as_uint(fields["gc_floor"]),
         tomb_seq=as_uint(floor["seq"]),
         tomb_hlc=as_uint(floor["hlc"]),
+        tl=tuple(_sample(item) for item in as_list(fields.get("tl", []))),
+        repairs=as_uint(fields.get("repairs", 0)),
         space=space,
         epoch=_optional(fields.get("epoch")),
         features_r=as_strs(fields["feat_r"]),
@@ -396,6 +413,11 @@ def _check(manifest: Manifest) -> None:
 def _mark(item: Any) -> tuple[int, bytes]:
     seq, mark = as_list(item)
     return as_uint(seq), as_bytes(mark, RING_HASH_BYTES)
+
+
+def _sample(item: Any) -> tuple[int, int]:
+    seq, ct = as_list(item)
+    return as_uint(seq), as_uint(ct)
 
 
 def _entry(item: dict[str, Any]) -> Entry:
@@ -436,6 +458,7 @@ def _device(item: dict[str, Any]) -> Device:
         last_ct=as_uint(item["last_ct"]),
         inc=as_bytes(item["inc"], DEVICE_BYTES),
         tip=as_bytes(item["tip"], TIP_BYTES),
+        seq=as_uint(item.get("seq", 0)),
         label=None if item["label"] is None else as_str(item["label"]),
         extra=_extra(item, _DEVICE_KEYS),
     )

@@ -19,6 +19,14 @@ def wins(a: Record, b: Record) -> bool:
     return a.version > b.version
 
 
+def cut(record: Record, limit: int) -> Record:
+    """Return the record with no stamp above `limit` (hlc)."""
+    version = record.version
+    if version.hlc <= limit:
+        return record
+    return replace(record, version=version._replace(hlc=limit))
+
+
 def lowest_commit(a: int | None, b: int | None) -> int | None:
     """Return the earlier of two commits that carried one version; None is "not known to be in"."""
     if a is None or b is None:

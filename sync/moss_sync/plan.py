@@ -8,56 +8,59 @@ Source: SYNC-PROTOCOL 2.2 to 2.7.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, replace
+from enum import Enum, auto
 
-from moss_sync import segment
 from moss_sync.errors import (
     BlobCorruptError,
     ForkDetectedError,
     LostCommitError,
     StaleReadError,
 )
-from moss_sync.layout import base_of
+from moss_sync.floors import (
+    DEFAULT_POLICY,
+    Policy,
+    commit_time,
+    sampled,
+    stamp_limit,
+    tidied,
+)
+from moss_sync.layout import SegmentName
 from moss_sync.manifest import (
     HASH_BYTES,
     INLINE_EACH_BYTES,
     INLINE_TOTAL_BYTES,
     RING_HASH_BYTES,
     RING_LENGTH,
+    UNKNOWN_INC,
     Device,
     Entry,
     Inline,
     Manifest,
+    tip_of,
 )
-from moss_sync.packing import plain_size
-from moss_sync.replica import Pending, ReplicaState, Seen
+from moss_sync.merge import cut
+from moss_sync.record import Record
+from moss_sync.replica import FIRST_LIFE, Aside, Keep, Life, Pending, ReplicaState
 from moss_sync.seal import epoch_of
 
-SMALL_SESSION_BYTES = 4 * 1024 * 1024
-"""Up to here a quiescent session is kept in at most SMALL_SESSION_ENTRIES blobs."""
-
-SMALL_SESSION_ENTRIES = 4
-"""A cold open is then fmt, manifest and these: six requests."""
-
-SPILL_BYTES = INLINE_TOTAL_BYTES // 2
-"""Inline payloads are moved into a segment once they pass this, before a push finds no room."""
-
-FAN_OUT = 8
-MAX_AT_LEVEL = 16
-"""Larger sessions: past 16 entries at a level the oldest 8 become one of the next."""
-
-MAX_LEVEL = 15
-"""A session whose documents are written again and again stays small for ever, and each merge
-would raise its level: past 255 the name has no room for it. 8^15 entries are enough."""
+MAX_LISTED = 1000
+"""Entries of a manifest up to which waiting segments of others are taken in: about 128 KiB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """What a replica lacks of a manifest."""
+    """What a replica lacks of a manifest.
+
+    Attributes:
+        full: It is all of the manifest, because the replica has missed deletions that are
+            forgotten by now.
+    """
 
     entries: tuple[Entry, ...]
     inline: tuple[Inline, ...]
+    full: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,7 @@ class Author:
     now_ms: int
     prev: bytes | None
     commit_id: bytes
+    policy: Policy = DEFAULT_POLICY
 
 
 def check_place(manifest: Manifest, *, repo_id: bytes, sid: str, name: str) -> None:
@@ -83,9 +87,75 @@ def check_place(manifest: Manifest, *, repo_id: bytes, sid: str, name: str) -> N
         raise BlobCorruptError(f"the manifest of session {name!r} belongs to another session")
 
 
-def check_history(
-    seen: Seen | None, manifest: Manifest, mark: bytes, *, dev: bytes, acked_n: int
-) -> None:
+class Standing(Enum):
+    """What a manifest makes of the device that reads it."""
+
+    MEMBER = auto()
+    """Nothing has happened to it; also of a device that the session does not know yet."""
+
+    COPY = auto()
+    """Another file pushes under this file's device id."""
+
+    RETIRED = auto()
+    """It was silent for so long that the session has forgotten it."""
+
+    DELETED = auto()
+    """The session was deleted, and perhaps created again, since this device saw it."""
+
+    REPAIRED = auto()
+    """The session was put together anew from what another device held."""
+
+
+def standing(manifest: Manifest, state: ReplicaState) -> Standing:
+    """Return what this device must become before it believes its own numbers again."""
+    life = life_of(manifest)
+    if life.repairs > state.life.repairs:
+        return Standing.REPAIRED
+    if life.gen > state.life.gen:
+        return Standing.DELETED
+    if is_copy(manifest, state):
+        return Standing.COPY
+    if is_retired(manifest, state):
+        return Standing.RETIRED
+    return Standing.MEMBER
+
+
+def keep(manifest: Manifest, state: ReplicaState) -> Keep:
+    """Return what a replica takes into the life of the session that `manifest` belongs to."""
+    if state.life == FIRST_LIFE and state.seen is None and state.acked_n == 0:
+        return "dirty"
+    if manifest.gen > state.life.gen:
+        return "nothing"
+    # What it holds without having applied all that was forgotten may have been deleted.
+    return "all" if state.applied_seq >= manifest.tomb_seq else "dirty"
+
+
+def aside(manifest: Manifest, state: ReplicaState, found: Standing) -> Aside:
+    """Return which dirty records may have been pushed and deleted since.
+
+    Above the floor of tombstones a deletion is still there to beat them; below it nobody can tell.
+    A copy may have pushed any of them, a retired device only what it had in flight.
+    """
+    if state.applied_seq >= manifest.tomb_seq:
+        return "nothing"
+    return "dirty" if found is Standing.COPY else "pending"
+
+
+def life_of(manifest: Manifest) -> Life:
+    """Return which life of its session a manifest belongs to."""
+    return Life(manifest.repairs, manifest.gen)
+
+
+def is_retired(manifest: Manifest, state: ReplicaState) -> bool:
+    """Return whether the session has forgotten this device since its last push.
+
+    Then nobody can say any more whether the push that it had in flight was committed.
+    """
+    used = state.acked_n > 0 or state.pending is not None
+    return used and manifest.device(state.dev) is None and state.applied_seq < manifest.gc_floor
+
+
+def check_history(manifest: Manifest, mark: bytes, state: ReplicaState) -> None:
     """Refuse a manifest that contradicts what this device has seen.
 
     Args:
@@ -95,8 +165,14 @@ def check_history(
         ForkDetectedError: of another history.
         LostCommitError: an acknowledged push of this device is not in it.
     """
-    if seen is None:
-        return
+    if life_of(manifest) < state.life:
+        raise StaleReadError(
+            f"the store shows session {manifest.name!r} as before it was deleted or repaired",
+            hint="retry; if it stays so, the store was restored from a backup",
+        )
+    seen = state.seen
+    if seen is None or life_of(manifest).repairs > state.life.repairs:
+        return  # put together anew by a holder of the key: the numbers before say nothing
     name = manifest.name
     if manifest.seq < seen.seq:
         raise StaleReadError(
@@ -114,13 +190,17 @@ def check_history(
     known = dict(manifest.ring).get(seen.seq)
     if (within or known is not None) and known != seen.hash[:RING_HASH_BYTES]:
         raise _fork(name, seen.seq)
-    device = manifest.device(dev)
-    # A compactor may retire a device, but only with a floor: without one, absence is a loss too.
-    retired = device is None and manifest.gc_floor > 0
-    if not retired and (0 if device is None else device.n) < acked_n:
+    if life_of(manifest) != state.life or is_copy(manifest, state):
+        return  # its push numbers are another file's, or of a session that is no more
+    device = manifest.device(state.dev)
+    # A device is forgotten only together with a floor above its last commit: absence without one
+    # is a loss. Where that commit was not kept, any floor must do.
+    retired = device is None and manifest.gc_floor >= max(1, state.acked_seq)
+    if not retired and (0 if device is None else device.n) < state.acked_n:
         raise LostCommitError(
-            f"push {acked_n} of this device to session {name!r} was committed and is gone",
-            hint="the store was restored or rewritten; compare with another device before writing",
+            f"push {state.acked_n} of this device to session {name!r} was committed and is gone",
+            hint="the store was restored or rewritten; `moss-local repair` puts back what this "
+            "device holds",
         )
 
 
@@ -133,30 +213,30 @@ def is_copy(manifest: Manifest, state: ReplicaState) -> bool:
     device = manifest.device(state.dev)
     if device is None:
         return False
-    if device.n > state.n or device.inc != state.inc:
+    if device.n > state.n or device.inc not in (state.inc, UNKNOWN_INC):
         return True
     pending = state.pending
     return pending is not None and device.n == pending.n and device.tip != pending.tip
 
 
-def committed_at(manifest: Manifest, dev: bytes, pending: Pending) -> int | None:
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Where a push is in: the commit that carried it (or a bound above it) and its time."""
+
+    seq: int
+    ct: int
+
+
+def committed_at(manifest: Manifest, dev: bytes, pending: Pending) -> Found | None:
     """Return the commit that carried `pending`, or None while it is not in.
 
-    The answer to "was it me?": the device table says so after any number of later commits. Where
-    a compaction has already merged the entry, the manifest's own number is a safe upper bound.
+    The answer to "was it me?": the device table says so after any number of later commits. One
+    push of a device is in flight at a time, so its row speaks of this one.
     """
     device = manifest.device(dev)
     if device is None or device.n < pending.n:
         return None
-    if pending.key is None:
-        for item in manifest.inline:
-            if item.dev == dev and item.n == pending.n:
-                return item.seq
-    else:
-        for entry in manifest.entries:
-            if pending.key.endswith("/" + entry.name):
-                return entry.hi
-    return manifest.seq
+    return Found(device.seq or manifest.seq, device.last_ct)
 
 
 def may_commit(manifest: Manifest | None, pending: Pending, applied_seq: int) -> bool:
@@ -180,8 +260,11 @@ def to_fetch(manifest: Manifest, *, applied_seq: int, dev: bytes) -> Fetch:
     """Return what a replica that has applied `applied_seq` must read to reach `manifest`.
 
     Its own pushed segments are left out: what is in them is here already. The output of a
-    compaction is not, whoever made it, because others' records are in it.
+    compaction is not, whoever made it, because others' records are in it. Below the floor of
+    tombstones everything is read: what is not in it was deleted.
     """
+    if applied_seq < manifest.tomb_seq:
+        return Fetch(manifest.entries, manifest.inline, full=True)
     own = f"-{dev.hex()}-"
     return Fetch(
         tuple(
@@ -190,7 +273,48 @@ def to_fetch(manifest: Manifest, *, applied_seq: int, dev: bytes) -> Fetch:
             if entry.hi > applied_seq and not (entry.lvl == 0 and own in entry.name)
         ),
         tuple(item for item in manifest.inline if item.seq > applied_seq and item.dev != dev),
+        full=False,
     )
+
+
+def clamped(records: Iterable[Record], commit_ms: int) -> list[Record]:
+    """Return the records of a commit as everybody takes them: no stamp past what it allows.
+
+    The time of the commit is agreed state, so all devices cut a wrong clock's stamps alike.
+    """
+    limit = stamp_limit(commit_ms)
+    return [cut(record, limit) for record in records]
+
+
+def adoptable(
+    manifest: Manifest, names: Iterable[tuple[SegmentName, int]], *, dev: bytes
+) -> list[tuple[SegmentName, int]]:
+    """Return which waiting segments a commit on top of `manifest` takes along.
+
+    Complete, of a device's next pushes, and written by somebody who has seen what may have been
+    forgotten since. Their authors meant to publish them, and merging is idempotent.
+
+    Args:
+        names: Names that a holder of the key made, with sizes, as a listing gave them.
+        dev: The committer: what it wrote itself it commits, or has given up.
+    """
+    listed = {entry.name for entry in manifest.entries}
+    room = MAX_LISTED - len(listed)
+    chosen = [
+        (name, size)
+        for name, size in names
+        if name.kind == "s"
+        and name.base >= manifest.gc_floor
+        and str(name) not in listed
+        and name.dev != dev
+        and name.number > _last_number(manifest, name.dev)
+    ]
+    return sorted(chosen, key=lambda item: (item[0].dev, item[0].number))[: max(0, room)]
+
+
+def _last_number(manifest: Manifest, dev: bytes) -> int:
+    device = manifest.device(dev)
+    return 0 if device is None else device.n
 
 
 def with_push(
@@ -200,10 +324,17 @@ def with_push(
     *,
     repo_id: bytes,
     sid: str,
+    adopted: Sequence[tuple[SegmentName, int]] = (),
 ) -> Manifest:
-    """Return the manifest that commits `pending` on top of `parent`."""
+    """Return the manifest that commits `pending` on top of `parent`, and others' with it.
+
+    Args:
+        adopted: What `adoptable` gave.
+    """
     state = author.state
-    following = _next(parent, author, repo_id=repo_id, sid=sid)
+    following = next_commit(parent, author, repo_id=repo_id, sid=sid)
+    for name, size in adopted:
+        following = _with_adopted(following, name, size)
     seq, ct = following.seq, following.ct
     entries, inline = following.entries, following.inline
     if pending.key is None:
@@ -211,7 +342,7 @@ def with_push(
         inline = (*inline, item)
     else:
         entry = Entry(
-            name="/".join(pending.key.split("/")[-2:]),
+            name=name_in(pending.key),
             bytes=len(pending.body),
             docs=pending.docs,
             tombs=pending.tombs,
@@ -226,144 +357,115 @@ def with_push(
             epoch=epoch_of(pending.body),
         )
         entries = (*entries, entry)
-    device = Device(pending.n, state.applied_seq, ct, state.inc, pending.tip)
+    device = Device(pending.n, state.applied_seq, ct, state.inc, pending.tip, seq=seq)
     if parent is not None and (before := parent.device(state.dev)) is not None:
         device = replace(device, label=before.label, extra=before.extra)
-    return replace(
+    following = replace(
         following,
+        deleted=False,
         entries=entries,
         inline=inline,
         devs={**following.devs, state.dev: device},
         space=following.space or state.space,
     )
+    ceiling = min([pending.base, *(name.base for name, _ in adopted)])
+    return tidied(following, author.policy, ceiling=ceiling, author=state.dev)
 
 
-def with_compaction(
-    parent: Manifest, author: Author, merged: Compaction, output: Entry
-) -> Manifest | None:
-    """Return the manifest in which `output` replaces what was merged, or None.
-
-    None when any input is no longer listed: somebody else has merged it, and adding the output
-    could bring back what they have dropped. None also when the output's base is below the floor:
-    its name may be collected at any moment.
-    """
-    if base_of(output.name) < parent.gc_floor:
-        return None
-    names = {entry.name for entry in merged.entries}
-    pushes = {(item.dev, item.n) for item in merged.inline}
-    if not names <= {entry.name for entry in parent.entries} or not pushes <= {
-        (item.dev, item.n) for item in parent.inline
-    }:
-        return None
-    following = _next(parent, author, repo_id=parent.repo_id, sid=parent.sid)
-    kept = [entry for entry in following.entries if entry.name not in names]
+def _with_adopted(manifest: Manifest, name: SegmentName, size: int) -> Manifest:
+    """Return `manifest` with another device's segment listed, its body unread."""
+    seq, ct = manifest.seq, manifest.ct
+    entry = Entry(str(name), size, None, None, seq - 1, seq, name.base, 0, ct)
+    known = manifest.device(name.dev)
+    device = Device(
+        n=name.number,
+        acked_seq=max(name.base, 0 if known is None else known.acked_seq),
+        last_ct=ct,
+        inc=UNKNOWN_INC if known is None else known.inc,
+        tip=tip_of(str(name).encode()),
+        seq=seq,
+        label=None if known is None else known.label,
+        extra={} if known is None else known.extra,
+    )
     return replace(
-        following,
-        entries=tuple(sorted([*kept, output], key=lambda entry: (entry.hi, entry.lo))),
-        inline=tuple(item for item in following.inline if (item.dev, item.n) not in pushes),
+        manifest,
+        entries=(*manifest.entries, entry),
+        devs={**manifest.devs, name.dev: device},
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Compaction:
-    """Entries and inline payloads that should become one entry."""
-
-    entries: tuple[Entry, ...]
-    inline: tuple[Inline, ...]
-
-    @property
-    def bmin(self) -> int:
-        return min([entry.bmin for entry in self.entries] + [item.base for item in self.inline])
-
-    @property
-    def covers(self) -> tuple[int, int]:
-        """The commits (lo, hi] that the output stands for."""
-        spans = [(entry.lo, entry.hi) for entry in self.entries]
-        spans += [(item.seq - 1, item.seq) for item in self.inline]
-        return min(lo for lo, _ in spans), max(hi for _, hi in spans)
-
-    @property
-    def level(self) -> int:
-        return min(MAX_LEVEL, 1 + max((entry.lvl for entry in self.entries), default=0))
+def applied_with(
+    parent: Manifest | None, applied_seq: int, adopted: Sequence[tuple[SegmentName, int]]
+) -> bool:
+    """Return whether a commit on top of `parent` holds only what its committer has applied."""
+    return (parent is None or applied_seq >= parent.seq) and not adopted
 
 
-def plan_compaction(manifest: Manifest) -> Compaction | None:
-    """Return what to merge now, or None.
+def with_deletion(parent: Manifest, author: Author) -> Manifest:
+    """Return the manifest that deletes the session; the next push creates it again.
 
-    Small sessions keep few entries of falling size: the inline payloads, and then the youngest
-    entries while those are not at least twice what has been gathered, become one. Each document
-    is so rewritten about log2(session / 12 KiB) times, and a reader needs few requests. Large
-    sessions merge by level instead, so that a big blob is rewritten rarely.
+    Nothing of before can ever be committed again: both floors rise to this commit.
     """
-    entries = sorted(manifest.entries, key=lambda entry: (entry.hi, entry.lo))
-    total = sum(entry.bytes for entry in entries) + manifest.inline_bytes
-    if total > SMALL_SESSION_BYTES:
-        return _by_level(entries, manifest)
-    if manifest.inline_bytes <= SPILL_BYTES and len(entries) <= SMALL_SESSION_ENTRIES:
-        return None
-    inline = _spillable(manifest)
-    gathered = sum(len(item.payload) for item in inline)
-    chosen: list[Entry] = []
-    while (
-        entries
-        and (len(entries) >= SMALL_SESSION_ENTRIES or entries[-1].bytes < 2 * gathered)
-        and readable_together([*chosen, entries[-1]], inline)
-    ):
-        chosen.append(entries.pop())
-        gathered += chosen[-1].bytes
-    if not inline and len(chosen) < 2:
-        return None
-    return Compaction(tuple(reversed(chosen)), inline)
+    following = next_commit(parent, author, repo_id=parent.repo_id, sid=parent.sid)
+    seq = following.seq
+    return replace(
+        following,
+        gen=parent.gen + 1,
+        deleted=True,
+        entries=(),
+        inline=(),
+        gc_floor=seq,
+        tomb_seq=seq,
+        space=None,
+    )
 
 
-def _by_level(entries: Sequence[Entry], manifest: Manifest) -> Compaction | None:
-    levels: dict[int, list[Entry]] = {}
-    for entry in entries:
-        levels.setdefault(entry.lvl, []).append(entry)
-    for level in sorted(levels):
-        # What is past half a segment has grown up: merging would hardly lessen the requests, and
-        # two of those that stand in front must not keep the small ones behind them apart.
-        growing = [
-            entry for entry in levels[level] if entry.bytes <= segment.MAX_SEGMENT_BYTES // 2
-        ]
-        if len(growing) > MAX_AT_LEVEL:
-            chosen: list[Entry] = []
-            for entry in growing[:FAN_OUT]:
-                together = [*chosen, entry]
-                size = sum(each.bytes for each in together)
-                if size <= segment.MAX_SEGMENT_BYTES and readable_together(together, ()):
-                    chosen = together
-            if len(chosen) > 1:
-                return Compaction(tuple(chosen), ())
-    if manifest.inline_bytes > SPILL_BYTES:
-        return Compaction((), _spillable(manifest))
-    return None
+def with_repair(
+    current: Manifest | None, known: Manifest | None, author: Author, *, lost: Set[str]
+) -> Manifest:
+    """Return the manifest that puts a session together anew.
 
+    It comes after everything that the store shows and that this device has seen, and lists what can
+    still be read. Every device, this one too, then finds itself in another life of the session and
+    adds what it holds.
 
-def _spillable(manifest: Manifest) -> tuple[Inline, ...]:
-    chosen: list[Inline] = []
-    for item in manifest.inline:
-        if readable_together((), [*chosen, item]):
-            chosen.append(item)
-    return tuple(chosen)
-
-
-def readable_together(entries: Sequence[Entry], inline: Sequence[Inline]) -> bool:
-    """Return whether all of it together would still be a segment that readers accept.
-
-    Texts that repeat themselves compress so well that the sealed size says little. What an
-    adopted entry holds is not known; it is taken for ordinary text.
+    Args:
+        current: What the store has; known: what this device has seen. One of them is there.
+        lost: Names in `current` whose blobs are missing or damaged.
     """
-    plain = sum(plain_size(item.payload) for item in inline)
-    records = 0
-    for entry in entries:
-        plain += 4 * entry.bytes if entry.plain is None else entry.plain
-        known = entry.docs is not None and entry.tombs is not None
-        records += (entry.docs or 0) + (entry.tombs or 0) if known else entry.bytes // 100
-    return plain <= segment.MAX_PLAIN_BYTES and records <= segment.MAX_RECORDS // 2
+    both = [manifest for manifest in (current, known) if manifest is not None]
+    last = max(both, key=lambda manifest: manifest.seq)
+    following = next_commit(
+        last,
+        replace(author, prev=author.prev or bytes(HASH_BYTES)),
+        repo_id=last.repo_id,
+        sid=last.sid,
+    )
+    return replace(
+        following,
+        ring=(),
+        tl=(),
+        ct=max(following.ct, *(manifest.ct + 1 for manifest in both)),
+        repairs=max(manifest.repairs for manifest in both) + 1,
+        gen=max(manifest.gen for manifest in both),
+        entries=()
+        if current is None
+        else tuple(entry for entry in current.entries if entry.name not in lost),
+        inline=() if current is None else current.inline,
+        devs={},
+        gc_floor=following.seq,
+        tomb_seq=max(manifest.tomb_seq for manifest in both),
+        tomb_hlc=max(manifest.tomb_hlc for manifest in both),
+    )
 
 
-def _next(parent: Manifest | None, author: Author, *, repo_id: bytes, sid: str) -> Manifest:
+def name_in(key: str) -> str:
+    """Return the name that a manifest lists of a segment's full key."""
+    return "/".join(key.split("/")[-2:])
+
+
+def next_commit(parent: Manifest | None, author: Author, *, repo_id: bytes, sid: str) -> Manifest:
+    """Return the manifest of the next commit, before anything is added to it."""
     state = author.state
     if parent is None:
         return Manifest(
@@ -373,7 +475,7 @@ def _next(parent: Manifest | None, author: Author, *, repo_id: bytes, sid: str) 
             seq=1,
             commit_id=author.commit_id,
             by=state.dev,
-            ct=author.now_ms,
+            ct=commit_time(None, author.now_ms),
             prev=bytes(HASH_BYTES),
         )
     if author.prev is None:
@@ -384,15 +486,16 @@ def _next(parent: Manifest | None, author: Author, *, repo_id: bytes, sid: str) 
         seq=parent.seq + 1,
         commit_id=author.commit_id,
         by=state.dev,
-        # Never the store's older answer: a time that falls would move what readers clamp to.
-        ct=max(parent.ct, author.now_ms),
+        ct=commit_time(parent, author.now_ms),
         prev=author.prev,
         ring=ring,
+        tl=sampled(parent.tl, parent.seq, parent.ct),
     )
 
 
 def _fork(name: str, seq: int) -> ForkDetectedError:
     return ForkDetectedError(
         f"the store's history of session {name!r} differs from this device's at commit {seq}",
-        hint="the store was restored or rewritten; compare with another device before writing",
+        hint="the store was restored or rewritten; compare with another device, then let a healthy "
+        "one run `moss-local repair`",
     )

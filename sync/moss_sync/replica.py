@@ -15,12 +15,34 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from moss_sync.record import Record, VectorSpace, Version
 
 Exclusive = Callable[[], AbstractAsyncContextManager[None]]
 """Opens a lock that one process at a time holds for a replica: held to push, never to pull."""
+
+
+Aside = Literal["nothing", "pending", "dirty"]
+"""Which dirty records a renewed identity sets aside: none, those in the pending push, or all."""
+
+Keep = Literal["dirty", "nothing", "all"]
+"""What a replica takes into another life of the session."""
+
+
+class Life(NamedTuple):
+    """Which life of a session: sequence numbers are comparable only within one.
+
+    Attributes:
+        repairs: How often it was put together anew from what a device held.
+        gen: How often it was deleted.
+    """
+
+    repairs: int
+    gen: int
+
+
+FIRST_LIFE = Life(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +54,14 @@ class Seen:
         hash: blake2b-256 of its ciphertext; the next manifest names it as `prev`.
         etag: Under which the store holds it; None when only the contents are known.
         plain: Its decoded msgpack bytes, so that the next push needs no download.
+        life: Which life of the session it belongs to.
     """
 
     seq: int
     hash: bytes
     etag: str | None
     plain: bytes
+    life: Life = FIRST_LIFE
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +100,10 @@ class ReplicaState:
         repo_id: The repository that this file belongs to; None before its first exchange.
         n: The highest push number ever used here, acknowledged or not.
         acked_n: The highest push number known to be committed.
+        acked_seq: The commit that carried it, or a bound above it; 0 where that is not known.
         space: The session's vector space; None while it holds no vector.
         dirty: Number of dirty records, those inside the pending push included.
+        hlc: The local clock: no stamp in the file is higher.
     """
 
     name: str
@@ -86,11 +112,14 @@ class ReplicaState:
     repo_id: bytes | None
     n: int
     acked_n: int
+    acked_seq: int
+    life: Life
     applied_seq: int
     seen: Seen | None
     pending: Pending | None
     space: VectorSpace | None
     dirty: int
+    hlc: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +130,14 @@ class MergeCounts:
         received: Live records of others that won and are now visible here.
         deleted: Live local records that a tombstone of others removed.
         superseded: Local versions, dirty when they lost, that another device's version replaced.
+        reasserted: Local changes that were stamped anew, because what they would have lost to may
+            be a deletion that is forgotten by now.
     """
 
     received: int = 0
     deleted: int = 0
     superseded: int = 0
+    reasserted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,27 +147,36 @@ class Snapshot:
     Attributes:
         records: Every record to merge, `commit_seq` set; several versions of one id may occur.
         applied_seq: What the replica has applied once the merge is in.
-        clock_floor: The local clock is raised to at least this (hlc).
+        tomb_seq: Tombstones committed up to here may be gone from the store.
+        tomb_hlc: The highest stamp of those; the local clock is raised to at least this.
+        full: The records are all that there is, for a replica that has applied less than
+            `tomb_seq`: what it holds besides was deleted.
         space: The session's vector space as the manifest states it.
     """
 
     records: Sequence[Record]
     applied_seq: int
-    clock_floor: int = 0
+    tomb_seq: int = 0
+    tomb_hlc: int = 0
+    full: bool = False
     space: VectorSpace | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """This device's push `n` is in the manifest.
+    """Push `n` of the device `dev` is in the manifest.
 
     Attributes:
         commit_seq: The commit that carried it, or a safe upper bound.
+        limit: The highest stamp that records of that commit keep (hlc); readers cut to it, and so
+            must their author.
         applied_seq: The new applied sequence number; None leaves it alone.
     """
 
+    dev: bytes
     n: int
     commit_seq: int
+    limit: int
     applied_seq: int | None = None
 
 
@@ -144,7 +185,9 @@ class Replica(Protocol):
 
     Several processes may share a file, and a pull of one may finish after a later pull of
     another: `seen` and `applied_seq` therefore never fall; a verb that would lower them leaves
-    them as they are and does the rest of its work.
+    them as they are and does the rest of its work. They start anew with another life of the
+    session (`start_life`), and what a verb brings of an earlier life, or of a device that this
+    file no longer is, is left aside.
     """
 
     def state(self) -> ReplicaState:
@@ -167,10 +210,21 @@ class Replica(Protocol):
         """
         ...
 
-    def save_pending(self, pending: Pending, versions: Sequence[tuple[str, Version]]) -> None:
+    def restamp(self, limit: int) -> int:
+        """Stamp dirty versions above `limit` (hlc) anew, in their order, just below it.
+
+        Return how many there were. A wrong clock made them and nobody else has seen them. There
+        must be no pending push. The local clock falls to `limit` too, if it stands above.
+        """
+        ...
+
+    def save_pending(
+        self, pending: Pending, versions: Sequence[tuple[str, Version]], *, dev: bytes
+    ) -> None:
         """Keep a prepared push and which version of which id it carries; raises `n` to its n.
 
-        There must be no other pending push: a RuntimeError otherwise.
+        Does nothing where the file is no longer the device `dev`. There must be no other pending
+        push: a RuntimeError otherwise.
         """
         ...
 
@@ -181,7 +235,8 @@ class Replica(Protocol):
     def settle(self, committed: Committed, seen: Seen | None = None) -> None:
         """The push `committed.n` is in: clear its dirty marks where the version is unchanged.
 
-        Those records get `commit_seq`; the pending push with this n is dropped; `acked_n` rises.
+        Those records get `commit_seq`, and a stamp above `limit` becomes `limit`; the pending push
+        with this n is dropped; `acked_n` rises.
         `seen`, where given, is stored in the same transaction. Repeating it changes nothing.
         """
         ...
@@ -191,8 +246,12 @@ class Replica(Protocol):
 
         A record equal in version to the local one only updates `commit_seq` (the lowest known
         stays). A local version that loses stops being dirty. Tombstones are stored like puts,
-        also where the id was unknown. The local clock rises to `clock_floor` and the highest
-        clock merged.
+        also where the id was unknown. In this order:
+          1 clean tombstones committed up to `tomb_seq` are forgotten
+          2 where `full`: clean records that are not in the snapshot are forgotten; dirty ones, puts
+            and deletes alike, that are not in it and not above `tomb_hlc` are stamped anew
+          3 the records are merged
+          4 the local clock rises to `tomb_hlc` and the highest stamp merged
 
         Raises:
             ModelMismatchError: the session holds vectors of another space; nothing was merged.
@@ -203,9 +262,24 @@ class Replica(Protocol):
         """Store a newly verified manifest that needed no merge; raise what is applied if given."""
         ...
 
-    def renew_identity(self, dev: bytes, inc: bytes) -> None:
-        """Go on as another device: this file turned out to be a copy of one that is in use.
+    def renew_identity(self, dev: bytes, inc: bytes, *, was: bytes, aside: Aside) -> int:
+        """Go on as another device; return how many dirty records were set aside.
 
-        The pending push is abandoned and the push numbers start again; every dirty mark stays.
+        This file turned out to be a copy of one that is in use, or its device was retired. The
+        pending push is abandoned and the push numbers start again. Dirty records that may have
+        been pushed and deleted since (`aside`) go to the quarantine; the marks of the others stay.
+        Does nothing where the file is no longer the device `was`.
+        """
+        ...
+
+    def start_life(self, life: Life, dev: bytes, inc: bytes, *, keep: Keep) -> int:
+        """Go on in another life of the session; return how many dirty records were set aside.
+
+        `seen` and `applied_seq` start anew, the pending push is abandoned. `keep`:
+          "dirty"    never exchanged before: everything stays as it is
+          "nothing"  the session was deleted: clean records go, dirty ones go to the quarantine
+          "all"      the session was put together anew: every record becomes dirty, because what
+                     others hold of it is not known, under the new identity `dev`, `inc`
+        Does nothing where the file is in this life already.
         """
         ...

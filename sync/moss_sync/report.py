@@ -11,7 +11,10 @@ class SyncReport:
 
     Attributes:
         sent: Live records published; sent_deletes: tombstones published.
-        received, deleted, superseded: As in MergeCounts.
+        received, deleted, superseded, reasserted: As in MergeCounts.
+        quarantined: Local changes that were set aside, because they may have been pushed and
+            deleted since, or the session was deleted; they can be read and restored.
+        adopted: Waiting pushes of other devices that were committed together with this one's.
         session_id: The session's id in the store; empty before the store was reached.
         seq: Sequence number of the manifest that this device now knows.
         lost_races: Compare-and-swaps that another device won.
@@ -25,6 +28,9 @@ class SyncReport:
     received: int = 0
     deleted: int = 0
     superseded: int = 0
+    reasserted: int = 0
+    quarantined: int = 0
+    adopted: int = 0
     seq: int = 0
     lost_races: int = 0
     requests: int = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from moss_local.storage.state import read_state
 from moss_sync import (
     Committed,
     InvalidArgumentError,
+    Life,
     MergeCounts,
     ModelMismatchError,
     MossError,
@@ -30,6 +32,8 @@ from moss_sync import (
     Version,
     content_digest,
 )
+from moss_sync.hlc import MAX_STAMP, from_ms
+from moss_sync.replica import Aside
 
 SPACE = VectorSpace("tiny", "f0", 2, "f2")
 OTHER = b"other-dv"
@@ -71,6 +75,52 @@ def dirty(replica: SqliteReplica) -> list[Record]:
 
 def pending(n: int = 1) -> Pending:
     return Pending(n, 0, "key", b"t" * 16, b"body", 1, 0, 9, 5)
+
+
+def save(replica: SqliteReplica, prepared: Pending, versions: list[tuple[str, Version]]) -> None:
+    replica.save_pending(prepared, versions, dev=replica.state().dev)
+
+
+def committed(
+    replica: SqliteReplica,
+    n: int = 1,
+    *,
+    commit_seq: int = 8,
+    limit: int = MAX_STAMP,
+    applied_seq: int | None = None,
+) -> Committed:
+    return Committed(replica.state().dev, n, commit_seq, limit, applied_seq)
+
+
+def stored(replica: SqliteReplica) -> dict[str, tuple[str | None, int, bool]]:
+    """Return (text, or None for a tombstone, stamp, dirty) of everything in the file."""
+    with replica.file.reading() as conn:
+        rows = conn.execute("SELECT id, text, hlc, dirty, deleted FROM document").fetchall()
+    return {id: (None if gone else text, hlc, bool(new)) for id, text, hlc, new, gone in rows}
+
+
+def found(replica: SqliteReplica, word: str) -> list[str]:
+    """Return the ids of the documents that the keyword index finds; all counts agree."""
+    with replica.file.reading() as conn:
+        rows = conn.execute(
+            "SELECT id FROM document WHERE rowid IN"
+            " (SELECT rowid FROM keyword WHERE keyword MATCH ?) ORDER BY id",
+            (word,),
+        ).fetchall()
+        live = conn.execute("SELECT count(*) FROM document WHERE vector").get
+        assert conn.execute("SELECT count(*) FROM vec").get == live
+        assert (
+            read_state(conn).live
+            == conn.execute("SELECT count(*) FROM document WHERE NOT deleted").get
+        )
+    return [id for (id,) in rows]
+
+
+def aside(replica: SqliteReplica) -> list[tuple[str, str, str, bool]]:
+    """Return (reason, id, text, whether its vector was kept) of what is in the quarantine."""
+    with replica.file.reading() as conn:
+        rows = conn.execute("SELECT reason, id, text, vector NOT NULL FROM quarantine ORDER BY id")
+        return [(reason, id, text, bool(vector)) for reason, id, text, vector in rows]
 
 
 def merge(replica: SqliteReplica, *records: Record, applied_seq: int = 7) -> MergeCounts:
@@ -131,11 +181,11 @@ def test_dirty_reads_on_past_one_batch(replica: SqliteReplica) -> None:
 def test_a_pending_push_survives_and_there_is_only_one(replica: SqliteReplica) -> None:
     put(replica, "a", "1")
     versions = [(record.id, record.version) for record in dirty(replica)]
-    replica.save_pending(pending(4), versions)
+    save(replica, pending(4), versions)
     assert replica.state().pending == pending(4)
     assert replica.state().n == 4
     with pytest.raises(MossError):
-        replica.save_pending(pending(5), versions)
+        save(replica, pending(5), versions)
     replica.abandon_pending()
     state = replica.state()
     assert (state.pending, state.n, state.acked_n, state.dirty) == (None, 4, 0, 1)
@@ -146,12 +196,12 @@ def test_settling_clears_what_was_pushed_and_not_what_changed_since(
 ) -> None:
     put(replica, "a", "1")
     put(replica, "b", "1")
-    replica.save_pending(pending(), [(r.id, r.version) for r in dirty(replica)])
+    save(replica, pending(), [(r.id, r.version) for r in dirty(replica)])
     put(replica, "b", "2")
     put(replica, "c", "1")
-    committed = Committed(1, commit_seq=8, applied_seq=8)
+    done = committed(replica, applied_seq=8)
     for _ in range(2):  # repeating it changes nothing
-        replica.settle(committed, SEEN)
+        replica.settle(done, SEEN)
         state = replica.state()
         assert (state.pending, state.n, state.acked_n, state.applied_seq) == (None, 1, 1, 8)
         assert state.seen == SEEN
@@ -176,16 +226,16 @@ def test_settling_clears_nothing_when_any_part_of_the_version_differs(
     (record,) = dirty(replica)
     hlc, dev, digest = record.version
     other = Version(hlc + pushed.hlc, pushed.dev or dev, pushed.digest or digest)
-    replica.save_pending(pending(), [("a", other)])
-    replica.settle(Committed(1, commit_seq=8))
+    save(replica, pending(), [("a", other)])
+    replica.settle(committed(replica))
     assert replica.state().pending is None
     assert dirty(replica) == [record]
 
 
 def test_settling_another_push_leaves_the_pending_one(replica: SqliteReplica) -> None:
     put(replica, "a", "1")
-    replica.save_pending(pending(2), [(r.id, r.version) for r in dirty(replica)])
-    replica.settle(Committed(1, commit_seq=8))
+    save(replica, pending(2), [(r.id, r.version) for r in dirty(replica)])
+    replica.settle(committed(replica))
     state = replica.state()
     assert (state.pending, state.acked_n, state.applied_seq) == (pending(2), 1, 0)
     assert state.dirty == 1
@@ -237,14 +287,17 @@ def test_a_merged_record_leaves_with_the_bytes_it_came_with(replica: SqliteRepli
     assert dirty(replica) == records
 
 
-def test_an_equal_version_only_lowers_its_commit(replica: SqliteReplica) -> None:
+def test_an_equal_version_lowers_its_commit_and_need_not_be_pushed_any_more(
+    replica: SqliteReplica,
+) -> None:
     put(replica, "a", "1")
     (mine,) = dirty(replica)
     for seq, expected in ((9, 9), (5, 5), (7, 5)):
         again = Record("a", mine.version, text="1", vector=mine.vector, commit_seq=seq)
         assert merge(replica, again) == MergeCounts()
-        (mine,) = dirty(replica)
-        assert mine.commit_seq == expected
+        assert dirty(replica) == []
+        with replica.file.reading() as conn:
+            assert conn.execute("SELECT commit_seq FROM document").get == expected
 
 
 def test_a_merge_raises_the_clock_above_all_it_has_met(replica: SqliteReplica) -> None:
@@ -252,7 +305,7 @@ def test_a_merge_raises_the_clock_above_all_it_has_met(replica: SqliteReplica) -
     put(replica, "b", "mine", now_ms=0)
     (mine,) = dirty(replica)
     assert mine.version.hlc > 2**40
-    replica.merge(Snapshot([], applied_seq=8, clock_floor=2**50), SEEN)
+    replica.merge(Snapshot([], applied_seq=8, tomb_hlc=2**50), SEEN)
     put(replica, "c", "mine", now_ms=0)
     assert dirty(replica)[-1].version.hlc > 2**50
 
@@ -295,6 +348,202 @@ def test_an_older_manifest_never_replaces_a_newer_one(replica: SqliteReplica) ->
     same = Seen(7, b"h" * 32, '"other etag"', b"plain")
     replica.set_seen(same)
     assert replica.state().seen == same
+
+
+# -- wrong clocks ----------------------------------------------------------------------------
+
+
+def test_stamps_of_a_wrong_clock_are_made_anew_in_their_order(replica: SqliteReplica) -> None:
+    merge(replica, theirs("seen", "x", from_ms(50)))
+    put(replica, "right", "1", now_ms=100)
+    for id in "abc":
+        put(replica, id, "1", now_ms=10**9)
+    limit = from_ms(1000)
+    assert replica.restamp(limit) == 3
+    stamps = {id: hlc for id, (_, hlc, _) in stored(replica).items()}
+    assert stamps["seen"] == from_ms(50)
+    assert stamps["right"] == from_ms(100)
+    assert from_ms(999) < stamps["a"] < stamps["b"] < stamps["c"] < limit
+    assert replica.state().hlc == limit
+    assert replica.state().dirty == 4
+    assert replica.restamp(limit) == 0
+
+
+def test_more_stamps_than_fit_into_a_millisecond_stay_above_what_was_committed_before(
+    replica: SqliteReplica,
+) -> None:
+    with replica.file.writing() as conn:
+        documents = [Document(f"{i:05}", "x") for i in range(300)]
+        put_documents(conn, documents, space=None, now_ms=10**9)
+    replica.restamp(from_ms(1000, 7))
+    stamps = [hlc for _, (_, hlc, _) in sorted(stored(replica).items())]
+    assert stamps == sorted(stamps)
+    assert min(stamps) > from_ms(999)
+
+
+def test_settling_cuts_what_was_pushed_to_what_its_commit_allows(replica: SqliteReplica) -> None:
+    put(replica, "a", "1", now_ms=10**9)
+    put(replica, "b", "1", now_ms=5)
+    save(replica, pending(), [(r.id, r.version) for r in dirty(replica)])
+    put(replica, "c", "1", now_ms=10**9)
+    before = stored(replica)
+    limit = before["a"][1] - 1
+    replica.settle(committed(replica, limit=limit))
+    after = stored(replica)
+    assert after["a"] == ("1", limit, False)
+    assert after["b"][1] == min(limit, before["b"][1])
+    assert after["c"] == before["c"]
+
+
+# -- what was forgotten ----------------------------------------------------------------------
+
+
+def test_clean_tombstones_below_the_floor_are_forgotten_and_others_stay(
+    replica: SqliteReplica,
+) -> None:
+    merge(replica, their_tombstone("old", 3), replace(their_tombstone("young", 3), commit_seq=9))
+    put(replica, "mine", "1")
+    with replica.file.writing() as conn:
+        delete_documents(conn, ["mine"], now_ms=1)
+    replica.merge(Snapshot([], applied_seq=9, tomb_seq=8, space=SPACE), replace(SEEN, seq=9))
+    assert set(stored(replica)) == {"young", "mine"}
+
+
+def full(*records: Record, tomb_hlc: int = 0) -> Snapshot:
+    return Snapshot(records, applied_seq=9, tomb_seq=8, tomb_hlc=tomb_hlc, full=True, space=SPACE)
+
+
+def test_a_full_snapshot_takes_away_what_it_does_not_hold_and_nobody_has_changed_here(
+    replica: SqliteReplica,
+) -> None:
+    merge(replica, theirs("gone", "word", 3), theirs("kept", "word", 3))
+    put(replica, "new", "word")
+    counts = replica.merge(full(theirs("kept", "word", 3)), replace(SEEN, seq=9))
+    assert counts == MergeCounts()
+    assert found(replica, "word") == ["kept", "new"]
+    assert replica.state().applied_seq == 9
+
+
+def test_a_change_that_met_a_forgotten_deletion_survives_above_it(replica: SqliteReplica) -> None:
+    merge(replica, theirs("edited", "old", 3), theirs("deleted", "old", 3))
+    put(replica, "edited", "mine")
+    with replica.file.writing() as conn:
+        delete_documents(conn, ["deleted"], now_ms=1)
+    put(replica, "late", "mine", now_ms=10**6)
+    floor = from_ms(10**5)
+    counts = replica.merge(full(tomb_hlc=floor), replace(SEEN, seq=9))
+    assert counts == MergeCounts(reasserted=2)
+    after = stored(replica)
+    assert after["edited"][0] == "mine"
+    assert after["deleted"][0] is None
+    assert after["edited"][1] > floor
+    assert after["deleted"][1] > floor
+    assert after["late"][1] == from_ms(10**6)
+    assert all(new for _, _, new in after.values())
+    put(replica, "next", "x", now_ms=0)
+    assert stored(replica)["next"][1] > max(hlc for _, hlc, _ in after.values())
+
+
+def test_a_change_that_the_snapshot_knows_of_is_merged_as_always(replica: SqliteReplica) -> None:
+    put(replica, "a", "mine")
+    replica.merge(full(theirs("a", "newer", 2**40), tomb_hlc=2**50), replace(SEEN, seq=9))
+    assert stored(replica)["a"] == ("newer", 2**40, False)
+
+
+def test_who_follows_the_changes_learns_that_documents_went_without_a_trace(
+    replica: SqliteReplica,
+) -> None:
+    merge(replica, theirs("gone", "word", 3))
+    with replica.file.reading() as conn:
+        known = read_state(conn).local_seq
+    replica.merge(full(), replace(SEEN, seq=9))
+    with replica.file.reading() as conn:
+        assert read_state(conn).journal_floor > known
+
+
+# -- another identity, another life ----------------------------------------------------------
+
+
+def test_another_device_starts_its_numbers_anew_and_keeps_its_changes(
+    replica: SqliteReplica,
+) -> None:
+    put(replica, "a", "1")
+    save(replica, pending(3), [(r.id, r.version) for r in dirty(replica)])
+    was = replica.state().dev
+    assert replica.renew_identity(b"d" * 8, b"i" * 8, was=was, aside="nothing") == 0
+    state = replica.state()
+    assert (state.dev, state.inc) == (b"d" * 8, b"i" * 8)
+    assert (state.n, state.acked_n, state.acked_seq, state.pending) == (0, 0, 0, None)
+    assert state.dirty == 1
+    assert replica.renew_identity(b"e" * 8, b"j" * 8, was=was, aside="dirty") == 0
+    assert replica.state().dev == b"d" * 8
+
+
+def test_what_the_device_of_before_prepared_or_committed_is_left_aside(
+    replica: SqliteReplica,
+) -> None:
+    put(replica, "a", "1")
+    versions = [(r.id, r.version) for r in dirty(replica)]
+    was = replica.state().dev
+    late = committed(replica, 5)
+    replica.renew_identity(b"d" * 8, b"i" * 8, was=was, aside="nothing")
+    replica.save_pending(pending(5), versions, dev=was)
+    replica.settle(late, SEEN)
+    state = replica.state()
+    assert (state.pending, state.n, state.acked_n, state.dirty) == (None, 0, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("which", "moved", "left"),
+    [("nothing", [], ["p", "q"]), ("pending", ["p"], ["q"]), ("dirty", ["p", "q"], [])],
+)
+def test_changes_that_may_have_been_deleted_since_are_set_aside(
+    replica: SqliteReplica, which: Aside, moved: list[str], left: list[str]
+) -> None:
+    merge(replica, theirs("clean", "word", 3))
+    put(replica, "p", "word")
+    save(replica, pending(), [(r.id, r.version) for r in dirty(replica)])
+    put(replica, "q", "word")
+    was = replica.state().dev
+    assert replica.renew_identity(b"d" * 8, b"i" * 8, was=was, aside=which) == len(moved)
+    assert aside(replica) == [("device", id, "word", True) for id in moved]
+    assert found(replica, "word") == ["clean", *left]
+
+
+def test_a_session_that_was_deleted_leaves_and_its_unpushed_changes_are_set_aside(
+    replica: SqliteReplica,
+) -> None:
+    merge(replica, theirs("clean", "word", 3))
+    put(replica, "mine", "word")
+    assert replica.start_life(Life(0, 1), b"d" * 8, b"i" * 8, keep="nothing") == 1
+    assert found(replica, "word") == []
+    assert aside(replica) == [("deleted", "mine", "word", True)]
+    state = replica.state()
+    assert (state.life, state.seen, state.applied_seq, state.n) == (Life(0, 1), None, 0, 0)
+    put(replica, "new", "word")
+    assert replica.start_life(Life(0, 1), b"e" * 8, b"i" * 8, keep="nothing") == 0
+    assert found(replica, "word") == ["new"]
+
+
+def test_a_session_that_was_put_together_anew_gets_all_that_the_device_holds(
+    replica: SqliteReplica,
+) -> None:
+    merge(replica, theirs("a", "1", 3), their_tombstone("b", 4))
+    replica.start_life(Life(1, 0), b"d" * 8, b"i" * 8, keep="all")
+    assert {record.id: record.deleted for record in dirty(replica)} == {"a": False, "b": True}
+    assert {record.id: record.version.hlc for record in dirty(replica)} == {"a": 3, "b": 4}
+
+
+def test_what_was_fetched_in_an_earlier_life_is_left_aside(replica: SqliteReplica) -> None:
+    replica.start_life(Life(0, 1), b"d" * 8, b"i" * 8, keep="dirty")
+    assert merge(replica, theirs("late", "x", 3)) == MergeCounts()
+    replica.set_seen(SEEN, applied_seq=7)
+    state = replica.state()
+    assert (stored(replica), state.seen, state.applied_seq) == ({}, None, 0)
+    now = replace(SEEN, seq=1, life=Life(0, 1))
+    replica.merge(Snapshot([theirs("new", "x", 3)], applied_seq=1, space=SPACE), now)
+    assert set(stored(replica)) == {"new"}
+    assert replica.state().seen == now
 
 
 def test_the_time_of_the_last_exchange_is_kept(replica: SqliteReplica) -> None:

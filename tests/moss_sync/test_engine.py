@@ -27,7 +27,7 @@ from moss_sync import (
     UnauthorizedError,
     VectorSpace,
 )
-from moss_sync.plan import SMALL_SESSION_ENTRIES
+from moss_sync.floors import DEFAULT_POLICY
 from moss_sync.stores import MemoryStore
 from moss_sync.stores.base import Blob, Conflict, ETag, Listed, NotModified, Swapped
 from tests.devices import Device
@@ -684,7 +684,7 @@ def test_inline_pushes_find_room_again_and_a_cold_open_stays_a_handful_of_reques
                 pass
         cold = await b.engine.pull()
         # fmt, manifest and the entries
-        assert cold.requests <= 2 + SMALL_SESSION_ENTRIES
+        assert cold.requests <= 2 + DEFAULT_POLICY.small_session_entries
         assert a.texts == b.texts
         a.delete("turn-7")
         await a.engine.push()
@@ -719,7 +719,7 @@ def test_a_push_while_a_compaction_runs_is_not_held_up_and_both_are_kept(
         assert await a.engine.compact() is True
         c = world.device()
         report = await c.engine.pull()
-        assert report.requests <= 2 + SMALL_SESSION_ENTRIES
+        assert report.requests <= 2 + DEFAULT_POLICY.small_session_entries
         await a.engine.pull()
         await b.engine.pull()
         assert a.texts == b.texts == c.texts

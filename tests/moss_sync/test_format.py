@@ -9,7 +9,19 @@ from typing import Any
 import msgpack
 import pytest
 
-from moss_sync import features, keyring, layout, manifest, packing, plan, repository, seal, segment
+from moss_sync import (
+    features,
+    floors,
+    keyring,
+    layout,
+    manifest,
+    packing,
+    plan,
+    repository,
+    seal,
+    segment,
+    tiers,
+)
 from moss_sync.keyring import KdfParams
 from moss_sync.layout import Layout
 from moss_sync.manifest import Device, Entry, Inline, Manifest
@@ -19,6 +31,7 @@ from moss_sync.segment import Segment
 
 PAGE = (Path(__file__).parents[2] / "docs" / "format.md").read_text(encoding="utf-8")
 MODULES = {
+    "floors": floors,
     "keyring": keyring,
     "layout": layout,
     "manifest": manifest,
@@ -27,6 +40,7 @@ MODULES = {
     "repository": repository,
     "seal": seal,
     "segment": segment,
+    "tiers": tiers,
 }
 UNITS = {"": 1, "KiB": 1024, "MiB": 1024 * 1024}
 
@@ -76,7 +90,6 @@ def test_every_limit_of_the_code_is_on_the_page(module: str) -> None:
         "keyring": {"MAX_EPOCH"},
         "layout": {"MAX_BASE", "MAX_PUSH"},
         "packing": {"MAX_UINT"},
-        "plan": {"MAX_AT_LEVEL", "MAX_SEGMENT_BYTES"},
         "segment": {"MAX_LIST_ITEMS", "MAX_UINT"},
     }
     defined = {name for name in vars(MODULES[module]) if name.startswith("MAX_")}
@@ -191,7 +204,7 @@ def test_the_names_of_the_page_are_names() -> None:
 def test_a_wrapped_key_and_the_flags_are_those_of_the_page() -> None:
     assert f"{keyring.WRAPPED_BYTES} bytes in all" in section("Keys and how they are derived")
     assert f"{segment.DELETED}: a tombstone; {segment.HAS_VECTOR}: it has a vector" in PAGE
-    assert f"at most {plan.MAX_LEVEL}" in section("Terms")
+    assert f"at most {tiers.MAX_LEVEL}" in section("Terms")
 
 
 def test_no_feature_is_known_and_the_page_says_so() -> None:

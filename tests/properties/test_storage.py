@@ -120,7 +120,7 @@ def test_every_local_write_is_stamped_above_all_before_it_whatever_the_wall_cloc
 ) -> None:
     with scratch_file() as file:
         replica = SqliteReplica(file)
-        replica.merge(Snapshot([], applied_seq=1, clock_floor=floor), Seen(1, b"h", None, b""))
+        replica.merge(Snapshot([], applied_seq=1, tomb_hlc=floor), Seen(1, b"h", None, b""))
         highest = floor
         for id, text, wall_ms in edits:
             with file.writing() as conn:
