@@ -306,8 +306,8 @@ def encode(manifest: Manifest) -> bytes:
                     "last_ct": device.last_ct,
                     "inc": device.inc,
                     "tip": device.tip,
-                    **({"seq": device.seq} if device.seq else {}),
                     "label": device.label,
+                    **({"seq": device.seq} if device.seq else {}),
                 }
                 for dev, device in manifest.devs.items()
             },
@@ -317,12 +317,12 @@ def encode(manifest: Manifest) -> bytes:
                 "seq": manifest.tomb_seq,
                 "hlc": manifest.tomb_hlc,
             },
-            # Not in the first manifests that were written, so not there where they say nothing.
-            **({"tl": [[seq, ct] for seq, ct in manifest.tl]} if manifest.tl else {}),
-            **({"repairs": manifest.repairs} if manifest.repairs else {}),
             "models": models,
             "active_model": None if manifest.space is None else manifest.space.fingerprint,
             "epoch": manifest.epoch,
+            # Not in the first manifests that were written, so not there where they say nothing.
+            **({"tl": [[seq, ct] for seq, ct in manifest.tl]} if manifest.tl else {}),
+            **({"repairs": manifest.repairs} if manifest.repairs else {}),
         },
         max_bytes=MAX_PLAIN_BYTES,
         what=f"the manifest of session {manifest.name!r}",

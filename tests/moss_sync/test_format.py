@@ -125,7 +125,9 @@ def full_manifest() -> dict[str, Any]:
         prev=bytes(32),
         entries=(Entry(name, 0, 0, 0, 0, 1, 0, 1, 0),),
         inline=(Inline(bytes(8), 1, 0, 1, 0, b""),),
-        devs={bytes(8): Device(1, 0, 0, bytes(8), bytes(16))},
+        devs={bytes(8): Device(1, 0, 0, bytes(8), bytes(16), seq=1)},
+        tl=((0, 0),),
+        repairs=1,
         space=VectorSpace("custom", "00", 1, "f4"),
     )
     fields = unpack(manifest.encode(given), max_bytes=2**20, what="it")
