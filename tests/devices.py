@@ -83,10 +83,11 @@ class Device:
         key: str = PROJECT_KEY,
         clock: QuickClock | None = None,
         space: VectorSpace = SPACE,
+        cache: MemoryCache | None = None,
     ) -> None:
         self.clock = clock or QuickClock(seed)
         self.space = space
-        self.cache = MemoryCache()
+        self.cache = MemoryCache() if cache is None else cache
         self.file = open_session_file(path, session=session)
         self.replica = SqliteReplica(self.file)
         self.repository = Repository(

@@ -19,63 +19,37 @@ must be the same repository, no older than the cached one, with the same keys of
 from __future__ import annotations
 
 import asyncio
-import os
-import threading
+import contextlib
 from collections.abc import Awaitable, Callable
-from functools import lru_cache
 from typing import Any, Protocol
 
 from moss_sync import keyring
 from moss_sync.clock import Clock
+from moss_sync.derivation import derived
 from moss_sync.errors import (
     BlobNotFoundError,
     NetworkError,
+    NotFoundError,
     OutcomeUnknownError,
     PermissionDeniedError,
+    StoreBusyError,
     StoreChangedError,
     UnauthorizedError,
     UnsupportedFormatError,
 )
 from moss_sync.features import UPGRADE, check_writable
-from moss_sync.keyring import KdfParams, Keys
+from moss_sync.keyring import Format, KdfParams, Keys
 from moss_sync.layout import Layout, store_name
 from moss_sync.packing import pack, unpack
 from moss_sync.probe import ProbeVerdict, probe
 from moss_sync.seal import SALT_BYTES, Place, RootKeys, epoch_of, seal, unseal
-from moss_sync.stores.base import Blob, BlobStore, MayBeAway, Swapped
+from moss_sync.stores.base import Blob, BlobStore, ETag, MayBeAway, Swapped
 
 Runner = Callable[..., Awaitable[Any]]
 """Runs a blocking function and returns what it returns: in a thread, or at once in a simulation."""
 
 MAX_VERDICT_BYTES = 4096
-
-
-_deriving = threading.Lock()
-
-
-def _after_fork() -> None:
-    """In a forked child: whoever held the lock in the parent will not give it back here."""
-    global _deriving
-    _deriving = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
-def _derived(project_key: str, kdf: KdfParams) -> bytes:
-    """Return the key-wrapping key; argon2id runs once per process for each key and salt.
-
-    And never twice at a time: seen with OpenSSL 4.0.3 (cryptography 50.0.2), derivations of four
-    lanes on four threads wait for each other for ever, or fail with MemoryError from then on.
-    """
-    with _deriving:
-        return _derived_once(project_key, kdf)
-
-
-@lru_cache(maxsize=16)
-def _derived_once(project_key: str, kdf: KdfParams) -> bytes:
-    return keyring.derive_kek(project_key, kdf)
+RESTORE_ATTEMPTS = 8
 
 
 class RepositoryCache(Protocol):
@@ -205,6 +179,107 @@ class Repository:
         async with self._lock:
             return await self._reread()
 
+    @property
+    def project_key(self) -> str:
+        """The key that the project is opened with; a rotation changes it."""
+        return self._project_key
+
+    async def read_fmt(self) -> tuple[Format, ETag]:
+        """Return the store's `fmt` as it is now, not opened.
+
+        Raises:
+            BlobNotFoundError: there is none.
+            BlobCorruptError, UnsupportedFormatError: as keyring.decode.
+        """
+        blob = await self.store.get(self.layout.fmt)
+        if not isinstance(blob, Blob):
+            raise AssertionError("an unconditional get returned no blob")
+        return keyring.decode(blob.data), blob.etag
+
+    async def unlocked(self, fmt: Format, key: str | None = None) -> Keys:
+        """Return what a `fmt` unlocks to with `key`, by default the project key; remember nothing.
+
+        Raises:
+            UnauthorizedError: the key does not open it.
+        """
+        return keyring.unlock(fmt, await self.kek(fmt.kdf, key))
+
+    async def kek(self, kdf: KdfParams, key: str | None = None) -> bytes:
+        """Return the key that wraps keys, derived from `key` or else from the project key."""
+        kek: bytes = await self._run(derived, self._project_key if key is None else key, kdf)
+        return kek
+
+    async def take_over(self, raw: bytes, project_key: str) -> Keys:
+        """Go on with the `fmt` that the store holds and with the key that opens it.
+
+        Raises:
+            UnauthorizedError, StoreChangedError: as refresh; nothing is changed then.
+        """
+        async with self._lock:
+            before = self._project_key, self._keys
+            self._project_key, self._keys = project_key, None
+            try:
+                return await self._renew(raw)
+            except BaseException:
+                self._project_key, self._keys = before
+                raise
+
+    async def restore(self) -> bool:
+        """Put `fmt` back as this device remembers it; return whether the store lacked it.
+
+        For a bucket that was emptied, or restored to before a rotation. To be called on the user's
+        word only: a store that is merely the wrong one would get a repository that is not its own.
+
+        Raises:
+            NotFoundError: this device remembers nothing of this store.
+            StoreChangedError: the store holds another repository; it is left alone.
+            UnauthorizedError: the key does not open what is remembered, or what is there by now.
+            StoreLacksCasError: the store must not be used.
+            NetworkError: the store could not be reached; repeating the call is safe.
+        """
+        async with self._lock:
+            cached = await self._run(self._cache.load, self._cached("fmt"))
+            if cached is None:
+                raise NotFoundError(
+                    f"this device remembers no keys of the store {self.store.url}",
+                    hint="run moss-local repair on a device that has used this store before",
+                )
+            keys = await self._unlock(cached)
+            check_writable(keys, None)
+            if isinstance(self.store, MayBeAway):
+                self.store.must_exist = False  # the user says that it is empty, not away
+            try:
+                verdict = await self._probe()
+                self._adopt(verdict)
+                lacked = await self._put_back(keyring.decode(cached))
+                await self._publish(verdict, self.opened)
+            finally:
+                self._expect()
+            return lacked
+
+    async def _put_back(self, fmt: Format) -> bool:
+        etag: ETag | None = None
+        for attempt in range(RESTORE_ATTEMPTS):
+            answer: object = None
+            with contextlib.suppress(OutcomeUnknownError, StoreBusyError):  # read back below
+                answer = await self.store.compare_and_swap(self.layout.fmt, fmt.raw, etag=etag)
+            if isinstance(answer, Swapped):
+                self._keys = await self._accept(fmt.raw)
+                return True
+            try:
+                found, found_etag = await self.read_fmt()
+            except BlobNotFoundError:
+                etag = None
+                await self._clock.sleep(self._clock.uniform(0.5, 1.0) * 2.0**attempt / 10)
+                continue
+            if found.repo_id == fmt.repo_id and found.newest < fmt.newest:
+                etag = found_etag  # a backup's, of before a rotation: this one is newer
+                continue
+            # These very bytes, or what another device has restored or rotated to meanwhile.
+            self._keys = await self._renew(found.raw)
+            return found.raw == fmt.raw and answer is None
+        raise OutcomeUnknownError(f"it is not known whether {self.store.url} was restored")
+
     async def keys(self) -> Keys | None:
         """Return the keys, reading `fmt` from this device's cache or from the store.
 
@@ -298,14 +373,12 @@ class Repository:
     async def _reread(self) -> Keys:
         """Read `fmt` once more, hold it to what is known, and remember it."""
         try:
-            blob = await self.store.get(self.layout.fmt)
+            found, _ = await self.read_fmt()
         except BlobNotFoundError:
             if self._keys is None:
                 raise keyring.wrong_key() from None
             raise self._changed("holds no repository any more") from None
-        if not isinstance(blob, Blob):
-            raise AssertionError("an unconditional get returned no blob")
-        return await self._renew(blob.data)
+        return await self._renew(found.raw)
 
     async def _renew(self, raw: bytes) -> Keys:
         cached = await self._run(self._cache.load, self._cached("fmt"))
@@ -352,13 +425,11 @@ class Repository:
 
     async def _found(self) -> Keys | None:
         try:
-            blob = await self.store.get(self.layout.fmt)
+            found, _ = await self.read_fmt()
         except BlobNotFoundError:
             self._seen_absent = True
             return None
-        if not isinstance(blob, Blob):
-            raise AssertionError("an unconditional get returned no blob")
-        return await self._accept(blob.data)
+        return await self._accept(found.raw)
 
     async def _create(self) -> Keys:
         verdict = await self._probe()
@@ -417,7 +488,7 @@ class Repository:
         self._verdict = verdict
 
     async def _kek(self, kdf: KdfParams) -> bytes:
-        kek: bytes = await self._run(_derived, self._project_key, kdf)
+        kek = await self.kek(kdf)
         self._kdf = kdf
         return kek
 

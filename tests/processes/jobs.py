@@ -23,9 +23,10 @@ from moss_local import (
 )
 from moss_local.storage.paths import project_path
 from moss_local.storage.project_cache import ProjectCache
+from moss_sync.derivation import derived
 from moss_sync.keyring import KdfParams
 from moss_sync.packing import unpack
-from moss_sync.repository import MAX_VERDICT_BYTES, _derived
+from moss_sync.repository import MAX_VERDICT_BYTES
 from tests.processes.documents import document, documents, vector_of, word_of
 from tests.processes.ledger import IDLE, OPENING, PUSHING, WRITING, Ledger, Mark, Revisions
 
@@ -61,7 +62,7 @@ def learn_key(where: Where) -> None:
     if saved is not None:
         known = unpack(saved, max_bytes=MAX_VERDICT_BYTES, what="the key check")
         kdf = KdfParams(known["salt"], known["memory_kib"], known["iterations"], known["lanes"])
-        _derived(where["project_key"], kdf)
+        derived(where["project_key"], kdf)
 
 
 # -- to be killed --------------------------------------------------------------------------------
