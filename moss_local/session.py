@@ -257,14 +257,15 @@ class SessionIndex(OpenUntilClosed[None]):
     # -- what was replaced -----------------------------------------------------------------
 
     async def history(self, id: str | None = None) -> list[DocumentVersion]:
-        """Return the current version of a document and those that this device keeps, newest first.
+        """Return the current version of a document, then those kept here, replaced last first.
 
         Kept is what was replaced or deleted here by anybody, and what arrived from others and
         lost: of each document the last few different contents, of the session the last replaced
         (`moss_local.storage.history` has the bounds). It never leaves the device.
 
         Args:
-            id: None: all documents of which something is kept, deleted ones too.
+            id: None: every document of which something is kept, deleted ones too, one after the
+                other; the current version is not there where a deletion is long forgotten.
         """
         self._check_open()
         return [_version_of(stored) for stored in await runtime.blocking(self._history, id)]

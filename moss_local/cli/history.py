@@ -33,11 +33,12 @@ def history(
 ) -> None:
     """Show what was replaced or deleted here, or lost to another device's change.
 
-    Newest first: when it was written, on which device, what became of it, its version, the
-    document's id and its text. "current" is what the session holds; "edited" was replaced by an
-    edit on this device, "replaced" by another device's, "deleted" by a deletion; "lost" was written
-    at the same time as a change that won. The last 8 contents of a document are kept, on this
-    device only. --restore writes one again as a new edit, which beats the current version.
+    By document, the current version first, then what was replaced last: when it was written, on
+    which device, what became of it, its version, the document's id and its text. "current" is what
+    the session holds; "edited" was replaced by an edit on this device, "replaced" by another
+    device's, "deleted" by a deletion; "lost" was written at the same time as a change that won.
+    The last 8 contents of a document are kept, on this device only. --restore writes one again as
+    a new edit, which beats the current version.
 
     JSON: {session, device, versions: [{id, version, text, metadata, payload, written_at, device,
     deleted, current, reason}]}; with --restore as it is afterwards.

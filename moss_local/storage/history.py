@@ -7,8 +7,11 @@ there too, so that of two concurrent edits both can be read. The store never see
 Of one document each different content is kept once, as its newest version: saving the same again
 and again pushes nothing else out. Vectors are kept only where the caller brought them ("custom");
 others are made again from the text.
+
+Order is that of replacement, not of stamps: where a clock was wrong, a document's stamps are cut
+later, and those of its history are not.
 What holds (tests/properties/test_history.py): the current version and the history together have
-every content that a document ever had here, newest first, up to the bounds.
+every content that a document ever had here, what was replaced last first, up to the bounds.
 """
 
 from __future__ import annotations
@@ -80,11 +83,10 @@ class StoredVersion:
         return to_ms(self.version.hlc)
 
 
-# A content that comes again takes its newest version, and counts as replaced just now.
+# A content that is replaced again counts as replaced just now.
 _AGAIN = """
 ON CONFLICT (id, digest) DO UPDATE SET number = (SELECT max(number) + 1 FROM history),
   hlc = excluded.hlc, dev = excluded.dev, reason = excluded.reason
-WHERE (excluded.hlc, excluded.dev) > (hlc, dev)
 """
 
 
@@ -95,20 +97,20 @@ def keep_superseded(
 
     Args:
         space: The session's vector space, as it is until now.
-        versions: Row ids of `document`, each with the reason; those that count as newest last.
+        versions: Row ids of `document`, each with the reason; what counts as replaced last, last.
     """
     if not versions:
         return
-    newest = versions[-KEPT_VERSIONS:]
+    last = versions[-KEPT_VERSIONS:]
     vector = "(SELECT embedding FROM vec WHERE rowid = ?1)" if _has_own_vectors(space) else "NULL"
     conn.executemany(
         "INSERT INTO history (id, hlc, dev, digest, deleted, reason, text, metadata, payload,"
         f" vector) SELECT id, hlc, dev, digest, deleted, ?2, text, metadata, payload, {vector}"
         f" FROM document WHERE rowid = ?1 {_AGAIN}",
-        newest,
+        last,
     )
     _limit_documents(
-        conn, "(SELECT id FROM document WHERE rowid = ?)", [(rowid,) for rowid, _ in newest]
+        conn, "(SELECT id FROM document WHERE rowid = ?)", [(rowid,) for rowid, _ in last]
     )
     _limit_session(conn)
 
@@ -147,7 +149,8 @@ def keep_losers(
     own = _has_own_vectors(state.space)
     conn.executemany(
         "INSERT INTO history (id, hlc, dev, digest, deleted, reason, text, metadata, payload,"
-        f" vector) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) {_AGAIN}",
+        f" vector) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) {_AGAIN}"
+        " WHERE (excluded.hlc, excluded.dev) > (hlc, dev)",
         (
             (
                 record.id,
@@ -167,10 +170,10 @@ def keep_losers(
 
 
 def read_history(conn: apsw.Connection, id: str | None = None) -> list[StoredVersion]:
-    """Return the current version of a document and those kept of it, newest first.
+    """Return the current version of a document, then those kept of it, replaced last first.
 
     Args:
-        id: None takes every document that has a history.
+        id: None takes every document that has a history, in the order of their last replacements.
     """
     current, kept = "id IN (SELECT id FROM history)", "1"
     given: tuple[str, ...] = ()
@@ -178,11 +181,14 @@ def read_history(conn: apsw.Connection, id: str | None = None) -> list[StoredVer
         check_id(id)
         current = kept = "id = ?1"
         given = (id,)
+    last = "(SELECT max(number) FROM history AS its WHERE its.id = {table}.id) AS last"
+    # NULL numbers, of current versions, come first.
     rows: Any = conn.execute(
-        "SELECT id, hlc, dev, digest, deleted, text, metadata, payload, NULL AS reason"
-        f" FROM document WHERE {current} UNION ALL"
-        " SELECT id, hlc, dev, digest, deleted, text, metadata, payload, reason"
-        f" FROM history WHERE {kept} ORDER BY hlc DESC, dev DESC, digest DESC",
+        "SELECT id, hlc, dev, digest, deleted, text, metadata, payload, NULL AS reason,"
+        f" NULL AS number, {last.format(table='document')} FROM document WHERE {current}"
+        " UNION ALL SELECT id, hlc, dev, digest, deleted, text, metadata, payload, reason,"
+        f" number, {last.format(table='history')} FROM history WHERE {kept}"
+        " ORDER BY last DESC, number DESC NULLS FIRST",
         given,
     )
     return [_stored(row) for row in rows]
@@ -211,10 +217,10 @@ def _has_own_vectors(space: VectorSpace | None) -> bool:
 
 
 def _limit_documents(conn: apsw.Connection, id: str, given: Iterable[tuple[int | str]]) -> None:
-    """Keep the newest contents of each document; `id` is the SQL that names it by `given`."""
+    """Keep the last contents of each document, which the SQL `id` names by `given`."""
     conn.executemany(
         f"DELETE FROM history WHERE number IN (SELECT number FROM history WHERE id = {id}"
-        f" ORDER BY hlc DESC, dev DESC, digest DESC LIMIT -1 OFFSET {KEPT_PER_DOCUMENT:d})",
+        f" ORDER BY number DESC LIMIT -1 OFFSET {KEPT_PER_DOCUMENT:d})",
         given,
     )
 
@@ -233,6 +239,6 @@ def _limit_session(conn: apsw.Connection) -> None:
 
 
 def _stored(row: Any) -> StoredVersion:
-    id, hlc, dev, digest, deleted, text, metadata, payload, reason = row
+    id, hlc, dev, digest, deleted, text, metadata, payload, reason, *_ = row
     version = Version(hlc, dev, digest)
     return StoredVersion(id, version, bool(deleted), text, read_metadata(metadata), payload, reason)

@@ -14,7 +14,7 @@ from moss_local.storage.edits import delete_documents, put_documents
 from moss_local.storage.file import SessionFile, open_session_file
 from moss_local.storage.history import StoredVersion, find_version, read_history
 from moss_local.storage.replica import SqliteReplica
-from moss_local.storage.rows import get_documents
+from moss_local.storage.rows import get_documents, purge_tombstones
 from moss_sync import (
     InvalidArgumentError,
     MossError,
@@ -83,7 +83,7 @@ def versions(file: SessionFile, id: str | None = None) -> list[StoredVersion]:
 
 
 def told(file: SessionFile, id: str | None = None) -> list[tuple[str | None, str | None]]:
-    """Return (text, reason), newest first; the text of a deletion is None."""
+    """Return (text, reason), the current one first; the text of a deletion is None."""
     return [(None if each.deleted else each.text, each.reason) for each in versions(file, id)]
 
 
@@ -156,8 +156,8 @@ def test_of_several_versions_that_arrive_at_once_all_are_kept(file: SessionFile)
     )
     assert told(file, "a") == [
         ("top", None),
-        ("middle", "replaced"),
         ("mine", "lost"),
+        ("middle", "replaced"),
         ("low", "replaced"),
     ]
     assert told(file, "b") == [(None, None), ("x", "deleted")]
@@ -213,8 +213,8 @@ def test_the_history_of_all_documents_has_the_current_ones_of_those_that_have_an
     put(file, "c", "two")
     delete(file, "c")
     put(file, "a", "three")
-    assert told(file) == [("three", None), (None, None), ("two", "deleted"), ("one", "edited")]
-    assert [each.id for each in versions(file)] == ["a", "c", "c", "a"]
+    assert told(file) == [("three", None), ("one", "edited"), (None, None), ("two", "deleted")]
+    assert [each.id for each in versions(file)] == ["a", "a", "c", "c"]
 
 
 def test_an_id_that_no_document_can_have_is_refused(file: SessionFile) -> None:
@@ -261,7 +261,7 @@ def test_vectors_that_follow_from_the_text_are_not_kept(file: SessionFile) -> No
 # -- bounds ----------------------------------------------------------------------------------
 
 
-def test_of_one_document_the_newest_contents_are_kept(file: SessionFile) -> None:
+def test_of_one_document_the_contents_replaced_last_are_kept(file: SessionFile) -> None:
     put(file, "b", "old")
     put(file, "b", "new")
     for i in range(20):
@@ -269,9 +269,31 @@ def test_of_one_document_the_newest_contents_are_kept(file: SessionFile) -> None
     kept = history.KEPT_PER_DOCUMENT
     assert [text for text, _ in told(file, "a")] == [f"{i}" for i in range(19, 18 - kept, -1)]
     assert len(told(file, "b")) == 2
-    merge(file, record("a", "oldest", 0, 1))
+    merge(file, record("a", "late", 0, 1))
     assert len(told(file, "a")) == kept + 1
-    assert "oldest" not in [text for text, _ in told(file, "a")]
+    assert told(file, "a")[:3] == [("19", None), ("late", "lost"), ("18", "edited")]
+
+
+def test_stamps_of_a_clock_that_was_wrong_push_nothing_out(file: SessionFile) -> None:
+    for i in range(12):
+        put(file, "a", f"{i}")
+    with file.writing() as conn:  # what is done when the clock is found to be ahead
+        conn.execute("UPDATE history SET hlc = hlc + ?", (FUTURE,))
+    put(file, "a", "3")
+    put(file, "a", "4")
+    put(file, "a", "now")
+    assert [text for text, _ in told(file, "a")][:4] == ["now", "4", "3", "11"]
+
+
+def test_what_is_kept_of_a_document_that_is_gone_altogether_is_still_there(
+    file: SessionFile,
+) -> None:
+    put(file, "a", "one")
+    delete(file, "a")
+    settled(file)
+    with file.writing() as conn:
+        assert purge_tombstones(conn, commit_seq=1) == 1
+    assert told(file, "a") == told(file) == [("one", "deleted")]
 
 
 def test_of_a_session_what_was_replaced_last_is_kept(
