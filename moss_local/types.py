@@ -214,7 +214,8 @@ class QuarantinedEdit:
 
     Attributes:
         number: Names it, for `session.restore_quarantined` and `discard_quarantined`.
-        reason: Why it was set aside.
+        reason: Why it was set aside. "device": this file was a copy or an old backup, whose changes
+            may have been pushed and deleted since; "deleted": the session was deleted elsewhere.
         written_ms, device_id, deleted: As in DocumentVersion.
     """
 

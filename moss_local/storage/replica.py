@@ -16,7 +16,7 @@ from moss_local.errors import FileCorruptError
 from moss_local.storage.aside import remove_rows, set_aside
 from moss_local.storage.documents import read_metadata
 from moss_local.storage.file import SessionFile
-from moss_local.storage.history import keep_losers
+from moss_local.storage.history import keep_losers, keep_superseded
 from moss_local.storage.rows import (
     Found,
     check_space,
@@ -253,19 +253,25 @@ class SqliteReplica:
 def _resync(conn: apsw.Connection, records: Mapping[str, Record], tomb_hlc: int) -> int:
     """Forget what the whole session no longer holds; return how many changes were stamped anew.
 
-    A clean record that is not in the snapshot was deleted. A dirty one has never been there: it
-    stays, and is stamped above every deletion that was forgotten, deletes as well as puts.
+    A clean record that is not in the snapshot was deleted, and goes to the history. A dirty one has
+    never been there: it stays, and is stamped above every deletion that was forgotten, deletes as
+    well as puts.
     """
-    rows: Any = conn.execute("SELECT rowid, id, dirty, hlc FROM document ORDER BY hlc")
+    rows: Any = conn.execute("SELECT rowid, id, dirty, hlc, deleted FROM document ORDER BY hlc")
     absent = [row for row in rows if row[1] not in records]
-    late = [rowid for rowid, _, dirty, hlc in absent if dirty and hlc <= tomb_hlc]
-    hlc = max(read_state(conn).hlc, tomb_hlc)
+    late = [rowid for rowid, _, dirty, hlc, _ in absent if dirty and hlc <= tomb_hlc]
+    state = read_state(conn)
+    hlc = max(state.hlc, tomb_hlc)
     conn.executemany(
         "UPDATE document SET hlc = ? WHERE rowid = ?",
         ((stamp, rowid) for stamp, rowid in enumerate(late, hlc + 1)),
     )
     update_state(conn, hlc=hlc + len(late))
-    remove_rows(conn, [rowid for rowid, _, dirty, _ in absent if not dirty])
+    gone = [(rowid, deleted) for rowid, _, dirty, _, deleted in absent if not dirty]
+    keep_superseded(
+        conn, state.space, [(rowid, "deleted") for rowid, deleted in gone if not deleted]
+    )
+    remove_rows(conn, [rowid for rowid, _ in gone])
     return len(late)
 
 

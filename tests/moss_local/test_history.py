@@ -26,7 +26,9 @@ from moss_local import (
 )
 from moss_local.storage.documents import Document
 from moss_local.storage.edits import put_documents
+from moss_local.storage.file import open_session_file
 from moss_local.storage.history import find_version, read_history
+from moss_local.storage.replica import SqliteReplica
 from moss_sync.stores.memory import MemoryStore
 from tests.devices import SPACE, Device
 from tests.moss_local.cli_harness import Cli
@@ -169,6 +171,28 @@ def test_what_was_set_aside_is_restored_or_discarded_by_its_number(
                 await act(1)
 
     run(client, story)
+
+
+def test_a_change_that_the_exchange_set_aside_comes_back_with_its_vector(
+    client: MossClient, tmp_path: Path
+) -> None:
+    async def story(session: SessionIndex) -> None:
+        await session.add_docs([DocumentInfo("a", "x", {"k": "v"}, [3.0, 4.0], "{}")])
+        was = bytes.fromhex(session.device_id)
+        file = open_session_file(file_of(tmp_path))
+        SqliteReplica(file).renew_identity(b"new-one!", b"new-one!", was=was, aside="dirty")
+        file.close()
+        assert session.doc_count == 0
+        [edit] = await session.quarantined()
+        assert (edit.reason, edit.device_id) == ("device", was.hex())
+        await session.restore_quarantined(edit.number)
+        [back] = await session.get_docs()
+        assert (back.id, back.text, back.metadata, back.payload) == ("a", "x", {"k": "v"}, "{}")
+        found = await session.query("", QueryOptions(embedding=[3.0, 4.0], alpha=1.0))
+        assert found.docs[0].score == pytest.approx(1.0)
+        assert await session.quarantined() == []
+
+    run(client, story, model_id="custom")
 
 
 def test_a_restore_that_another_process_did_first_writes_nothing(

@@ -144,6 +144,25 @@ def test_a_version_that_arrives_and_loses_was_lost(file: SessionFile) -> None:
     assert lost.version.dev == OTHER
 
 
+def test_what_was_deleted_so_long_ago_that_the_deletion_is_forgotten_is_kept(
+    file: SessionFile,
+) -> None:
+    put(file, "a", "deleted elsewhere")
+    put(file, "b", "still there")
+    put(file, "c", "deleted here")
+    delete(file, "c")
+    settled(file)
+    put(file, "d", "never pushed")
+    snapshot = Snapshot(
+        [record("b", "still there", FUTURE, 9)], 9, tomb_seq=8, full=True, space=BUILT_IN
+    )
+    SqliteReplica(file).merge(snapshot, Seen(9, b"h" * 32, None, b""))
+    with file.reading() as conn:
+        assert [stored.id for stored in get_documents(conn)] == ["b", "d"]
+    assert told(file, "a") == [("deleted elsewhere", "deleted")]
+    assert told(file, "c") == [("deleted here", "deleted")]
+
+
 def test_of_several_versions_that_arrive_at_once_all_are_kept(file: SessionFile) -> None:
     put(file, "a", "mine")
     merge(
