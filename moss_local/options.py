@@ -61,9 +61,6 @@ def choose_query(
     """
     if options is None:
         options = QueryOptions()
-    for name in ("filter", "group_by", "candidate_depth"):
-        if getattr(options, name) is not None:
-            raise InvalidArgumentError(f"{name} is not offered by queries yet")
     filter = None if options.filter is None else parse_filter(options.filter, now_ms=now_ms)
     embedding = options.embedding
     if embedding is not None and not len(embedding):

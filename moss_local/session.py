@@ -27,7 +27,7 @@ from moss_local.model_choice import CUSTOM_ID, ModelChoice
 from moss_local.options import QueryChoice, choose_get, choose_query
 from moss_local.runtime import runtime
 from moss_local.search.fetch import fetch, select
-from moss_local.search.query import Hit, search
+from moss_local.search.query import Asked, Hit, search
 from moss_local.storage.documents import Document, StoredDocument, check_document
 from moss_local.storage.edits import PutCounts, delete_documents, put_documents
 from moss_local.storage.encoding import check_vector
@@ -558,18 +558,25 @@ class SessionIndex(OpenUntilClosed[None]):
         return self._search(query, vector, choice)
 
     def _search(self, query: str, vector: NDArray[np.float32], choice: QueryChoice) -> list[Hit]:
-        return search(
-            self._file,
-            text=query,
-            vector=vector,
-            alpha=choice.alpha,
-            top_k=choice.top_k,
-            min_score=choice.min_score,
-        )
+        return search(self._file, **asked_of(choice, query, vector))
 
 
 class _Abandoned(Exception):  # noqa: N818  # seen by nobody: whoever waited for it has gone
     """Ends an embedding whose caller was cancelled."""
+
+
+def asked_of(choice: QueryChoice, text: str, vector: NDArray[np.float32] | None) -> Asked:
+    """Return what a query with these options looks for."""
+    return {
+        "text": text,
+        "vector": vector,
+        "alpha": choice.alpha,
+        "top_k": choice.top_k,
+        "min_score": choice.min_score,
+        "filter": choice.filter,
+        "group_by": choice.group_by,
+        "candidate_depth": choice.candidate_depth,
+    }
 
 
 def _documents_of(docs: Iterable[DocumentInfo]) -> list[DocumentInfo]:

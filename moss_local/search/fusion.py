@@ -7,9 +7,9 @@ evidence for it, and so is that it was said by whom the question is about. Measu
 conversations in docs/design/0010-search.md, by benchmarks/bench_quality.
 
 Rules of this file: values in, values out. All arrays of one call are aligned: element i of each is
-about candidate i, and candidates stand in the order of the thread. A filter on metadata has its
-place here: as a boolean mask over the candidates, applied to `eligible`, so that scores keep their
-normalisation and the rest keeps its shape.
+about candidate i, and candidates stand in the order of the thread. What narrows a search, such as a
+filter on metadata, is a boolean mask over the candidates that is applied to `eligible`, so that
+scores keep their normalisation.
 """
 
 from __future__ import annotations
@@ -95,6 +95,30 @@ def top(
         positions, values = positions[keep], values[keep]
     order = np.lexsort((-rowids[positions], -values))
     return positions[order[:top_k]]
+
+
+def best_of_each(
+    groups: NDArray[np.int32],
+    scores: NDArray[np.float32],
+    eligible: NDArray[np.bool_],
+    rowids: NDArray[np.integer],
+) -> NDArray[np.bool_]:
+    """Return the eligible candidates, of each group only the one that `top` would take first.
+
+    Args:
+        groups: A number per group, small and dense; below 0 for a candidate that is in none.
+    """
+    result = eligible & (groups < 0)
+    grouped = np.flatnonzero(eligible & (groups >= 0))
+    if grouped.size == 0:
+        return result
+    best = np.full(int(groups.max()) + 1, -np.inf, np.float32)
+    np.maximum.at(best, groups[grouped], scores[grouped])
+    ties = grouped[scores[grouped] == best[groups[grouped]]]
+    ties = ties[np.lexsort((-rowids[ties], groups[ties]))]
+    _, first = np.unique(groups[ties], return_index=True)
+    result[ties[first]] = True
+    return result
 
 
 def _min_max(semantic: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,26 +1,35 @@
-"""One search of one session's file: by meaning, by word, or blended, in one read transaction.
+"""One search of one session's file, or of several together: by meaning, by word, or blended.
 
 What the file says, what is resident and what is returned are of one moment: the local sequence
-number, the keyword index and the documents are read in the same transaction.
+number, the keyword index and the documents are read in the same transaction. A search of several
+files holds one transaction in each until it has its documents.
+
+What narrows a search (a filter, `min_score`, `candidate_depth`) is applied before the best are
+taken, so that there are `top_k` whenever so many documents are left.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypedDict, TypeVar, Unpack
 
 import apsw
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from moss_local.search.filters import Filter
 from moss_local.search.fusion import (
     DEFAULT_ALPHA,
     NAMED_SPEAKER,
+    best_of_each,
     blend,
     eligible,
     top,
     with_neighbours,
 )
+from moss_local.search.grouping import whole
 from moss_local.search.keywords import query_terms
 from moss_local.search.postings import index_tokenizer
 from moss_local.search.resident import Resident, Small
@@ -28,16 +37,21 @@ from moss_local.storage.documents import read_metadata
 from moss_local.storage.encoding import check_vector, unit_rows
 from moss_local.storage.file import SessionFile
 from moss_local.storage.state import State
+from moss_local.types import ParentGrouping
 from moss_sync import InvalidArgumentError
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 DEFAULT_TOP_K = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One document found.
+    """One document found, or one group of documents.
 
     Attributes:
+        id: Of a group: what its documents have in the parent field.
         score: Its cosine to the query's vector, 0 if negative; 0.0 where either has no vector.
             Whatever alpha is: hits stand in the blended order, so scores need not fall.
         blended: What ordered the hits; comparable within one search only.
@@ -53,108 +67,293 @@ class Hit:
     hlc: int
 
 
-def search(
-    file: SessionFile,
-    *,
-    text: str = "",
-    vector: ArrayLike | None = None,
-    alpha: float = DEFAULT_ALPHA,
-    top_k: int = DEFAULT_TOP_K,
-    min_score: float | None = None,
-    low_memory: bool = False,
-) -> list[Hit]:
-    """Return the best documents, best first; equal ones in order of the later addition.
+class Asked(TypedDict, total=False):
+    """What a search may be given; see `ask`."""
+
+    text: str
+    vector: ArrayLike | None
+    alpha: float
+    top_k: int
+    min_score: float | None
+    filter: Filter | None
+    group_by: ParentGrouping | None
+    candidate_depth: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is looked for, checked. Made by `ask`."""
+
+    text: str
+    unit: NDArray[np.float32] | None
+    alpha: float
+    top_k: int
+    min_score: float | None
+    filter: Filter | None
+    group_by: ParentGrouping | None
+    candidate_depth: int | None
+
+
+def ask(**asked: Unpack[Asked]) -> Question:
+    """Return a question for `search_several`.
 
     Args:
         text: Words to look for; any string. Blank: only the vector counts, whatever alpha is.
         vector: The query's place in the session's vector space, of any length but zero; None
             searches by words alone.
         alpha: 1.0 is the vectors alone, 0.0 the words alone, and what has no term is not found.
-        top_k: At most this many; 0 gives none.
+        top_k: At most this many, 5 unless given; 0 gives none.
         min_score: Leaves out every document whose score is below this.
-        low_memory: Keeps neither vectors nor postings in memory; the same answers, more slowly.
+        filter: Leaves out every document that does not match.
+        group_by: Finds groups, each in the place of its best document, with the texts of all its
+            documents that match the filter.
+        candidate_depth: Leaves out what is neither among so many best by meaning nor among so many
+            best by word, but never fewer than top_k; only where both count.
     Raises:
-        InvalidArgumentError: alpha outside 0..1, a negative top_k, or a vector that is not finite,
-            is zero, or has another dimension than the session's.
+        InvalidArgumentError: alpha outside 0..1, a negative top_k, or a vector that is not finite
+            or is zero.
     """
+    text, vector = asked.get("text", ""), asked.get("vector")
+    alpha, top_k = asked.get("alpha", DEFAULT_ALPHA), asked.get("top_k", DEFAULT_TOP_K)
     if not 0.0 <= alpha <= 1.0:  # also refuses NaN
         raise InvalidArgumentError(f"alpha is {alpha!r}; it goes from 0.0 (words) to 1.0 (meaning)")
     if top_k < 0:
         raise InvalidArgumentError(f"top_k is {top_k}; it cannot be negative")
-    query = None
+    unit = None
     if vector is not None:
         checked = check_vector(vector, dim=None, what="the query's embedding")
-        query = unit_rows(checked[None, :])[0]
-    if not text.strip() and query is not None:
+        unit = unit_rows(checked[None, :])[0]
+    if not text.strip() and unit is not None:
         alpha = 1.0
+    return Question(
+        text,
+        unit,
+        alpha,
+        top_k,
+        asked.get("min_score"),
+        asked.get("filter"),
+        asked.get("group_by"),
+        asked.get("candidate_depth"),
+    )
+
+
+def search(file: SessionFile, *, low_memory: bool = False, **asked: Unpack[Asked]) -> list[Hit]:
+    """Return the best documents, best first; equal ones in order of the later addition.
+
+    Args:
+        low_memory: Keeps neither vectors nor postings nor metadata in memory; the same answers,
+            more slowly.
+        asked: As in `ask`.
+    Raises:
+        InvalidArgumentError: as `ask`, or the vector has another dimension than the session's.
+    """
+    question = ask(**asked)
+    with _moment(file, question, low_memory=low_memory) as moment:
+        return [hit for _, hit in _best([moment], question)]
+
+
+class AtOnce(Protocol):
+    """Runs a function on each item, all at once, and returns or raises when the last has ended."""
+
+    def __call__(self, fn: Callable[[T], R], items: Iterable[T]) -> list[R]: ...
+
+
+def search_several(
+    files: Sequence[SessionFile],
+    question: Question,
+    *,
+    at_once: AtOnce,
+    low_memory: bool = False,
+) -> list[tuple[int, Hit]]:
+    """Return the best documents of all files together, each with the position of its file.
+
+    The scores of all are normalised together, so that a good match in one session stands before a
+    poor one in another; how rare a word is, is counted in each session by itself.
+
+    Raises:
+        As `search`.
+    """
+    moments = [_moment(file, question, low_memory=low_memory) for file in files]
+    with ExitStack() as open_ones:
+
+        def enter(moment: AbstractContextManager[_Moment]) -> _Moment:
+            return open_ones.enter_context(moment)
+
+        return _best(at_once(enter, moments), question)
+
+
+@dataclass(frozen=True, slots=True)
+class _Evidence:
+    """Aligned arrays over every document, in the order of the thread.
+
+    Attributes:
+        named: Which are of a speaker whom the question names; None: it names nobody.
+        matching: Which match the filter; None: there is none.
+        groups: A number for the group of each, -1 for none; None: groups are not asked for.
+    """
+
+    rowids: NDArray[np.int32]
+    semantic: NDArray[np.float32]
+    keyword: NDArray[np.float32]
+    named: NDArray[np.bool_] | None
+    matching: NDArray[np.bool_] | None
+    groups: NDArray[np.int32] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """One file in one transaction, which lasts as long as this is used."""
+
+    conn: apsw.Connection
+    found: _Evidence
+
+
+@contextmanager
+def _moment(file: SessionFile, question: Question, *, low_memory: bool) -> Iterator[_Moment]:
     resident: Resident = (
         file.derived(Small, Small) if low_memory else file.derived(Resident, Resident)
     )
     with file.reading() as conn:
         with resident.at(conn) as state:
-            if query is not None and state.space is not None and query.size != state.space.dim:
+            unit = question.unit
+            if unit is not None and state.space is not None and unit.size != state.space.dim:
                 raise InvalidArgumentError(
-                    f"the query's embedding has {query.size} dimensions;"
+                    f"the query's embedding has {unit.size} dimensions;"
                     f" session {state.session!r} has {state.space.dim}"
                 )
-            if top_k == 0 or not state.live:
-                return []
-            found = _rank(conn, resident, state, text, query, alpha)
-        allowed = eligible(found.semantic, found.keyword, alpha)
-        if min_score is not None:
-            # A document without a vector has the score 0.0.
-            allowed &= np.clip(np.nan_to_num(found.semantic), 0.0, 1.0) >= min_score
-        places = top(found.scores, allowed, found.rowids, top_k)
-        return [
-            _hit(conn, int(found.rowids[place]), found.semantic[place], found.scores[place])
-            for place in places
-        ]
+            if question.top_k == 0 or not state.live:
+                found = _NOTHING
+            else:
+                found = _evidence(conn, resident, state, question)
+        yield _Moment(conn, found)
 
 
-@dataclass(frozen=True, slots=True)
-class _Ranked:
-    """Aligned arrays over every document, in the order of the thread."""
-
-    rowids: NDArray[np.int32]
-    semantic: NDArray[np.float32]
-    keyword: NDArray[np.float32]
-    scores: NDArray[np.float32]
-
-
-def _rank(
-    conn: apsw.Connection,
-    resident: Resident,
-    state: State,
-    text: str,
-    query: NDArray[np.float32] | None,
-    alpha: float,
-) -> _Ranked:
+def _evidence(
+    conn: apsw.Connection, resident: Resident, state: State, question: Question
+) -> _Evidence:
     resident.turns.follow(conn, state)
     rowids = resident.turns.rowids
-    terms = query_terms(text, index_tokenizer(conn)) if alpha < 1.0 else []
-    if query is None:
+    alpha, unit = question.alpha, question.unit
+    terms = query_terms(question.text, index_tokenizer(conn)) if alpha < 1.0 else []
+    if unit is None:
         semantic = np.full(rowids.size, np.nan, np.float32)
     else:
         resident.vectors.follow(conn, state)
-        semantic = resident.vectors.cosines(conn, query, rowids)
+        semantic = resident.vectors.cosines(conn, unit, rowids)
     if terms:
         resident.postings.follow(conn, state)
         keyword = resident.postings.scores(conn, terms, rowids)
     else:
         keyword = np.zeros(rowids.size, np.float32)
-    scores = blend(semantic, keyword, alpha)
-    if query is not None and 0.0 < alpha < 1.0:
-        scores = with_neighbours(scores)
-        named = resident.turns.spoken_by_named(terms)
-        if named is not None:
-            scores[named] += np.float32(NAMED_SPEAKER)
-    return _Ranked(rowids, semantic, keyword, scores)
+    threaded = unit is not None and 0.0 < alpha < 1.0
+    named = resident.turns.spoken_by_named(terms) if threaded else None
+    matching = groups = None
+    if question.filter is not None or question.group_by is not None:
+        resident.columns.follow(conn, state)
+    if question.filter is not None:
+        matching = resident.columns.mask(conn, question.filter)[rowids]
+    if question.group_by is not None:
+        groups = resident.columns.codes(conn, question.group_by.parent_field)[rowids]
+    return _Evidence(rowids, semantic, keyword, named, matching, groups)
 
 
-def _hit(conn: apsw.Connection, rowid: int, cosine: np.float32, blended: np.float32) -> Hit:
+_NOTHING = _Evidence(
+    np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0, np.float32), None, None, None
+)
+
+
+def _best(moments: Sequence[_Moment], question: Question) -> list[tuple[int, Hit]]:
+    """Return the best of all, each with the position of where it is from."""
+    evidence = [moment.found for moment in moments]
+    scores = _scores(evidence, question)
+    allowed = [_allowed(found, own, question) for found, own in zip(evidence, scores, strict=True)]
+    places = top(
+        _joined(scores),
+        _joined(allowed),
+        _joined([found.rowids for found in evidence]),
+        question.top_k,
+    )
+    starts = np.cumsum([0, *(found.rowids.size for found in evidence)])
+    result = []
+    for place in places:
+        which = int(np.searchsorted(starts, place, "right")) - 1
+        own = int(place - starts[which])
+        result.append((which, _hit(moments[which], own, float(scores[which][own]), question)))
+    return result
+
+
+def _scores(evidence: Sequence[_Evidence], question: Question) -> list[NDArray[np.float32]]:
+    """Return what each candidate of each is worth, comparable among all."""
+    alpha = question.alpha
+    blended = blend(
+        _joined([found.semantic for found in evidence]),
+        _joined([found.keyword for found in evidence]),
+        alpha,
+    )
+    ends = np.cumsum([found.rowids.size for found in evidence])
+    scores = np.split(blended, ends[:-1])
+    if question.unit is not None and 0.0 < alpha < 1.0:
+        scores = [with_neighbours(own) for own in scores]
+        for found, own in zip(evidence, scores, strict=True):
+            if found.named is not None:
+                own[found.named] += np.float32(NAMED_SPEAKER)
+    return scores
+
+
+def _allowed(
+    found: _Evidence, scores: NDArray[np.float32], question: Question
+) -> NDArray[np.bool_]:
+    """Return which candidates may be among the best; of a group, its best one only."""
+    allowed = eligible(found.semantic, found.keyword, question.alpha)
+    if found.matching is not None:
+        allowed &= found.matching
+    if question.min_score is not None:
+        # A document without a vector has the score 0.0.
+        allowed &= np.clip(np.nan_to_num(found.semantic), 0.0, 1.0) >= question.min_score
+    if question.candidate_depth is not None and 0.0 < question.alpha < 1.0:
+        depth = max(question.candidate_depth, question.top_k)
+        near = np.zeros_like(allowed)
+        near[top(found.semantic, allowed & ~np.isnan(found.semantic), found.rowids, depth)] = True
+        near[top(found.keyword, allowed & (found.keyword > 0.0), found.rowids, depth)] = True
+        allowed &= near
+    if found.groups is not None:
+        allowed = best_of_each(found.groups, scores, allowed, found.rowids)
+    return allowed
+
+
+def _joined(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
+def _hit(moment: _Moment, place: int, blended: float, question: Question) -> Hit:
+    found = moment.found
+    hit = _read(moment.conn, int(found.rowids[place]), found.semantic[place], blended)
+    by = question.group_by
+    if by is None or found.groups is None or found.groups[place] < 0:
+        return hit
+    same = found.groups == found.groups[place]
+    if found.matching is not None:
+        same &= found.matching
+    members = [
+        _read(moment.conn, int(found.rowids[own]), found.semantic[own], blended)
+        for own in np.flatnonzero(same)
+    ]
+    group = whole(members, by.order_field)
+    return Hit(
+        (hit.metadata or {})[by.parent_field],
+        group.text,
+        group.metadata,
+        group.payload,
+        max(member.score for member in members),
+        blended,
+        max(member.hlc for member in members),
+    )
+
+
+def _read(conn: apsw.Connection, rowid: int, cosine: np.float32, blended: float) -> Hit:
     row: Any = conn.execute(
         "SELECT id, text, metadata, payload, hlc FROM document WHERE rowid = ?", (rowid,)
     ).fetchone()
     id, text, metadata, payload, hlc = row
     score = min(max(float(cosine), 0.0), 1.0) if not np.isnan(cosine) else 0.0
-    return Hit(id, text, read_metadata(metadata), payload, score, float(blended), hlc)
+    return Hit(id, text, read_metadata(metadata), payload, score, blended, hlc)

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 
 import apsw
 
+from moss_local.search.columns import Columns, ResidentColumns
+from moss_local.search.filter_sql import StoredColumns
 from moss_local.search.postings import Postings, ResidentPostings, StoredPostings
 from moss_local.search.turns import ResidentTurns
 from moss_local.search.vectors import ResidentVectors, StoredVectors, Vectors
@@ -20,12 +22,13 @@ from moss_local.storage.state import State, read_state
 
 
 class Resident:
-    """The vectors, the words and the order of a file's documents; each follows when it is asked."""
+    """The vectors, words, metadata and order of a file's documents; each follows when asked."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.vectors: Vectors = ResidentVectors()
         self.postings: Postings = ResidentPostings()
+        self.columns: Columns = ResidentColumns()
         self.turns = ResidentTurns()
 
     @contextmanager
@@ -39,9 +42,10 @@ class Resident:
 
 
 class Small(Resident):
-    """The same for a device that may not spend memory: vectors and words stay in the file."""
+    """The same for a device that may not spend memory: all but the order stays in the file."""
 
     def __init__(self) -> None:
         super().__init__()
         self.vectors = StoredVectors()
         self.postings = StoredPostings()
+        self.columns = StoredColumns()

@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from moss_local.search.fusion import AFTER, BEFORE, blend, eligible, top, with_neighbours
+from moss_local.search.fusion import (
+    AFTER,
+    BEFORE,
+    best_of_each,
+    blend,
+    eligible,
+    top,
+    with_neighbours,
+)
 
 NAN = float("nan")
 
@@ -92,3 +100,21 @@ def test_a_thread_of_any_length_has_the_neighbours_that_it_has(scores: list[floa
     ]
     assert with_neighbours(given) == pytest.approx(expected, rel=1e-5)
     assert given.tolist() == floats(*scores).tolist()
+
+
+@given(st.lists(st.tuples(st.integers(-1, 3), st.integers(0, 3), st.booleans()), max_size=12))
+def test_of_each_group_the_one_that_would_come_first_is_left(
+    rows: list[tuple[int, int, bool]],
+) -> None:
+    groups = np.array([row[0] for row in rows], np.int32)
+    scores = np.array([row[1] for row in rows], np.float32)
+    allowed = np.array([row[2] for row in rows], np.bool_)
+    rowids = np.arange(len(rows), dtype=np.int32)
+    expected, seen = [], set[int]()
+    for place in top(scores, allowed, rowids, len(rows)):
+        group = int(groups[place])
+        if group < 0 or group not in seen:
+            seen.add(group)
+            expected.append(int(place))
+    left = best_of_each(groups, scores, allowed, rowids)
+    assert top(scores, left, rowids, len(rows)).tolist() == expected

@@ -171,9 +171,10 @@ def test_min_score_leaves_out_what_is_less_similar(client: MossClient) -> None:
         (QueryOptions(alpha=float("nan")), "alpha"),
         (QueryOptions(min_score=2.0), "min_score"),
         (QueryOptions(min_score=0.5, alpha=0.0), "min_score"),
-        (QueryOptions(filter={"field": "a", "condition": {"$eq": "b"}}), "filter"),
-        (QueryOptions(group_by=ParentGrouping("a", "b")), "group_by"),
-        (QueryOptions(candidate_depth=10), "candidate_depth"),
+        (QueryOptions(filter={"$and": [{"field": "a"}]}), r"filter\.\$and\[0\] lacks"),
+        (QueryOptions(group_by=("a", "b")), "group_by"),  # type: ignore[arg-type]  # the same
+        (QueryOptions(group_by=ParentGrouping("a", 3)), "group_by.order_field"),  # type: ignore[arg-type]  # the same
+        (QueryOptions(candidate_depth=0), "candidate_depth"),
         (QueryOptions(embedding=[]), "embedding"),
         (QueryOptions(embedding=[1.0, 2.0]), "2 dimensions"),
         (QueryOptions(embedding=[0.0] * 384), "zero"),
@@ -190,6 +191,32 @@ def test_a_wrong_option_is_refused_by_name(
             await session.query("refund", options)
         assert isinstance(refusal.value, ValueError)
         assert refusal.value.code == "INVALID_ARGUMENT"
+
+    run(client, story)
+
+
+def test_a_query_honours_filter_grouping_depth_and_score(client: MossClient) -> None:
+    async def story(session: SessionIndex) -> None:
+        await session.add_docs(
+            [
+                DocumentInfo("a#1", "The refund", {"call": "a", "n": "1"}),
+                DocumentInfo("a#2", "was issued.", {"call": "a", "n": "2"}),
+                DocumentInfo("b#1", "A refund is due.", {"call": "b", "n": "1"}),
+            ]
+        )
+        in_a = {"field": "call", "condition": {"$eq": "a"}}
+        filtered = await session.query("refund", QueryOptions(filter=in_a))
+        assert {doc.id for doc in filtered.docs} == {"a#1", "a#2"}
+        by = ParentGrouping("call", "n")
+        grouped = await session.query("refund", QueryOptions(group_by=by, filter=in_a, top_k=1))
+        assert [(doc.id, doc.text) for doc in grouped.docs] == [("a", "The refund\nwas issued.")]
+        near = await session.query("refund is due", QueryOptions(top_k=1, candidate_depth=1))
+        assert [doc.id for doc in near.docs] == ["b#1"]
+        good = await session.query("refund", QueryOptions(filter=in_a, min_score=0.4))
+        assert [doc.id for doc in good.docs] == ["a#1"]
+        fetched = await session.get_docs(GetDocumentsOptions(filter=in_a, group_by=by))
+        assert [doc.id for doc in fetched] == ["a"]
+        assert [turn.id for turn in await session.thread(filter={"$not": in_a})] == ["b#1"]
 
     run(client, story)
 
