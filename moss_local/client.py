@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from moss_local.lifetime import CLOSE_S, OpenUntilClosed
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from moss_local.catalog import Catalog
     from moss_local.project import Project
     from moss_local.session import SessionIndex
+    from moss_local.types import Rewritten
     from moss_sync.directory import Directory
 
 
@@ -110,6 +112,55 @@ class MossClient(OpenUntilClosed[None]):
         """
         self._check_open()
         return await self._opened().stored_sessions()
+
+    async def rotate_key(self, new_key: str | None = None) -> int:
+        """Seal under a new root key from now on, opened by `new_key`; return the key epoch.
+
+        What was sealed before stays as it is, and readable with the new key: `rewrite_sessions`
+        seals it anew. Devices that have the old key are told so when they meet what is new; they
+        lose nothing, and go on once they have the new one.
+
+        Args:
+            new_key: Keep it safe before you call: if no answer comes, it may be the one that
+                counts. Calling again with the same one finds out and ends it. None leaves the
+                project key as it is.
+        Raises:
+            NotFoundError: nothing of this project was ever pushed to the store.
+            UnauthorizedError: the key is not this project's, or no longer.
+            ContentionError: another device rotated at the same moment; this rotation did not
+                happen.
+            OutcomeUnknownError: (a NetworkError) it is not known whether it has happened.
+            UnsupportedFormatError: the repository may only be read by this version.
+        """
+        self._check_open()
+        epoch = await self._opened().rotate_key(new_key)
+        if new_key is not None:
+            self._settings = replace(self._settings, project_key=new_key)
+        return epoch
+
+    async def rewrite_sessions(self) -> list[Rewritten]:
+        """Seal anew every stored session of which something is under the key of before a rotation.
+
+        Sessions that are not on this device are pulled first. One that fails stands in the way of
+        no other; its error is in the result.
+
+        Raises:
+            UnauthorizedError: the key is not this project's.
+            NetworkError: the store could not be reached.
+        """
+        self._check_open()
+        return await self._opened().rewrite_sessions()
+
+    async def check_key(self) -> int:
+        """Make sure that the key opens what the store holds now; return its key epoch.
+
+        Raises:
+            NotFoundError: nothing of this project was ever pushed to the store.
+            UnauthorizedError: the key is not this project's, or no longer.
+            NetworkError: the store could not be reached.
+        """
+        self._check_open()
+        return await self._opened().check_key()
 
     async def close(self, timeout: float = CLOSE_S) -> None:  # noqa: ASYNC109  # it ends well
         """Close every session and the store; idempotent. What is not pushed stays pending."""

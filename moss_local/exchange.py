@@ -74,6 +74,11 @@ class Exchange:
         """Pull, then push."""
         return await self._run(self._engine.sync)
 
+    async def rewrite(self) -> int:
+        """As `SyncEngine.rewrite`."""
+        async with self._turn:
+            return await self._engine.rewrite()
+
     async def close(self) -> None:
         """Leave a running compaction a moment, then cancel it."""
         self._closed = True

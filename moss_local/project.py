@@ -21,11 +21,13 @@ from moss_local.storage.paths import check_name, project_path, session_path
 from moss_local.storage.project_cache import ProjectCache
 from moss_local.storage.push_lock import push_lock
 from moss_local.storage.replica import SqliteReplica
-from moss_sync import NotFoundError
+from moss_local.types import Rewritten
+from moss_sync import MossError, NotFoundError
 from moss_sync.clock import SystemClock
 from moss_sync.directory import Directory, has_session, list_sessions
 from moss_sync.engine import SyncEngine
 from moss_sync.repository import Repository
+from moss_sync.rotation import rotate
 from moss_sync.stores import BlobStore
 
 
@@ -98,6 +100,36 @@ class Project:
     async def stored_sessions(self) -> Directory:
         """Return what sessions there are in the store."""
         return await runtime.on_loop(list_sessions(self._repository))
+
+    async def rotate_key(self, new_key: str | None) -> int:
+        """Rotate the project's key; see `MossClient.rotate_key`."""
+        return await runtime.on_loop(rotate(self._repository, self._clock, new_key))
+
+    async def check_key(self) -> int:
+        """Ask the store whether the key opens it; return the newest key epoch."""
+        await runtime.on_loop(self._repository.check_key(contact=True))
+        if await runtime.on_loop(self._repository.keys()) is None:
+            raise NotFoundError(
+                f"the store {self._store.url} has no repository of this project yet",
+                hint="check the store's URL; a repository is made by the first push",
+            )
+        return (await runtime.on_loop(self._repository.refresh())).roots.newest
+
+    async def rewrite_sessions(self) -> list[Rewritten]:
+        """Seal anew what stands under old keys; see `MossClient.rewrite_sessions`."""
+        await self.check_key()
+        stored = await self.stored_sessions()
+        done = [Rewritten(str(error), 0, error) for error in stored.unreadable]
+        for each in stored.sessions:
+            try:
+                session = await self.session(
+                    each.name, None, pull=False, create=False, warm_up=False
+                )
+                async with session:
+                    done.append(Rewritten(each.name, await session._rewrite()))
+            except MossError as error:
+                done.append(Rewritten(each.name, 0, error))
+        return done
 
     async def close_sessions(self, seconds: float) -> None:
         """Close every open session, all within the same time."""

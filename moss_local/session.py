@@ -341,6 +341,10 @@ class SessionIndex(OpenUntilClosed[None]):
         self._check_open()
         return await runtime.on_loop(self._exchange.sync())
 
+    async def _rewrite(self) -> int:
+        """Seal anew what is under old keys; see `MossClient.rewrite_sessions`."""
+        return await runtime.on_loop(self._exchange.rewrite())
+
     # -- lifecycle -------------------------------------------------------------------------
 
     async def close(self, timeout: float = CLOSE_S) -> None:  # noqa: ASYNC109  # it ends well

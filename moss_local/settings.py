@@ -24,11 +24,17 @@ KEY_BYTES = 20
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What `moss-local init` keeps. The repr hides the key."""
+    """What `moss-local init` keeps. The repr hides the keys.
+
+    Attributes:
+        next_key: The key of a rotation that was begun here and not ended; either may be the one
+            that opens the project.
+    """
 
     project_id: str
     project_key: str = field(repr=False)
     store: str | None = None
+    next_key: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +111,12 @@ def load_credentials() -> Credentials | None:
     path = credentials_path()
     try:
         fields = json.loads(path.read_text("utf-8"))
-        return Credentials(fields["project_id"], fields["project_key"], fields.get("store"))
+        return Credentials(
+            fields["project_id"],
+            fields["project_key"],
+            fields.get("store"),
+            fields.get("next_project_key"),
+        )
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -118,6 +129,11 @@ def load_credentials() -> Credentials | None:
 def key_of_environment() -> str | None:
     """Return the project key that MOSS_PROJECT_KEY gives, if it does."""
     return os.environ.get("MOSS_PROJECT_KEY") or None
+
+
+def new_key_of_environment() -> str | None:
+    """Return the key to rotate to that MOSS_NEW_PROJECT_KEY gives, if it does."""
+    return os.environ.get("MOSS_NEW_PROJECT_KEY") or None
 
 
 def models_dir_of_environment() -> Path | None:
@@ -144,6 +160,8 @@ def save_credentials(credentials: Credentials) -> Path:
     fields = {"project_id": credentials.project_id, "project_key": credentials.project_key}
     if credentials.store is not None:
         fields["store"] = credentials.store
+    if credentials.next_key is not None:
+        fields["next_project_key"] = credentials.next_key
     temporary = path.with_suffix(".tmp")
     temporary.unlink(missing_ok=True)
     with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:

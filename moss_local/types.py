@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from moss_sync import SyncReport
+from moss_sync import MossError, SyncReport
 
 DEFAULT_TOP_K = 5
 DEFAULT_ALPHA = 0.5
@@ -228,6 +228,21 @@ class QuarantinedEdit:
     written_ms: int
     device_id: str
     deleted: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rewritten:
+    """What became of one session when the key was rotated and what is stored was sealed anew.
+
+    Attributes:
+        session: Its name; of a manifest that cannot be read, what is wrong with it.
+        merges: How many new segments it took; 0 where nothing was under an old key.
+        error: Why it is still under one, at least in part; None where it is not.
+    """
+
+    session: str
+    merges: int
+    error: MossError | None = None
 
 
 @dataclass(frozen=True, slots=True)

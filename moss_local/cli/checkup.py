@@ -12,7 +12,7 @@ from pathlib import Path
 
 from moss_local.catalog import session_files
 from moss_local.embedding import minilm
-from moss_local.settings import Settings, credentials_path
+from moss_local.settings import Settings, credentials_path, load_credentials
 from moss_local.storage.checkup import check_file
 from moss_local.storage.file import open_session_file
 from moss_local.storage.paths import project_path
@@ -46,6 +46,7 @@ def check_device(settings: Settings) -> Iterator[Finding]:
     if os.name == "posix":
         yield _check_private(credentials_path(), 0o600, "credentials")
     yield from _check_model()
+    yield from _check_rotation()
     directory = project_path(settings.data_dir, settings.project_id)
     if not directory.exists():
         yield Finding("sessions", True, f"none yet in {directory}")
@@ -113,7 +114,7 @@ async def _check_key(repository: Repository) -> Finding:
             await repository.store.get(repository.layout.fmt)
         except BlobNotFoundError:
             return Finding("key", True, "the store has no repository of this project yet")
-        await repository.attach()
+        await repository.refresh()
     except MossError as error:
         return Finding("key", False, str(error), error.hint)
     return Finding("key", True, "opens the project's repository")
@@ -151,6 +152,21 @@ def _check_private(path: Path, mode: int, name: str) -> Finding:
         f"{path} has mode {found:04o}",
         f"close it to others: chmod {mode:o} {path}",
     )
+
+
+def _check_rotation() -> Iterator[Finding]:
+    try:
+        kept = load_credentials()
+    except MossError as error:
+        yield Finding("credentials", False, str(error), error.hint)
+        return
+    if kept is not None and kept.next_key is not None:
+        yield Finding(
+            "key rotation",
+            False,
+            f"of project {kept.project_id} was begun here and not ended",
+            "end it: moss-local rotate-key",
+        )
 
 
 def _check_model() -> Iterator[Finding]:

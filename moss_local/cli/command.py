@@ -6,6 +6,7 @@ becomes one sentence, a hint and an exit code in `Commands`, and nowhere else.
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typer.core import TyperGroup
 
 from moss_local.cli import render
 from moss_local.cli.loop import run_to_end
-from moss_sync import MossError
+from moss_sync import InvalidArgumentError, MossError
 
 if TYPE_CHECKING:
     from moss_local.client import MossClient
@@ -41,11 +42,11 @@ class Globals:
     data_dir: str | None = None
     project: str | None = None
 
-    def client(self) -> MossClient:
+    def client(self, project_key: str | None = None) -> MossClient:
         """Return a client with these settings; imports what it takes only now."""
         from moss_local.client import MossClient
 
-        return MossClient(self.project, store=self.store, data_dir=self.data_dir)
+        return MossClient(self.project, project_key, store=self.store, data_dir=self.data_dir)
 
     def settings(self) -> Settings:
         """Return the settings that such a client has."""
@@ -99,9 +100,34 @@ def globals_of(ctx: typer.Context) -> Globals:
     return Globals() if found is None else found
 
 
-def run(ctx: typer.Context, work: Callable[[MossClient], Awaitable[T]]) -> T:
-    """Run what a command awaits with a client, and close it."""
-    client = globals_of(ctx).client()
+def ask_for_key(project: str, *, variable: str, command: str) -> str:
+    """Return a key typed at the terminal, unseen.
+
+    Raises:
+        InvalidArgumentError: there is no terminal; the message names the variable to set instead.
+    """
+    if not sys.stdin.isatty():
+        raise InvalidArgumentError(
+            f"the key of project {project!r} is not in {variable}, and there is no terminal"
+            " to ask for it",
+            hint=f"set {variable}, or run {command} in a terminal",
+        )
+    key: str = typer.prompt(f"Key of project {project}", hide_input=True, err=True)
+    return key.strip()
+
+
+def run(
+    ctx: typer.Context,
+    work: Callable[[MossClient], Awaitable[T]],
+    *,
+    project_key: str | None = None,
+) -> T:
+    """Run what a command awaits with a client, and close it.
+
+    Args:
+        project_key: Instead of the one that the settings give.
+    """
+    client = globals_of(ctx).client(project_key)
 
     async def inside() -> T:
         async with client:

@@ -42,9 +42,9 @@ def push(
 ) -> None:
     """Publish what changed here, merging it with what others publish.
 
-    JSON: {exchanges: [{session, error, sent, sent_deletes, received, deleted, superseded, seq,
-    lost_races, requests, bytes_sent, bytes_received, elapsed_ms, session_id}]}; error is null or
-    {code, message}.
+    JSON: {exchanges: [{session, error, sent, sent_deletes, received, deleted, superseded,
+    reasserted, quarantined, adopted, seq, lost_races, requests, bytes_sent, bytes_received,
+    elapsed_ms, session_id}]}; error is null or {code, message}.
     """
     _exchange(ctx, "push", session or [], all, as_json)
 

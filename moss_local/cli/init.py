@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from moss_local.cli import render
+from moss_local.cli.command import ask_for_key
 from moss_sync import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -77,7 +77,11 @@ def init(
             )
         # Without its key nobody can read what a project has stored, so the old one is kept.
         kept = path.with_name(f"credentials-{clock.wall_ms()}.json")
-    key = key_of_environment() or (_asked(id) if join else new_key())
+    key = key_of_environment() or (
+        ask_for_key(id, variable="MOSS_PROJECT_KEY", command="moss-local init --join")
+        if join
+        else new_key()
+    )
     if kept is not None:
         kept.hardlink_to(path)
         render.talk(f"the old credentials are kept in {kept}")
@@ -107,17 +111,6 @@ def _checked_store(store: str) -> str:
         )
     open_store(store)  # refuses what is no store; opens nothing yet
     return store if "://" in store else str(Path(store).expanduser().absolute())
-
-
-def _asked(project: str) -> str:
-    if not sys.stdin.isatty():
-        raise InvalidArgumentError(
-            f"the key of project {project!r} is not in MOSS_PROJECT_KEY, and there is no terminal"
-            " to ask for it",
-            hint="set MOSS_PROJECT_KEY, or run moss-local init --join in a terminal",
-        )
-    key: str = typer.prompt(f"Key of project {project}", hide_input=True, err=True)
-    return key.strip()
 
 
 def _second_device(project: str, store: str | None) -> str:
