@@ -13,10 +13,12 @@ from moss_local.storage.paths import check_name
 from moss_sync.stores import open_store
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from moss_local.catalog import Catalog
     from moss_local.project import Project
     from moss_local.session import SessionIndex
-    from moss_local.types import Rewritten
+    from moss_local.types import QueryOptions, Rewritten, SearchResult
     from moss_sync.directory import Directory
 
 
@@ -97,6 +99,30 @@ class MossClient(OpenUntilClosed[None]):
         return await self._opened().session(
             index_name, model_id, pull=auto_load_on_init, create=create, warm_up=warm_up
         )
+
+    async def query_multi(
+        self,
+        sessions: Sequence[SessionIndex | str],
+        query: str,
+        options: QueryOptions | None = None,
+    ) -> SearchResult:
+        """Search several open sessions together, such as a live call's and long-term ones.
+
+        The text is embedded once and the sessions are read at once. `top_k` is of all of them, 10
+        unless given; every result names its session in `index_name`. Filter, grouping and
+        `min_score` apply as in `SessionIndex.query`; groups do not reach across sessions.
+
+        Args:
+            sessions: Open sessions, or names of sessions that are open on this client.
+            query: Any text; with `alpha=0.0` nothing is embedded, and scores are 0.0.
+        Raises:
+            InvalidArgumentError: no session was named, an option is wrong, or the sessions have
+                vectors of different models.
+            NotFoundError: a session of that name is not open.
+            ModelNotFoundError: the sessions' model is not on this machine.
+        """
+        self._check_open()
+        return await self._opened().query_several(sessions, query, options)
 
     async def local_sessions(self) -> Catalog:
         """Return what sessions there are on this device; asks no store and needs no model."""

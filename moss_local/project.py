@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Sequence
 
 from moss_local.catalog import Catalog, read_catalog
 from moss_local.embedding.models import resolve_model
 from moss_local.exchange import Exchange
+from moss_local.joint_query import query_several
 from moss_local.model_choice import ModelChoice
 from moss_local.runtime import runtime
 from moss_local.session import SessionIndex
@@ -21,8 +23,8 @@ from moss_local.storage.paths import check_name, project_path, session_path
 from moss_local.storage.project_cache import ProjectCache
 from moss_local.storage.push_lock import push_lock
 from moss_local.storage.replica import SqliteReplica
-from moss_local.types import Rewritten
-from moss_sync import MossError, NotFoundError
+from moss_local.types import QueryOptions, Rewritten, SearchResult
+from moss_sync import InvalidArgumentError, MossError, NotFoundError
 from moss_sync.clock import SystemClock
 from moss_sync.directory import Directory, has_session, list_sessions
 from moss_sync.engine import SyncEngine
@@ -93,6 +95,20 @@ class Project:
             raise
         return session
 
+    async def query_several(
+        self,
+        sessions: Sequence[SessionIndex | str],
+        query: str,
+        options: QueryOptions | None,
+    ) -> SearchResult:
+        """Search open sessions together; see `MossClient.query_multi`."""
+        if isinstance(sessions, str) or not isinstance(sessions, Sequence):
+            raise InvalidArgumentError(
+                f"query_multi takes a list of sessions or names, not {type(sessions).__name__}"
+            )
+        opened = [self._open_one(session) for session in sessions]
+        return await query_several(opened, query, options, now_ms=self._clock.wall_ms())
+
     async def local_sessions(self) -> Catalog:
         """Return what sessions there are on this device."""
         return await runtime.blocking(read_catalog, self._directory)
@@ -146,6 +162,23 @@ class Project:
                 f"there is no session {name!r}, here or in the store",
                 hint="list what there is with: moss-local sessions",
             )
+
+    def _open_one(self, session: SessionIndex | str) -> SessionIndex:
+        if isinstance(session, str):
+            with self._lock:
+                named = [known for known in self._sessions if known.name == session]
+            if not named:
+                raise NotFoundError(
+                    f"session {session!r} is not open",
+                    hint=f"open it first: await client.session({session!r:.60})",
+                )
+            session = named[0]
+        if not isinstance(session, SessionIndex):
+            raise InvalidArgumentError(
+                f"query_multi takes sessions or their names, not {type(session).__name__}"
+            )
+        session._check_open()
+        return session
 
     def _forget(self, session: SessionIndex) -> None:
         with self._lock:

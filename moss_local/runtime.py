@@ -16,15 +16,19 @@ import functools
 import os
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+R = TypeVar("R")
 
 IO_THREADS = 8
 """Blocking work at once: more would only queue for the file locks and the disk behind them."""
+
+SCAN_THREADS = max(2, min(8, os.cpu_count() or 1))
+"""Sessions read at once for one query: it is arithmetic, and more than processors would wait."""
 
 EXIT_WAIT_S = 2.0
 """How long leaving the interpreter waits for work in the background, such as a compaction."""
@@ -44,6 +48,7 @@ class Runtime:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._io: ThreadPoolExecutor | None = None
         self._embedding: ThreadPoolExecutor | None = None
+        self._scans: ThreadPoolExecutor | None = None
         self._background: set[Future[Any]] = set()
         self._thread: threading.Thread | None = None
         self._goodbyes: list[weakref.finalize[..., Any]] = []
@@ -117,6 +122,24 @@ class Runtime:
             pool = self._embedding
         return await _in(pool, functools.partial(fn, *args, **kwargs))
 
+    def at_once(self, fn: Callable[[T], R], items: Iterable[T]) -> list[R]:
+        """Run a function on each item, all at once; return, or raise, when the last has ended.
+
+        For a thread of the library's that may wait. The threads used here never wait for others,
+        so callers cannot block each other.
+        """
+        first, *rest = items
+        with self._lock:
+            if self._scans is None:
+                self._scans = ThreadPoolExecutor(SCAN_THREADS, thread_name_prefix="moss-scan")
+            pool = self._scans
+        others = [pool.submit(fn, item) for item in rest]
+        try:
+            done = fn(first)
+        finally:
+            wait(others)
+        return [done, *(other.result() for other in others)]
+
     def _pool(self) -> ThreadPoolExecutor:
         with self._lock:
             if self._io is None:
@@ -131,7 +154,7 @@ class Runtime:
         """In a forked child: threads do not come along, so it gets its own when it needs them."""
         for goodbye in self._goodbyes:
             goodbye.detach()  # those connections are the parent's
-        _of_the_parent.append((self._loop, self._thread, self._io, self._embedding))
+        _of_the_parent.append((self._loop, self._thread, self._io, self._embedding, self._scans))
         self._begin()
 
     def _finish(self) -> None:

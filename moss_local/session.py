@@ -17,7 +17,7 @@ from typing import Any
 
 import apsw
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from moss_local.embedding.base import Kind, Progress
 from moss_local.embedding.models import custom_space
@@ -569,7 +569,7 @@ class _Abandoned(Exception):  # noqa: N818  # seen by nobody: whoever waited for
     """Ends an embedding whose caller was cancelled."""
 
 
-def asked_of(choice: QueryChoice, text: str, vector: NDArray[np.float32] | None) -> Asked:
+def asked_of(choice: QueryChoice, text: str, vector: ArrayLike | None) -> Asked:
     """Return what a query with these options looks for."""
     return {
         "text": text,
