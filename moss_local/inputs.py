@@ -120,6 +120,21 @@ def documents_of_lines(lines: Iterable[str], *, source: str) -> list[DocumentInf
     return found
 
 
+def value_of_json(text: str, *, source: str) -> Any:
+    """Return what one JSON document says, read as strictly as documents are.
+
+    Raises:
+        InvalidArgumentError: it is none; the message says where.
+    """
+    try:
+        return _loads(text)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise _refused(source, place, f"not JSON: {error.msg}") from error
+    except _NotStrictError as error:
+        raise _refused(source, None, str(error)) from None
+
+
 def document_of(value: Any, *, source: str, place: str) -> DocumentInfo:
     """Return the document that a decoded JSON object is.
 

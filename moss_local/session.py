@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -195,15 +195,14 @@ class SessionIndex(OpenUntilClosed[None]):
         choice = choose_get(options, now_ms=self._clock.wall_ms())
         return await runtime.blocking(fetch, self._file, choice)
 
-    async def thread(self, *, filter: Mapping[str, Any] | None = None) -> list[StoredDocument]:
+    async def thread(self, *, filter: dict[str, Any] | None = None) -> list[StoredDocument]:
         """Return all documents in the order in which they were written, with who and when.
 
         Args:
             filter: Only documents whose metadata match, see docs/filters.md.
         """
         self._check_open()
-        options = GetDocumentsOptions(filter=None if filter is None else dict(filter))
-        choice = choose_get(options, now_ms=self._clock.wall_ms())
+        choice = choose_get(GetDocumentsOptions(filter=filter), now_ms=self._clock.wall_ms())
         stored = await runtime.blocking(select, self._file, choice)
         return sorted(stored, key=lambda document: (document.hlc, document.dev))
 

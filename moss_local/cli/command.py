@@ -31,6 +31,10 @@ INTERRUPTED = 130
 
 Name = Annotated[str, typer.Argument(metavar="SESSION", help="Name of the session.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")]
+Filter = Annotated[
+    str | None,
+    typer.Option("--filter", metavar="JSON", help="Only documents whose metadata match this."),
+]
 Local = Annotated[bool, typer.Option("--local", help="Ask this device only, not the store.")]
 
 
@@ -145,6 +149,18 @@ async def open_to_read(
     if state.status == "offline":
         offline(str(state.reason))
     return session
+
+
+def filter_of(text: str | None) -> Any:
+    """Return the filter that was given as JSON, None if none was."""
+    from moss_local.inputs import value_of_json
+
+    if text is None:
+        return None
+    value = value_of_json(text, source="--filter")
+    if value is None:  # which in Python is no filter at all
+        raise InvalidArgumentError("--filter is null", hint="leave it out to see all documents")
+    return value
 
 
 def offline(reason: str) -> None:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moss_local.cli import render
-from moss_local.cli.command import AsJson, Local, Name, open_to_read, run
+from moss_local.cli.command import AsJson, Filter, Local, Name, filter_of, open_to_read, run
 
 if TYPE_CHECKING:
     from moss_local.client import MossClient
-    from moss_local.types import QueryOptions, SearchResult
+    from moss_local.types import ParentGrouping, QueryOptions, SearchResult
 
 
 def query(
@@ -25,19 +25,34 @@ def query(
     min_score: Annotated[
         float | None, typer.Option(metavar="S", help="Leave out scores below this, 0.0 to 1.0.")
     ] = None,
+    filter: Filter = None,
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PARENT,ORDER",
+            help="Put documents with the same PARENT together, in the order of ORDER.",
+        ),
+    ] = None,
     local: Local = False,
     as_json: AsJson = False,
 ) -> None:
     """Search a session by meaning and by word, best first.
 
     What others pushed is pulled before, if the store answers. A score is the likeness of meaning,
-    0 to 1; words count for the order too, so scores need not fall.
+    0 to 1; words count for the order too, so scores need not fall. A filter is written as in
+    docs/filters.md: {"field": "channel", "condition": {"$eq": "voice"}}.
 
     JSON: {session, query, model, time_ms, results: [{id, text, score, metadata, payload}]}.
     """
     from moss_local.types import QueryOptions
 
-    options = QueryOptions(top_k=top_k, alpha=alpha, min_score=min_score)
+    options = QueryOptions(
+        top_k=top_k,
+        alpha=alpha,
+        filter=filter_of(filter),
+        group_by=_grouping(group_by),
+        min_score=min_score,
+    )
     found = run(ctx, lambda client: _search(client, session, text, options, local))
     if as_json:
         render.say_json(
@@ -62,6 +77,21 @@ def query(
     if not found.docs:
         render.talk("nothing found")
     render.table([(f"{hit.score:.3f}", hit.id, hit.text) for hit in found.docs])
+
+
+def _grouping(fields: str | None) -> ParentGrouping | None:
+    from moss_local.types import ParentGrouping
+    from moss_sync import InvalidArgumentError
+
+    if fields is None:
+        return None
+    parent, comma, order = fields.partition(",")
+    if not comma:
+        raise InvalidArgumentError(
+            f"--group-by takes two names of metadata, not {fields!r:.60}",
+            hint=f"write --group-by {fields:.60},ORDER",
+        )
+    return ParentGrouping(parent.strip(), order.strip())
 
 
 async def _search(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from moss_local.cli import render
-from moss_local.cli.command import AsJson, Local, Name, open_to_read, run
+from moss_local.cli.command import AsJson, Filter, Local, Name, filter_of, open_to_read, run
 
 if TYPE_CHECKING:
     from moss_local.client import MossClient
@@ -18,7 +18,13 @@ SPEAKER = "speaker"
 """The metadata key that says who spoke, by convention; shown where it is given."""
 
 
-def show(ctx: typer.Context, session: Name, local: Local = False, as_json: AsJson = False) -> None:
+def show(
+    ctx: typer.Context,
+    session: Name,
+    filter: Filter = None,
+    local: Local = False,
+    as_json: AsJson = False,
+) -> None:
     """Show a session as a timeline.
 
     Documents in the order in which they were written: when, on which device, whether they are
@@ -28,7 +34,8 @@ def show(ctx: typer.Context, session: Name, local: Local = False, as_json: AsJso
     JSON: {session, device, state, pending, last_exchange, documents: [{id, text, metadata,
     payload, written_at, device, pending}]}.
     """
-    documents, own, state = run(ctx, lambda client: _read(client, session, local))
+    wanted = filter_of(filter)
+    documents, own, state = run(ctx, lambda client: _read(client, session, wanted, local))
     if as_json:
         render.say_json(
             {
@@ -61,10 +68,10 @@ def show(ctx: typer.Context, session: Name, local: Local = False, as_json: AsJso
 
 
 async def _read(
-    client: MossClient, name: str, local: bool
+    client: MossClient, name: str, filter: dict[str, Any] | None, local: bool
 ) -> tuple[list[StoredDocument], str, SyncState]:
     session = await open_to_read(client, name, local=local, warm_up=False)
-    return await session.thread(), session.device_id, session.sync_state
+    return await session.thread(filter=filter), session.device_id, session.sync_state
 
 
 def _line(document: StoredDocument, own: str) -> tuple[str, ...]:

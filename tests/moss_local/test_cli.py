@@ -215,6 +215,42 @@ def test_the_options_of_a_query_are_honoured(cli: Cli) -> None:
         assert cli("query", "conv", "x", *wrong).code == 2
 
 
+def test_a_filter_and_a_grouping_narrow_what_is_shown_and_found(cli: Cli) -> None:
+    for n, (call, text) in enumerate(
+        [("a", "The refund"), ("a", "is on its way."), ("b", "Rain.")]
+    ):
+        given = ["--metadata", f"call={call}", "--metadata", f"n={n}"]
+        cli("add", "conv", text, "--id", f"t{n}", *given).ok()
+    in_a = '{"field": "call", "condition": {"$eq": "a"}}'
+    shown = cli("show", "conv", "--filter", in_a, "--json").ok().json()["documents"]
+    assert [document["id"] for document in shown] == ["t0", "t1"]
+    found = cli("query", "conv", "refund", "--filter", in_a, "--json").ok().json()["results"]
+    assert {hit["id"] for hit in found} == {"t0", "t1"}
+    options = ["--group-by", "call, n", "--filter", in_a, "--json"]
+    [group] = cli("query", "conv", "refund", *options).ok().json()["results"]
+    assert (group["id"], group["text"]) == ("a", "The refund\nis on its way.")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--filter", "{"], "error: --filter, line 1, column 2: not JSON"),
+        (["--filter", "null"], "error: --filter is null"),
+        (["--filter", "[]"], "error: filter is a list, not a dict"),
+        (["--filter", '{"call": "a"}'], "error: filter has the key 'call'"),
+        (["--filter", '{"field": "a", "field": "b"}'], "the key 'field' stands twice"),
+        (["--group-by", "call"], "hint: write --group-by call,ORDER"),
+    ],
+)
+def test_a_wrong_filter_or_grouping_is_an_error_of_usage(
+    cli: Cli, options: list[str], said: str
+) -> None:
+    cli("add", "conv", "text").ok()
+    done = cli("query", "conv", "text", *options)
+    assert (done.code, done.stdout) == (2, "")
+    assert said in done.stderr
+
+
 def test_a_query_that_finds_nothing_says_so_and_prints_no_data(cli: Cli) -> None:
     cli("add", "conv", "text").ok()
     done = cli("query", "conv", "   ").ok()
