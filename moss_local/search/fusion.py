@@ -30,6 +30,10 @@ NAMED_SPEAKER = 0.2
 """What a turn gains when the query names its speaker."""
 
 
+SAMPLE_FROM, SAMPLE_STEP = 4096, 16
+"""From so many candidates on the best are looked for by a sample: one of so many."""
+
+
 def eligible(
     semantic: NDArray[np.float32], keyword: NDArray[np.float32], alpha: float
 ) -> NDArray[np.bool_]:
@@ -60,7 +64,10 @@ def blend(
     words = _share_of_best(keyword)
     if alpha <= 0.0:
         return words
-    return np.float32(alpha) * _min_max(semantic) + np.float32(1.0 - alpha) * words
+    result = _min_max(semantic)
+    result *= np.float32(alpha)
+    result += np.float32(1.0 - alpha) * words
+    return result
 
 
 def with_neighbours(scores: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -73,27 +80,32 @@ def with_neighbours(scores: NDArray[np.float32]) -> NDArray[np.float32]:
     return result
 
 
+def in_thread(scores: NDArray[np.float32], named: NDArray[np.bool_] | None) -> NDArray[np.float32]:
+    """Return the scores with what the thread adds: neighbours, and speakers whom the query names.
+
+    Args:
+        named: Which are of such a speaker; None: it names nobody.
+    """
+    result = with_neighbours(scores)
+    if named is not None:
+        result[named] += np.float32(NAMED_SPEAKER)
+    return result
+
+
 def top(
     scores: NDArray[np.float32],
     eligible: NDArray[np.bool_],
-    rowids: NDArray[np.integer],
+    rowids: NDArray[np.int64],
     top_k: int,
 ) -> NDArray[np.intp]:
     """Return the positions of the best `top_k` eligible candidates, best first.
 
     Of equal scores the greater row id comes first: the document that came into the file later.
     """
-    positions = np.flatnonzero(eligible)
-    if top_k <= 0 or positions.size == 0:
-        return positions[:0]
-    values = scores[positions]
-    if positions.size > top_k:
-        # Everything that ties with the last place stays in, so that the rule decides and not the
-        # order in which a partition happens to leave equal values.
-        worst = np.partition(values, positions.size - top_k)[positions.size - top_k]
-        keep = values >= worst
-        positions, values = positions[keep], values[keep]
-    order = np.lexsort((-rowids[positions], -values))
+    # Everything that ties with the last place stays in, so that the rule decides and not the order
+    # in which equal values happen to lie.
+    positions = among_best(scores, eligible, top_k)
+    order = np.lexsort((-rowids[positions], -scores[positions]))
     return positions[order[:top_k]]
 
 
@@ -121,14 +133,50 @@ def best_of_each(
     return result
 
 
+def among_best(
+    scores: NDArray[np.float32], eligible: NDArray[np.bool_], count: int
+) -> NDArray[np.intp]:
+    """Return the positions of the best `count` eligible and of all tied with the last, in order.
+
+    Of many, most are left out by a bound taken from a sample, and the rest is partitioned: at
+    100 000 a tenth of the time of partitioning all.
+    """
+    if count <= 0:
+        return np.empty(0, np.intp)
+    if scores.size > SAMPLE_FROM:
+        sample = scores[::SAMPLE_STEP][eligible[::SAMPLE_STEP]]
+        # Half as many again as would suffice, were the sample like the whole.
+        wanted = count * 3 // (2 * SAMPLE_STEP) + SAMPLE_STEP
+        if wanted < sample.size:
+            bound = np.partition(sample, sample.size - wanted)[sample.size - wanted]
+            positions = np.flatnonzero((scores >= bound) & eligible)
+            if positions.size >= count:
+                return _among_best(scores, positions, count)
+    return _among_best(scores, np.flatnonzero(eligible), count)
+
+
+def _among_best(
+    scores: NDArray[np.float32], positions: NDArray[np.intp], count: int
+) -> NDArray[np.intp]:
+    if positions.size <= count:
+        return positions
+    values = scores[positions]
+    last = np.partition(values, positions.size - count)[positions.size - count]
+    best: NDArray[np.intp] = positions[values >= last]
+    return best
+
+
 def _min_max(semantic: NDArray[np.float32]) -> NDArray[np.float32]:
     if semantic.size == 0:
         return semantic.copy()
     low, high = np.fmin.reduce(semantic), np.fmax.reduce(semantic)
     if not high > low:  # one value, or none at all
         return np.where(np.isnan(semantic), np.float32(0), np.float32(1))
-    result: NDArray[np.float32] = (semantic - low) / (high - low)
-    return np.nan_to_num(result, copy=False, nan=0.0)
+    result: NDArray[np.float32] = semantic - low
+    result *= np.float32(1.0 / float(high - low))
+    if np.isnan(result).any():
+        result[np.isnan(result)] = 0.0
+    return result
 
 
 def _share_of_best(keyword: NDArray[np.float32]) -> NDArray[np.float32]:

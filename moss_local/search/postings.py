@@ -42,6 +42,8 @@ _MAX_FREQUENCY = np.iinfo(np.uint16).max
 _READ_BYTES = 1 << 20
 """Row ids read as text before they are made into arrays: bounds the memory beside them."""
 
+_TOKENIZER = shlex.split(TOKENIZER)
+
 _VOCABULARY = (
     "CREATE VIRTUAL TABLE IF NOT EXISTS temp.keyword_instance"
     " USING fts5vocab(main, keyword, instance)"
@@ -56,7 +58,7 @@ class Postings(Protocol):
         ...
 
     def scores(
-        self, conn: apsw.Connection, terms: Sequence[bytes], rowids: NDArray[np.int32]
+        self, conn: apsw.Connection, terms: Sequence[bytes], rowids: NDArray[np.int64]
     ) -> NDArray[np.float32]:
         """Return each row's BM25 score: above 0 where it has any of the terms, else 0."""
         ...
@@ -64,8 +66,7 @@ class Postings(Protocol):
 
 def index_tokenizer(conn: apsw.Connection) -> Tokenizer:
     """Return the tokenizer of the full-text index itself; of no use after the connection."""
-    name, *arguments = shlex.split(TOKENIZER)
-    tokenizer = conn.fts5_tokenizer(name, arguments)
+    tokenizer = conn.fts5_tokenizer(_TOKENIZER[0], _TOKENIZER[1:])
 
     def tokenize(text: str) -> list[bytes]:
         found: Any = tokenizer(
@@ -91,7 +92,7 @@ class ResidentPostings(Follower):
         self._clear()
 
     def scores(
-        self, conn: apsw.Connection, terms: Sequence[bytes], rowids: NDArray[np.int32]
+        self, conn: apsw.Connection, terms: Sequence[bytes], rowids: NDArray[np.int64]
     ) -> NDArray[np.float32]:
         """See `Postings`."""
         self._reserve(int(rowids.max(initial=0)) + 1)
@@ -101,7 +102,7 @@ class ResidentPostings(Follower):
             documents=self._live,
             terms=self._total,
         )
-        return scores[rowids]
+        return scores.take(rowids)
 
     def _matches(self, term: bytes) -> Matches:
         number = self._numbers.get(term)
@@ -249,7 +250,7 @@ class StoredPostings:
         self._live = state.live
 
     def scores(
-        self, conn: apsw.Connection, terms: Sequence[bytes], rowids: NDArray[np.int32]
+        self, conn: apsw.Connection, terms: Sequence[bytes], rowids: NDArray[np.int64]
     ) -> NDArray[np.float32]:
         """See `Postings`."""
         conn.execute(_VOCABULARY)
@@ -260,7 +261,7 @@ class StoredPostings:
         scores = self._bm25.scores(
             matches, lengths, documents=self._live, terms=_stored_total(conn)
         )
-        return scores[rowids]
+        return scores.take(rowids)
 
 
 def _stored_matches(conn: apsw.Connection, term: bytes) -> Matches:

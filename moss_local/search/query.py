@@ -22,17 +22,18 @@ from numpy.typing import ArrayLike, NDArray
 from moss_local.search.filters import Filter
 from moss_local.search.fusion import (
     DEFAULT_ALPHA,
-    NAMED_SPEAKER,
     best_of_each,
     blend,
     eligible,
+    in_thread,
     top,
-    with_neighbours,
 )
 from moss_local.search.grouping import whole
 from moss_local.search.keywords import query_terms
 from moss_local.search.postings import index_tokenizer
 from moss_local.search.resident import Resident, Small
+from moss_local.search.shortlist import length_of, shortlisted
+from moss_local.search.vectors import ResidentVectors
 from moss_local.storage.documents import read_metadata
 from moss_local.storage.encoding import check_vector, unit_rows
 from moss_local.storage.file import SessionFile
@@ -188,11 +189,12 @@ class _Evidence:
 
     Attributes:
         named: Which are of a speaker whom the question names; None: it names nobody.
-        matching: Which match the filter; None: there is none.
+        semantic: Cosines, NaN where there is no vector; exact where `matching` says so.
+        matching: Which match the filter (and are on the shortlist); None: all do.
         groups: A number for the group of each, -1 for none; None: groups are not asked for.
     """
 
-    rowids: NDArray[np.int32]
+    rowids: NDArray[np.int64]
     semantic: NDArray[np.float32]
     keyword: NDArray[np.float32]
     named: NDArray[np.bool_] | None
@@ -235,11 +237,6 @@ def _evidence(
     rowids = resident.turns.rowids
     alpha, unit = question.alpha, question.unit
     terms = query_terms(question.text, index_tokenizer(conn)) if alpha < 1.0 else []
-    if unit is None:
-        semantic = np.full(rowids.size, np.nan, np.float32)
-    else:
-        resident.vectors.follow(conn, state)
-        semantic = resident.vectors.cosines(conn, unit, rowids)
     if terms:
         resident.postings.follow(conn, state)
         keyword = resident.postings.scores(conn, terms, rowids)
@@ -254,11 +251,34 @@ def _evidence(
         matching = resident.columns.mask(conn, question.filter)[rowids]
     if question.group_by is not None:
         groups = resident.columns.codes(conn, question.group_by.parent_field)[rowids]
-    return _Evidence(rowids, semantic, keyword, named, matching, groups)
+    if unit is None:
+        semantic = np.full(rowids.size, np.nan, np.float32)
+        return _Evidence(rowids, semantic, keyword, named, matching, groups)
+    vectors = resident.vectors
+    vectors.follow(conn, state)
+    # Groups and a depth by each signal are about all documents.
+    length = length_of(vectors, question.top_k)
+    of_all = groups is not None or question.candidate_depth is not None
+    if length is None or of_all or not isinstance(vectors, ResidentVectors):
+        semantic = vectors.cosines(conn, unit, rowids)
+        return _Evidence(rowids, semantic, keyword, named, matching, groups)
+    semantic, exact = shortlisted(
+        conn,
+        vectors,
+        unit,
+        rowids,
+        keyword,
+        alpha=alpha,
+        named=named,
+        matching=matching,
+        min_score=question.min_score,
+        length=length,
+    )
+    return _Evidence(rowids, semantic, keyword, named, exact, groups)
 
 
 _NOTHING = _Evidence(
-    np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0, np.float32), None, None, None
+    np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.float32), None, None, None
 )
 
 
@@ -293,10 +313,7 @@ def _scores(evidence: Sequence[_Evidence], question: Question) -> list[NDArray[n
     ends = np.cumsum([found.rowids.size for found in evidence])
     scores = np.split(blended, ends[:-1])
     if question.unit is not None and 0.0 < alpha < 1.0:
-        scores = [with_neighbours(own) for own in scores]
-        for found, own in zip(evidence, scores, strict=True):
-            if found.named is not None:
-                own[found.named] += np.float32(NAMED_SPEAKER)
+        scores = [in_thread(own, found.named) for found, own in zip(evidence, scores, strict=True)]
     return scores
 
 

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from moss_local.search.fusion import (
     AFTER,
     BEFORE,
+    SAMPLE_FROM,
+    among_best,
     best_of_each,
     blend,
     eligible,
@@ -118,3 +120,26 @@ def test_of_each_group_the_one_that_would_come_first_is_left(
             expected.append(int(place))
     left = best_of_each(groups, scores, allowed, rowids)
     assert top(scores, left, rowids, len(rows)).tolist() == expected
+
+
+@given(
+    seed=st.integers(0, 9),
+    count=st.sampled_from([0, 1, 5, 300, SAMPLE_FROM, 3 * SAMPLE_FROM]),
+    few=st.booleans(),
+    steps=st.sampled_from([1, 2, 50, 10**6]),
+    rising=st.booleans(),
+)
+def test_the_best_of_many_are_what_sorting_everything_gives(
+    seed: int, count: int, few: bool, steps: int, rising: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, steps, 2 * SAMPLE_FROM).astype(np.float32)
+    if rising:
+        scores.sort()  # then a sample is as unlike the best as it can be
+    allowed = rng.random(scores.size) < (0.01 if few else 0.9)
+    kept = np.flatnonzero(allowed)
+    found = among_best(scores, allowed, count)
+    if count < kept.size:
+        last = np.sort(scores[kept])[::-1][max(count - 1, 0)]
+        kept = kept[scores[kept] >= last] if count else kept[:0]
+    assert found.tolist() == kept.tolist()

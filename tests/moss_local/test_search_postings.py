@@ -79,7 +79,7 @@ def by_fts5(conn: apsw.Connection, words: list[str]) -> dict[int, float]:
 def scores(postings: Postings, conn: apsw.Connection, terms: list[bytes]) -> dict[int, float]:
     postings.follow(conn, read_state(conn))
     size = (conn.execute("SELECT max(rowid) FROM document").get or 0) + 3
-    found = postings.scores(conn, terms, np.arange(size, dtype=np.int32))
+    found = postings.scores(conn, terms, np.arange(size, dtype=np.int64))
     return {int(rowid): float(found[rowid]) for rowid in np.flatnonzero(found)}
 
 

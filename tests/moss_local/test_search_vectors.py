@@ -21,7 +21,7 @@ from moss_local.storage.documents import Document
 from moss_local.storage.edits import delete_documents, put_documents
 from moss_local.storage.file import SessionFile, open_session_file
 from moss_local.storage.rows import purge_tombstones
-from moss_local.storage.state import read_state
+from moss_local.storage.state import State, read_state
 from moss_sync import VectorSpace
 
 DIM = 3
@@ -63,7 +63,7 @@ def by_brute_force(conn: apsw.Connection) -> dict[int, float]:
 
 
 def cosines(
-    vectors: Vectors, conn: apsw.Connection, rowids: NDArray[np.int32]
+    vectors: Vectors, conn: apsw.Connection, rowids: NDArray[np.int64]
 ) -> NDArray[np.float32]:
     vectors.follow(conn, read_state(conn))
     return vectors.cosines(conn, QUERY, rowids)
@@ -74,12 +74,28 @@ def check(resident: ResidentVectors, file: SessionFile) -> None:
     with file.reading() as conn:
         has_table = conn.execute("SELECT 1 FROM sqlite_schema WHERE name = 'vec'").get
         expected = by_brute_force(conn) if has_table else {}
-        rowids = np.arange((conn.execute("SELECT max(rowid) FROM document").get or 0) + 3)[::-1]
+        rowids = np.arange((conn.execute("SELECT max(rowid) FROM document").get or 0) + 3)[
+            ::-1
+        ].copy()
         every = [expected.get(rowid, np.nan) for rowid in rowids.tolist()]
         for vectors in (resident, StoredVectors()):
-            found = cosines(vectors, conn, rowids.astype(np.int32))
+            found = cosines(vectors, conn, rowids.astype(np.int64))
             assert found.tolist() == pytest.approx(every, abs=1e-6, nan_ok=True)
+        followed, fresh = (
+            each.estimates(conn, QUERY, rowids) for each in (resident, followed_to(conn))
+        )
+        assert followed.tolist() == pytest.approx(fresh.tolist(), abs=1e-5, nan_ok=True)
+        assert np.isnan(followed).tolist() == np.isnan(every).tolist()
+        if expected:
+            few = resident.cosines_of_few(QUERY, rowids[1::2])
+            assert few.tolist() == pytest.approx(every[1::2], abs=1e-6, nan_ok=True)
     assert len(resident) == len(expected)
+
+
+def followed_to(conn: apsw.Connection) -> ResidentVectors:
+    fresh = ResidentVectors()
+    fresh.follow(conn, read_state(conn))
+    return fresh
 
 
 def second_view(path: Path) -> SessionFile:
@@ -139,10 +155,10 @@ def test_small_changes_are_followed_without_reading_everything_again(
     resident = ResidentVectors()
     check(resident, file)
 
-    def refuse(conn: apsw.Connection, dim: int) -> None:
+    def refuse(conn: apsw.Connection, state: State) -> None:
         raise AssertionError("read anew")
 
-    monkeypatch.setattr("moss_local.search.vectors.read_all", refuse)
+    monkeypatch.setattr(resident, "_load", refuse)
     put(file, ["new", "3"], 2)
     delete(file, ["5", "99", "new"])
     put(file, ["5"], 3)
@@ -217,7 +233,7 @@ def test_vectors_of_any_length_are_compared_by_direction(tmp_path: Path) -> None
         put_documents(conn, documents, space=SPACE, now_ms=1)
     with file.reading() as conn:
         for vectors in (ResidentVectors(), StoredVectors()):
-            found = cosines(vectors, conn, np.arange(1, 6, dtype=np.int32))
+            found = cosines(vectors, conn, np.arange(1, 6, dtype=np.int64))
             assert found == pytest.approx([1, 2**-0.5, 1, 1, -1], abs=1e-6)
     file.close()
 
@@ -231,7 +247,27 @@ def test_a_peer_s_vector_without_a_direction_is_similar_to_nothing(tmp_path: Pat
             conn.execute("UPDATE vec SET embedding = ? WHERE rowid = ?", (embedding, rowid))
     with file.reading() as conn:
         for vectors in (ResidentVectors(), StoredVectors()):
-            found = cosines(vectors, conn, np.arange(1, 4, dtype=np.int32))
+            found = cosines(vectors, conn, np.arange(1, 4, dtype=np.int64))
             assert found[:2].tolist() == [0, 0]
             assert found[2] != 0
+    file.close()
+
+
+def test_the_signs_tell_who_is_near(tmp_path: Path) -> None:
+    file = open_session_file(tmp_path / "s.sqlite3", session="s", durability="normal")
+    rng = np.random.default_rng(1)
+    rows = rng.standard_normal((900, 200)).astype("f4")
+    rows[300:600] += rows[:300]  # so that some are near one another
+    space = VectorSpace("custom", "custom-200", 200, "f4")
+    with file.writing() as conn:
+        documents = [Document(f"{i}", "x", vector=row) for i, row in enumerate(rows)]
+        put_documents(conn, documents, space=space, now_ms=1)
+    with file.reading() as conn:
+        vectors = followed_to(conn)
+        rowids = np.arange(1, 901)
+        for row in rows[:20]:
+            unit = row / np.linalg.norm(row)
+            error = vectors.estimates(conn, unit, rowids) - vectors.cosines(conn, unit, rowids)
+            assert abs(float(error.mean())) < 0.01
+            assert float(error.std()) < 0.1
     file.close()
