@@ -4,10 +4,11 @@ Rules of this file: values in, values out; any string is accepted and nothing ev
 people type is never syntax: a query becomes terms that are looked up one by one, not an expression.
 
 Three things that the index's own tokenizer (FTS5 unicode61) does not do are done here, to texts and
-queries alike: forms that look the same become the same (NFKC, vowel points of Arabic and Hebrew
-dropped), and scripts that put no spaces between words are cut into overlapping pairs of characters
-beside the single ones, so that a word inside an unspaced sentence is found. Combining marks belong
-to their word (categories Mn and Mc), or every Indic word would fall apart at its vowels.
+queries alike: forms that look or sound the same become the same (NFKC, Unicode's full case folding,
+accents of Latin and Greek and vowel points of Arabic and Hebrew dropped); scripts that put no
+spaces between words are cut into overlapping pairs of characters beside the single ones, so that a
+word inside an unspaced sentence is found; and combining marks belong to their word (categories Mn
+and Mc), or every Indic word would fall apart at its vowels.
 
 `KEYWORD_VERSION` stands in each file; raise it with any change of what `prepare_text` returns or of
 `TOKENIZER`, and files re-index themselves when they are opened.
@@ -23,7 +24,7 @@ from itertools import pairwise
 Tokenizer = Callable[[str], list[bytes]]
 """A prepared text to its terms, in order and with repetitions."""
 
-KEYWORD_VERSION = 1
+KEYWORD_VERSION = 2
 
 TOKENIZER = "porter unicode61 remove_diacritics 2 categories 'L* N* Co Mn Mc'"
 """The `tokenize` option of the FTS5 table. The porter stemmer touches ASCII words only."""
@@ -52,6 +53,10 @@ _MARKS = "".join(
 )
 # A character with the marks that stand on it is one unit.
 _UNIT = re.compile(f".[{_MARKS}]*", re.DOTALL)
+
+# Accents go where people leave them out: on Latin and Greek letters, and in ё. SQLite's own
+# remove_diacritics knows Latin only. Elsewhere marks make another letter (й) or are vowels.
+_ACCENTS = re.compile("(?<=[a-z\u00df-\u02af\u0370-\u03ff\u0435\u1e00-\u1fff])[\u0300-\u036f]+")
 
 # Points that readers add or leave out at will: Hebrew, Arabic, and the Arabic lengthening stroke.
 _POINTS = re.compile(
@@ -100,7 +105,10 @@ _WORD_CHARACTERS = _WordCharacters()
 
 
 def _unified(text: str) -> str:
-    return _POINTS.sub("", unicodedata.normalize("NFKC", text)).translate(_WORD_CHARACTERS)
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    plain = _ACCENTS.sub("", unicodedata.normalize("NFKD", folded))
+    together = unicodedata.normalize("NFC", plain)
+    return _POINTS.sub("", together).translate(_WORD_CHARACTERS)
 
 
 def _pairs_and_singles(run: re.Match[str]) -> str:
@@ -111,7 +119,7 @@ def _pairs_and_singles(run: re.Match[str]) -> str:
 
 def _words(text: str) -> Iterator[str]:
     """Yield the words of a query; a run without spaces as its pairs, which say more."""
-    text = _unified(text).lower()
+    text = _unified(text)
     start = 0
     for run in _RUN.finditer(text):
         yield from text[start : run.start()].split()

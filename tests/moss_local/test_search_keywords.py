@@ -103,6 +103,19 @@ def test_a_query_without_a_word_has_no_terms(query: str) -> None:
         ("iPhone15", "新しいiPhone15を買った"),
         ("a\0refund", "refund\0b"),
         ("snake_case", "a case of snakes"),
+        ("STRASSE", "Die Straße"),
+        ("straße", "DIE STRASSE"),
+        ("οδος", "Η ΟΔΌΣ"),
+        ("ΟΔΟΣ", "η οδός"),
+        ("istanbul", "İSTANBUL"),
+        ("ﬁnal", "FINAL"),
+        ("αυτος", "ΑΫΤΌΣ ᾧ"),
+        ("елка", "ЁЛКА"),
+        ("việt", "VIET NAM"),
+        ("Ångström", "ANGSTROM"),
+        ("𖹠", "𖹀"),
+        ("ა", "Ა"),
+        ("ꭰ", "Ꭰ"),
     ],
 )
 def test_a_word_is_found_in_its_script_also_inside_an_unspaced_sentence(
@@ -135,3 +148,22 @@ def test_a_long_query_keeps_its_first_distinct_terms() -> None:
 
 def test_words_of_one_stem_are_one_term() -> None:
     assert terms("refund REFUNDS refunded") == [b"refund"]
+
+
+def test_a_mark_that_makes_another_letter_is_kept() -> None:
+    assert found("май", "маи") == []
+    assert found("がく", "かく") == []
+    assert found("हिन्दी", "हन्द") == []
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=st.text(max_size=30))
+def test_case_never_hides_a_word(text: str) -> None:
+    conn = index(text)
+    tokenize = index_tokenizer(conn)
+    own = query_terms(text, tokenize)
+    for other in (text.upper(), text.lower(), text.casefold()):
+        # What has no other case of its own (ŉ is ʼN in capitals) need not come back.
+        if other.casefold() == text.casefold():
+            assert query_terms(other, tokenize) == own
+    conn.close()
