@@ -8,9 +8,11 @@ from pathlib import Path
 from moss_local.standing import standing
 from moss_local.storage.file import open_session_file
 from moss_local.storage.paths import SUFFIX
+from moss_local.storage.replica import SqliteReplica
 from moss_local.storage.state import read_state
 from moss_local.types import SyncState
 from moss_sync import MossError
+from moss_sync.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,7 @@ class LocalSession:
         model_id: Of its vectors; None while it has none.
         device_id: Which device this copy writes as: 16 hex digits.
         bytes: Size on disk, write-ahead log included.
+        checkpoint: As `session.checkpoint()`; None where it was never exchanged.
     """
 
     name: str
@@ -32,6 +35,7 @@ class LocalSession:
     device_id: str
     bytes: int
     path: Path
+    checkpoint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,7 @@ def _read(path: Path) -> LocalSession:
         with file.reading() as conn:
             state = read_state(conn)
         sync_state = standing(file)
+        seen = SqliteReplica(file).state().seen
     finally:
         file.close()
     beside = (path, path.with_name(path.name + "-wal"))
@@ -80,4 +85,5 @@ def _read(path: Path) -> LocalSession:
         device_id=state.dev.hex(),
         bytes=sum(each.stat().st_size for each in beside if each.exists()),
         path=path,
+        checkpoint=None if seen is None else str(Checkpoint.of(seen)),
     )

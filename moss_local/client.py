@@ -74,6 +74,7 @@ class MossClient(OpenUntilClosed[None]):
         auto_load_on_init: bool = True,
         create: bool = True,
         warm_up: bool = True,
+        checkpoint: str | None = None,
     ) -> SessionIndex:
         """Open a session: the local file at once, and what others pushed if the store answers.
 
@@ -86,6 +87,8 @@ class MossClient(OpenUntilClosed[None]):
             auto_load_on_init: False does not pull; local documents are there anyway.
             create: False opens only a session that is on this device or in the store.
             warm_up: False loads the model when it is first needed, not in the background now.
+            checkpoint: What `session.checkpoint()` gave on another device. A store that shows this
+                device an older state, or another history, is then refused, also the first time.
         Raises:
             NotFoundError: there is no such session, and none may be created.
             NetworkError: the same could not be found out.
@@ -93,11 +96,18 @@ class MossClient(OpenUntilClosed[None]):
             ModelMismatchError: (a ValueError) the session has vectors of another model; nothing
                 was written.
             ModelNotFoundError: there is no such model on this machine.
+            HistoryError: the store contradicts what this device has seen, or the checkpoint.
+            InvalidArgumentError: the checkpoint is none, or too old to tell.
             RuntimeError: the client is closed.
         """
         self._check_open()
         return await self._opened().session(
-            index_name, model_id, pull=auto_load_on_init, create=create, warm_up=warm_up
+            index_name,
+            model_id,
+            pull=auto_load_on_init,
+            create=create,
+            warm_up=warm_up,
+            checkpoint=checkpoint,
         )
 
     async def query_multi(

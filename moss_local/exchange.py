@@ -22,6 +22,7 @@ from moss_local.storage.file import SessionFile
 from moss_local.storage.replica import SqliteReplica
 from moss_local.types import SyncState
 from moss_sync import MossError, SyncReport
+from moss_sync.checkpoint import Checkpoint
 from moss_sync.clock import Clock
 from moss_sync.engine import SyncEngine
 
@@ -61,6 +62,11 @@ class Exchange:
         """Return where the session stands; from any thread."""
         mine = self._pid == os.getpid()
         return standing(self._file, trouble=self._trouble, under_way=mine and self._under_way)
+
+    def checkpoint(self) -> str | None:
+        """Return the checkpoint of the newest state seen; from any thread. None before any."""
+        seen = self._replica.state().seen
+        return None if seen is None else str(Checkpoint.of(seen))
 
     async def pull(self) -> SyncReport:
         """As `SyncEngine.pull`."""

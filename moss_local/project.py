@@ -25,6 +25,7 @@ from moss_local.storage.push_lock import push_lock
 from moss_local.storage.replica import SqliteReplica
 from moss_local.types import QueryOptions, Rewritten, SearchResult
 from moss_sync import InvalidArgumentError, MossError, NotFoundError
+from moss_sync.checkpoint import Checkpoint
 from moss_sync.clock import SystemClock
 from moss_sync.directory import Directory, has_session, list_sessions
 from moss_sync.engine import SyncEngine
@@ -56,10 +57,18 @@ class Project:
         runtime.when_gone(self, store.close)
 
     async def session(
-        self, name: str, model_id: str | None, *, pull: bool, create: bool, warm_up: bool
+        self,
+        name: str,
+        model_id: str | None,
+        *,
+        pull: bool,
+        create: bool,
+        warm_up: bool,
+        checkpoint: str | None = None,
     ) -> SessionIndex:
         """Open a session; see `MossClient.session`."""
         check_name(name)
+        held_to = None if checkpoint is None else Checkpoint.parse(checkpoint)
         default = resolve_model(self._default_model)
         wanted = None if model_id is None else resolve_model(model_id)
         model = ModelChoice(name, wanted, default, self._settings.cache_dir)
@@ -77,6 +86,7 @@ class Project:
             run=runtime.blocking,
             exclusive=lambda: push_lock(path),
             accepts=model.accepts,
+            checkpoint=held_to,
         )
         session = SessionIndex(
             name=name,

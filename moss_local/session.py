@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shlex
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
@@ -339,6 +340,24 @@ class SessionIndex(OpenUntilClosed[None]):
         """Pull, then push."""
         self._check_open()
         return await runtime.on_loop(self._exchange.sync())
+
+    def checkpoint(self) -> str:
+        """Return a short text that names the newest state of the session seen here.
+
+        Compare it with another device's, or give it to `client.session(checkpoint=)` where the
+        session is opened for the first time: a store that shows something older is refused there.
+
+        Raises:
+            NotFoundError: the session was never exchanged with a store.
+        """
+        self._check_open()
+        found = self._exchange.checkpoint()
+        if found is None:
+            raise NotFoundError(
+                f"session {self.name!r} was never exchanged with a store",
+                hint=f"exchange it first: moss-local sync {shlex.quote(self.name)}",
+            )
+        return found
 
     async def _rewrite(self) -> int:
         """Seal anew what is under old keys; see `MossClient.rewrite_sessions`."""

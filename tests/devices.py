@@ -17,6 +17,7 @@ from moss_local.storage.file import open_session_file
 from moss_local.storage.replica import SqliteReplica
 from moss_local.storage.rows import get_documents
 from moss_sync import VectorSpace
+from moss_sync.checkpoint import Checkpoint
 from moss_sync.engine import SyncEngine
 from moss_sync.repository import Repository
 from moss_sync.stores.base import BlobStore
@@ -84,6 +85,7 @@ class Device:
         clock: QuickClock | None = None,
         space: VectorSpace = SPACE,
         cache: MemoryCache | None = None,
+        checkpoint: Checkpoint | None = None,
     ) -> None:
         self.clock = clock or QuickClock(seed)
         self.space = space
@@ -108,6 +110,7 @@ class Device:
             run=run_here,
             exclusive=exclusive,
             accepts=lambda space: None,
+            checkpoint=checkpoint,
         )
 
     def put(self, id: str, text: str, vector: Sequence[float] | None = (1.0, 0, 0, 0)) -> None:

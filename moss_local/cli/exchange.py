@@ -55,13 +55,25 @@ def pull(
     all: Annotated[
         bool, typer.Option("--all", help="Every session on this device or in the store.")
     ] = False,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Refuse a store that is older than this; from status --checkpoint elsewhere.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Merge what others have pushed; one small request where there is nothing new.
 
     JSON: as push.
     """
-    _exchange(ctx, "pull", session or [], all, as_json)
+    if checkpoint is not None and (all or len(session or []) != 1):
+        raise InvalidArgumentError(
+            "a checkpoint is of one session",
+            hint="moss-local pull SESSION --checkpoint TEXT",
+        )
+    _exchange(ctx, "pull", session or [], all, as_json, checkpoint)
 
 
 def sync(
@@ -94,12 +106,19 @@ def summary(report: SyncReport) -> str:
     return f"{did} ({cost}, {render.size(report.bytes_received)} in, {report.elapsed_ms:.0f} ms)"
 
 
-def _exchange(ctx: typer.Context, verb: Verb, names: list[str], every: bool, as_json: bool) -> None:
+def _exchange(
+    ctx: typer.Context,
+    verb: Verb,
+    names: list[str],
+    every: bool,
+    as_json: bool,
+    checkpoint: str | None = None,
+) -> None:
     if every == bool(names):
         raise InvalidArgumentError(
             "name sessions, or give --all", hint=f"moss-local {verb} SESSION, or --all"
         )
-    done = run(ctx, lambda client: _exchange_all(client, verb, names))
+    done = run(ctx, lambda client: _exchange_all(client, verb, names, checkpoint))
     failed = [exchange.error for exchange in done if exchange.error is not None]
     if as_json:
         render.say_json({"exchanges": [_fields(exchange) for exchange in done]})
@@ -115,12 +134,18 @@ def _exchange(ctx: typer.Context, verb: Verb, names: list[str], every: bool, as_
         raise typer.Exit(failed[0].exit_code)
 
 
-async def _exchange_all(client: MossClient, verb: Verb, names: list[str]) -> list[Exchange]:
+async def _exchange_all(
+    client: MossClient, verb: Verb, names: list[str], checkpoint: str | None
+) -> list[Exchange]:
     done: list[Exchange] = []
     for name in names or await _every(client, verb):
         try:
             async with await client.session(
-                name, auto_load_on_init=False, create=False, warm_up=False
+                name,
+                auto_load_on_init=False,
+                create=False,
+                warm_up=False,
+                checkpoint=checkpoint,
             ) as session:
                 done.append(Exchange(name, await _VERBS[verb](session)))
         except MossError as error:

@@ -19,6 +19,12 @@ def status(
     session: Annotated[
         str | None, typer.Argument(metavar="[SESSION]", help="One session; all if left out.")
     ] = None,
+    checkpoint: Annotated[
+        bool,
+        typer.Option(
+            "--checkpoint", help="Print what names the newest state seen, for pull --checkpoint."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what is pending and when was the last exchange.
@@ -26,7 +32,7 @@ def status(
     Reads this device's files only; neither the store nor a model is asked.
 
     JSON: {project, store, data_dir, sessions: [{name, documents, state, pending, last_exchange,
-    model, device, bytes, path}]}.
+    model, device, bytes, path, checkpoint}]}.
     """
     settings = globals_of(ctx).settings()
     catalog = run(ctx, lambda client: client.local_sessions())
@@ -48,6 +54,9 @@ def status(
             }
         )
         return
+    if checkpoint:
+        _print_checkpoints(found, alone=session is not None)
+        return
     render.talk(f"project {settings.project_id}, store {settings.store}")
     if not found:
         render.talk(f"there are no sessions in {settings.data_dir}")
@@ -56,6 +65,17 @@ def status(
         [_row(each) for each in found],
         header=("documents", "state", "last exchange", "size", "model", "device", "session"),
     )
+
+
+def _print_checkpoints(found: list[LocalSession], *, alone: bool) -> None:
+    """Print one alone, so that it can be handed on; else which is whose."""
+    for known in found:
+        if known.checkpoint is None:
+            render.talk(f"session {known.name!r} was never exchanged with a store")
+    named = [(known.checkpoint, known.name) for known in found if known.checkpoint is not None]
+    if alone and not named:
+        raise typer.Exit(NotFoundError.exit_code)
+    render.table([(each[0],) if alone else each for each in named])
 
 
 def _row(known: LocalSession) -> tuple[str, ...]:
@@ -81,4 +101,5 @@ def _fields(known: LocalSession) -> dict[str, Any]:
         "device": known.device_id,
         "bytes": known.bytes,
         "path": str(known.path),
+        "checkpoint": known.checkpoint,
     }

@@ -11,7 +11,8 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
-from moss_sync import epochs, features, layout, manifest, plan, segment
+from moss_sync import checkpoint, epochs, features, layout, manifest, plan, segment
+from moss_sync.checkpoint import Checkpoint
 from moss_sync.clock import Clock
 from moss_sync.errors import (
     BlobCorruptError,
@@ -78,9 +79,17 @@ class Channel:
     """
 
     def __init__(
-        self, repository: Repository, name: str, *, clock: Clock, run: Runner, policy: Policy
+        self,
+        repository: Repository,
+        name: str,
+        *,
+        clock: Clock,
+        run: Runner,
+        policy: Policy,
+        checkpoint: Checkpoint | None = None,
     ) -> None:
         self.policy = policy
+        self._checkpoint = checkpoint
         self._repository = repository
         self._store = repository.store
         self._name = name
@@ -109,6 +118,7 @@ class Channel:
             )
         except BlobNotFoundError:
             if seen is None:
+                self.check_nothing()
                 return None
             raise ManifestMissingError(
                 f"the store has no manifest of session {self._name!r}, of which this device has "
@@ -117,14 +127,32 @@ class Channel:
             ) from None
         self.time.observe(answer.time_ms)
         if isinstance(answer, NotModified):
-            return self.remembered(state)
+            known = self.remembered(state)
+            if known is not None and self._checkpoint is not None:
+                checkpoint.check(self._checkpoint, known[0], known[1].hash, seen)
+            return known
         current, found = await self._opened(keys, sid, answer)
         plan.check_history(current, found.hash, state)
+        if self._checkpoint is not None:
+            checkpoint.check(self._checkpoint, current, found.hash, seen)
         sealed_epoch = epoch_of(answer.data) or epochs.FIRST
         if sealed_epoch < self._repository.opened.roots.newest:
             before = self.remembered(state)
             epochs.check_epoch(current, sealed_epoch, None if before is None else before[0])
         return current, found
+
+    def check_nothing(self) -> None:
+        """Refuse a store without this session where a checkpoint says that there is one.
+
+        Raises:
+            ManifestMissingError: there must be one.
+        """
+        if self._checkpoint is not None:
+            raise ManifestMissingError(
+                f"the store has no session {self._name!r}, and the checkpoint is of its commit "
+                f"{self._checkpoint.seq}",
+                hint="name the store that this session was exchanged with (store=, MOSS_STORE)",
+            )
 
     async def read_unchecked(self, keys: Keys) -> View | None:
         """Read the manifest whatever this device has seen before; None where there is none.
@@ -259,6 +287,8 @@ class Channel:
             UnsupportedFormatError: this version must not write to it; nothing was sent.
         """
         self.check_writable(following)
+        if seen is None:
+            self.check_nothing()
         roots = self._repository.roots
         plain = manifest.encode(replace(following, epoch=roots.newest))
         sealed = seal(

@@ -25,6 +25,7 @@ from functools import partial
 
 from moss_sync import epochs, manifest, packing, plan, segment
 from moss_sync.channel import BUSY_BACKOFF_S, CONFLICT_BACKOFF_S, Channel, View
+from moss_sync.checkpoint import Checkpoint
 from moss_sync.clock import Clock
 from moss_sync.collection import collect
 from moss_sync.compaction import compact
@@ -97,11 +98,13 @@ class SyncEngine:
         exclusive: Exclusive,
         accepts: Callable[[VectorSpace], None],
         policy: Policy = DEFAULT_POLICY,
+        checkpoint: Checkpoint | None = None,
     ) -> None:
         """Make an engine for the session called `name`.
 
         Args:
             policy: When to tidy up.
+            checkpoint: What a store that this replica does not know yet must have in its history.
             run: Runs the replica's verbs and other blocking work.
             exclusive: Held for a push and for a compaction.
             accepts: Raises ModelMismatchError for a vector space that this replica must not take.
@@ -112,7 +115,9 @@ class SyncEngine:
         self._run = run
         self._exclusive = exclusive
         self._accepts = accepts
-        self._channel = Channel(repository, name, clock=clock, run=run, policy=policy)
+        self._channel = Channel(
+            repository, name, clock=clock, run=run, policy=policy, checkpoint=checkpoint
+        )
         self._collected_at: float | None = None
 
     def now_ms(self) -> int:
@@ -283,6 +288,7 @@ class SyncEngine:
     async def _pull(self, report: SyncReport) -> None:
         keys = await self._repository.keys()
         if keys is None:
+            self._channel.check_nothing()
             return  # nobody of this project has pushed anything yet
         await self._attach(keys, report)
         missing: BlobNotFoundError | None = None

@@ -101,6 +101,29 @@ def test_push_all_takes_what_is_pending_and_only_that(cli: Cli) -> None:
     assert "nothing to push" in cli("push", "--all").ok().stderr
 
 
+def test_a_checkpoint_is_printed_here_and_holds_the_store_there(cli: Cli) -> None:
+    cli("add", "conv", "one").ok()
+    never = cli("status", "conv", "--checkpoint")
+    assert (never.code, never.stdout) == (3, "")
+    assert "never exchanged" in never.stderr
+    cli("push", "conv").ok()
+    before = {path: path.read_bytes() for path in Path("shared").glob("*/m/*")}
+    cli("add", "conv", "two").ok()
+    cli("push", "conv").ok()
+    printed = cli("status", "conv", "--checkpoint").ok().stdout.strip()
+    assert printed == cli("status", "--json").ok().json()["sessions"][0]["checkpoint"]
+    assert "conv" in cli("status", "--checkpoint").ok().stdout
+    cli.on("second")("pull", "conv", "--checkpoint", printed).ok()
+    for path, data in before.items():
+        path.write_bytes(data)
+    refused = cli.on("third")("pull", "conv", "--checkpoint", printed)
+    assert refused.code == 6
+    assert "checkpoint is of commit 2" in refused.stderr
+    for wrong in (["--all", "--checkpoint", printed], ["a", "b", "--checkpoint", printed]):
+        assert cli("pull", *wrong).code == 2
+    assert cli("pull", "conv", "--checkpoint", "rubbish").code == 2
+
+
 # -- adding ----------------------------------------------------------------------------------
 
 
