@@ -19,6 +19,8 @@ from moss_local.storage.rows import get_documents
 from moss_sync import VectorSpace
 from moss_sync.checkpoint import Checkpoint
 from moss_sync.engine import SyncEngine
+from moss_sync.floors import DEFAULT_POLICY, Policy
+from moss_sync.manifest import Manifest
 from moss_sync.repository import Repository
 from moss_sync.stores.base import BlobStore
 
@@ -86,6 +88,7 @@ class Device:
         space: VectorSpace = SPACE,
         cache: MemoryCache | None = None,
         checkpoint: Checkpoint | None = None,
+        policy: Policy = DEFAULT_POLICY,
     ) -> None:
         self.clock = clock or QuickClock(seed)
         self.space = space
@@ -111,6 +114,7 @@ class Device:
             exclusive=exclusive,
             accepts=lambda space: None,
             checkpoint=checkpoint,
+            policy=policy,
         )
 
     def put(self, id: str, text: str, vector: Sequence[float] | None = (1.0, 0, 0, 0)) -> None:
@@ -128,6 +132,12 @@ class Device:
     def texts(self) -> dict[str, str]:
         with self.file.reading() as conn:
             return {stored.id: stored.text for stored in get_documents(conn)}
+
+    async def manifest(self) -> Manifest:
+        """The newest manifest in the store, whatever this device has seen."""
+        found = await self.engine._channel.read_unchecked(await self.repository.attach())
+        assert found is not None
+        return found[0]
 
     def close(self) -> None:
         self.file.close()

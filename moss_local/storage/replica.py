@@ -209,9 +209,11 @@ class SqliteReplica:
             _go_on(conn, state, seen, snapshot.applied_seq)
         return _counts(won, found, reasserted)
 
-    def set_seen(self, seen: Seen, *, applied_seq: int | None = None) -> None:
+    def set_seen(self, seen: Seen, *, applied_seq: int | None = None, tomb_seq: int = 0) -> None:
         """Store a newly verified manifest that needed no merge."""
         with self.file.writing() as conn:
+            if tomb_seq:
+                purge_tombstones(conn, commit_seq=tomb_seq)
             _go_on(conn, read_state(conn), seen, applied_seq)
 
     def renew_identity(self, dev: bytes, inc: bytes, *, was: bytes, aside: Aside) -> int:

@@ -38,36 +38,9 @@ LIST_PAGE = 1000
 CONFLICT_BACKOFF_S = 0.05
 BUSY_BACKOFF_S = 0.4
 MAX_BACKOFF_S = 8.0
-OFFSET_SAMPLES = 5
 
 View = tuple[Manifest, Seen]
 """A manifest and how this device remembers it."""
-
-
-class StoreClock:
-    """This machine's clock, corrected by what the store's answers say.
-
-    The offset is the median of the last five answers, so one delayed answer moves nothing.
-    """
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._offsets: list[int] = []
-
-    @property
-    def offset_ms(self) -> int:
-        """Store time minus local time; 0 before the first answer."""
-        if not self._offsets:
-            return 0
-        return sorted(self._offsets)[len(self._offsets) // 2]
-
-    def observe(self, time_ms: int | None) -> None:
-        if time_ms is not None:
-            self._offsets.append(time_ms - self._clock.wall_ms())
-            del self._offsets[:-OFFSET_SAMPLES]
-
-    def now_ms(self) -> int:
-        return self._clock.wall_ms() + self.offset_ms
 
 
 class Channel:
@@ -95,7 +68,7 @@ class Channel:
         self._name = name
         self._clock = clock
         self._run = run
-        self.time = StoreClock(clock)
+        self.time = repository.time
 
     async def read_manifest(self, keys: Keys, state: ReplicaState) -> View | None:
         """Read and verify the manifest; None where the session was never pushed."""

@@ -54,3 +54,37 @@ class SystemClock:
 
     def uniform(self, low: float, high: float) -> float:
         return random.uniform(low, high)
+
+
+OFFSET_SAMPLES = 5
+
+
+class StoreClock:
+    """This machine's clock, corrected by what the store's answers say.
+
+    The offset is the median of the last five answers, so one delayed answer moves nothing.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._offsets: list[int] = []
+
+    @property
+    def offset_ms(self) -> int:
+        """Store time minus local time; 0 before the first answer."""
+        if not self._offsets:
+            return 0
+        return sorted(self._offsets)[len(self._offsets) // 2]
+
+    @property
+    def known(self) -> bool:
+        """Whether any answer has told the store's time yet."""
+        return bool(self._offsets)
+
+    def observe(self, time_ms: int | None) -> None:
+        if time_ms is not None:
+            self._offsets.append(time_ms - self._clock.wall_ms())
+            del self._offsets[:-OFFSET_SAMPLES]
+
+    def now_ms(self) -> int:
+        return self._clock.wall_ms() + self.offset_ms

@@ -160,7 +160,8 @@ async def _listed(
         if written is not None:
             # Nobody's records are new in it: who had applied the parent has applied this too.
             applied = following.seq if state.applied_seq >= parent.seq else None
-            await run(partial(replica.set_seen, written, applied_seq=applied))
+            tomb_seq = following.tomb_seq if applied is not None else 0
+            await run(partial(replica.set_seen, written, applied_seq=applied, tomb_seq=tomb_seq))
             return following
         current = await channel.read_manifest(keys, state)
     return None

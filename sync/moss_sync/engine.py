@@ -374,6 +374,8 @@ class SyncEngine:
     ) -> None:
         """Step 2: choose what goes, under which number and name, and keep its exact bytes."""
         parent = None if current is None else current[0]
+        if plan.doubts_time(parent, self._channel.time.now_ms()):
+            await self._repository.tell_time()
         limit = stamp_limit(commit_time(parent, self._channel.time.now_ms()))
         if state.hlc > limit:
             await self._run(self._replica.restamp, limit)

@@ -127,20 +127,23 @@ def tomb_floor(manifest: Manifest, policy: Policy) -> int:
 def tidied(manifest: Manifest, policy: Policy, *, ceiling: int, author: bytes) -> Manifest:
     """Return `manifest`, about to be committed, with its floor raised and its crowd thinned."""
     floor = gc_floor(manifest, policy, ceiling=ceiling)
-    devs, floor = _retired(manifest, policy, floor=floor, ceiling=ceiling, author=author)
-    return replace(manifest, gc_floor=floor, devs=devs)
+    devs, last = _retired(manifest, policy, ceiling=ceiling, author=author)
+    retired = max(manifest.retired, last)
+    return replace(manifest, gc_floor=max(floor, last), devs=devs, retired=retired)
 
 
 def _retired(
-    manifest: Manifest, policy: Policy, *, floor: int, ceiling: int, author: bytes
+    manifest: Manifest, policy: Policy, *, ceiling: int, author: bytes
 ) -> tuple[Mapping[bytes, Device], int]:
-    """Drop the devices seen longest ago, raising the floor past everything they ever named.
+    """Drop the devices seen longest ago; return the rest, and the last commit of those dropped.
+
+    The floor rises past everything they ever named.
 
     Without the floor, an old segment of a forgotten device would look like a new one to adopt.
     """
     if len(manifest.devs) <= policy.max_devices:
-        return manifest.devs, floor
-    devs = dict(manifest.devs)
+        return manifest.devs, 0
+    devs, latest = dict(manifest.devs), 0
     for dev, device in sorted(devs.items(), key=lambda item: (item[1].last_ct, item[0])):
         crowded = len(devs) > policy.max_crowd
         silent = manifest.ct - device.last_ct > policy.retire_after_ms
@@ -149,8 +152,8 @@ def _retired(
             break
         if dev != author and last <= ceiling:
             del devs[dev]
-            floor = max(floor, last)
-    return devs, floor
+            latest = max(latest, last)
+    return devs, latest
 
 
 def last_commit(manifest: Manifest, device: Device) -> int:

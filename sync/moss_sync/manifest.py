@@ -135,6 +135,7 @@ class Manifest:
         gc_floor: No name with a lower `base` may be committed any more.
         tomb_seq, tomb_hlc: Tombstones up to here may have been dropped.
         tl: (seq, ct) of some commits before, thinner the older: which commit was a day ago.
+        retired: The last commit of any device that has left `devs`; 0 if none has.
         repairs: How often the session was put together anew from what a device held.
         space: The vector space of the session; None before its first vector.
         epoch: Of the key that it was sealed under when it was written; never falls from one to the
@@ -162,6 +163,7 @@ class Manifest:
     tomb_seq: int = 0
     tomb_hlc: int = 0
     tl: tuple[tuple[int, int], ...] = ()
+    retired: int = 0
     repairs: int = 0
     space: VectorSpace | None = None
     epoch: int | None = None
@@ -199,6 +201,7 @@ _KEYS = frozenset(
         "gc_floor",
         "tomb_floor",
         "tl",
+        "retired",
         "repairs",
         "models",
         "active_model",
@@ -322,6 +325,7 @@ def encode(manifest: Manifest) -> bytes:
             "epoch": manifest.epoch,
             # Not in the first manifests that were written, so not there where they say nothing.
             **({"tl": [[seq, ct] for seq, ct in manifest.tl]} if manifest.tl else {}),
+            **({"retired": manifest.retired} if manifest.retired else {}),
             **({"repairs": manifest.repairs} if manifest.repairs else {}),
         },
         max_bytes=MAX_PLAIN_BYTES,
@@ -383,6 +387,7 @@ def _decode(fields: dict[str, Any], what: str) -> Manifest:
         tomb_seq=as_uint(floor["seq"]),
         tomb_hlc=as_uint(floor["hlc"]),
         tl=tuple(_sample(item) for item in as_list(fields.get("tl", []))),
+        retired=as_uint(fields.get("retired", 0)),
         repairs=as_uint(fields.get("repairs", 0)),
         space=space,
         epoch=_optional(fields.get("epoch")),

@@ -20,6 +20,7 @@ from moss_sync.errors import (
 )
 from moss_sync.floors import (
     DEFAULT_POLICY,
+    HOUR_MS,
     Policy,
     commit_time,
     sampled,
@@ -138,7 +139,11 @@ def aside(manifest: Manifest, state: ReplicaState, found: Standing) -> Aside:
     """
     if state.applied_seq >= manifest.tomb_seq:
         return "nothing"
-    return "dirty" if found is Standing.COPY else "pending"
+    if found is Standing.COPY:
+        return "dirty"
+    # Committed after its base, and forgotten since: nobody can say any more.
+    pending = state.pending
+    return "pending" if pending is not None and manifest.retired > pending.base else "nothing"
 
 
 def life_of(manifest: Manifest) -> Life:
@@ -147,12 +152,18 @@ def life_of(manifest: Manifest) -> Life:
 
 
 def is_retired(manifest: Manifest, state: ReplicaState) -> bool:
-    """Return whether the session has forgotten this device since its last push.
+    """Return whether the session may have forgotten this device.
 
-    Then nobody can say any more whether the push that it had in flight was committed.
+    It may have committed pushes that this file knows nothing of, as a restored backup does not; a
+    device that only joins takes another fresh identity, and loses nothing by it.
     """
-    used = state.acked_n > 0 or state.pending is not None
-    return used and manifest.device(state.dev) is None and state.applied_seq < manifest.gc_floor
+    forgot = manifest.device(state.dev) is None and manifest.retired > 0
+    return forgot and state.applied_seq < manifest.gc_floor
+
+
+def was_retired(manifest: Manifest, state: ReplicaState) -> bool:
+    """Return whether a device that is not in the table may have been taken off it."""
+    return state.acked_n > 0 and manifest.retired >= max(1, state.acked_seq)
 
 
 def check_history(manifest: Manifest, mark: bytes, state: ReplicaState) -> None:
@@ -193,9 +204,7 @@ def check_history(manifest: Manifest, mark: bytes, state: ReplicaState) -> None:
     if life_of(manifest) != state.life or is_copy(manifest, state):
         return  # its push numbers are another file's, or of a session that is no more
     device = manifest.device(state.dev)
-    # A device is forgotten only together with a floor above its last commit: absence without one
-    # is a loss. Where that commit was not kept, any floor must do.
-    retired = device is None and manifest.gc_floor >= max(1, state.acked_seq)
+    retired = device is None and was_retired(manifest, state)
     if not retired and (0 if device is None else device.n) < state.acked_n:
         raise LostCommitError(
             f"push {state.acked_n} of this device to session {name!r} was committed and is gone",
@@ -315,6 +324,11 @@ def adoptable(
 def _last_number(manifest: Manifest, dev: bytes) -> int:
     device = manifest.device(dev)
     return 0 if device is None else device.n
+
+
+def doubts_time(parent: Manifest | None, now_ms: int) -> bool:
+    """Return whether a commit at `now_ms` should first make sure of the store's time."""
+    return parent is None or now_ms > parent.ct + HOUR_MS
 
 
 def with_push(

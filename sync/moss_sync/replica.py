@@ -258,8 +258,11 @@ class Replica(Protocol):
         """
         ...
 
-    def set_seen(self, seen: Seen, *, applied_seq: int | None = None) -> None:
-        """Store a newly verified manifest that needed no merge; raise what is applied if given."""
+    def set_seen(self, seen: Seen, *, applied_seq: int | None = None, tomb_seq: int = 0) -> None:
+        """Store a newly verified manifest that needed no merge; raise what is applied if given.
+
+        Clean tombstones committed up to `tomb_seq` are forgotten.
+        """
         ...
 
     def renew_identity(self, dev: bytes, inc: bytes, *, was: bytes, aside: Aside) -> int:

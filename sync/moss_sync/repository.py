@@ -21,10 +21,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Protocol
 
 from moss_sync import keyring
-from moss_sync.clock import Clock
+from moss_sync.clock import Clock, StoreClock
 from moss_sync.derivation import derived
 from moss_sync.errors import (
     BlobNotFoundError,
@@ -82,6 +83,7 @@ class Repository:
         run: Runner,
     ) -> None:
         self.store = store
+        self.time = StoreClock(clock)
         self.layout = Layout.of(project_id)
         self._project_key = project_key
         self._cache = cache
@@ -324,6 +326,16 @@ class Repository:
             if not self._confirmed:
                 await self._reread()
 
+    async def tell_time(self) -> None:
+        """Ask the store for its time, unless an answer has told it already.
+
+        For a commit that nothing else bounds: the time of a session never falls, so one commit by a
+        clock that is a year ahead would spoil it for all.
+        """
+        if not self.time.known:
+            with suppress(BlobNotFoundError):
+                await self._read(self.layout.fmt)
+
     async def ready_to_write(self) -> None:
         """Make sure that the store was probed, by this device or by one before it.
 
@@ -339,8 +351,7 @@ class Repository:
             saved = await self._run(self._cache.load, self._cached("probe"))
             if saved is None:
                 try:
-                    blob = await self.store.get(self.layout.probe)
-                    saved = blob.data if isinstance(blob, Blob) else b""
+                    saved = await self._read(self.layout.probe)
                 except BlobNotFoundError:
                     await self._publish(await self._probe(), keys)
                     return
@@ -440,6 +451,7 @@ class Repository:
         fmt = keyring.create(kek, kdf, fresh=self._clock.token(keyring.FRESH_BYTES))
         try:
             answer = await self.store.compare_and_swap(self.layout.fmt, fmt.raw, etag=None)
+            self.time.observe(answer.time_ms)
         except OutcomeUnknownError:
             answer = None
         if isinstance(answer, Swapped):
@@ -480,7 +492,7 @@ class Repository:
             pack(verdict.to_dict()),
             salt=self._clock.token(SALT_BYTES),
         )
-        await self.store.put(self.layout.probe, sealed)
+        self.time.observe(await self.store.put(self.layout.probe, sealed))
         await self._run(self._cache.save, self._cached("probe"), sealed)
 
     def _adopt(self, verdict: ProbeVerdict) -> None:

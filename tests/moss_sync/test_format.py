@@ -127,6 +127,7 @@ def full_manifest() -> dict[str, Any]:
         inline=(Inline(bytes(8), 1, 0, 1, 0, b""),),
         devs={bytes(8): Device(1, 0, 0, bytes(8), bytes(16), seq=1)},
         tl=((0, 0),),
+        retired=1,
         repairs=1,
         space=VectorSpace("custom", "00", 1, "f4"),
     )

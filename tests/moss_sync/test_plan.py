@@ -117,8 +117,12 @@ def test_a_device_that_vanished_from_the_table_has_lost_its_commits() -> None:
     check(seen(5), current, dev=B, acked_n=0)
 
 
-def test_a_device_that_may_have_been_retired_below_a_floor_has_lost_nothing() -> None:
-    check(seen(5), replace(history(60), gc_floor=6), dev=B, acked_n=1)
+def test_a_device_that_may_have_been_retired_has_lost_nothing() -> None:
+    forgotten = replace(history(60), retired=6)
+    check(seen(5), forgotten, dev=B, acked_n=1, acked_seq=6)
+    check(seen(5), forgotten, dev=B, acked_n=1)  # an earlier version did not keep which it was
+    with pytest.raises(LostCommitError):
+        check(seen(5), forgotten, dev=B, acked_n=1, acked_seq=7)
 
 
 def test_a_manifest_of_another_session_or_repository_is_refused() -> None:

@@ -1,0 +1,136 @@
+"""Wrong clocks: what they may decide, and that everybody agrees about it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from moss_sync import OutcomeUnknownError
+from moss_sync.floors import DRIFT_MS, stamp_limit
+from moss_sync.hlc import to_ms
+from tests.devices import Device
+from tests.moss_sync.world import Once, World, noise
+
+YEAR_MS = 365 * 24 * 3_600_000
+
+
+def stamps(device: Device) -> dict[str, int]:
+    with device.file.reading() as conn:
+        return dict(conn.execute("SELECT id, hlc FROM document ORDER BY id").fetchall())
+
+
+async def agree(devices: Sequence[Device]) -> None:
+    for device in [*devices, *devices]:
+        await device.engine.sync()
+    first, *others = devices
+    for other in others:
+        assert other.texts == first.texts
+        assert stamps(other) == stamps(first)
+
+
+def test_a_clock_a_year_ahead_poisons_nobody(world: World) -> None:
+    async def story() -> None:
+        ahead, right = world.device(), world.device()
+        await right.engine.push()
+        ahead.clock.now_ms += YEAR_MS
+        ahead.put("a", "from the future")
+        await ahead.engine.push()
+        ahead.clock.now_ms -= YEAR_MS
+        await right.engine.pull()
+        right.put("a", "corrected")
+        await right.engine.push()
+        await agree([ahead, right])
+        assert ahead.texts == {"a": "corrected"}
+
+    asyncio.run(story())
+
+
+def test_no_stamp_in_the_session_is_past_what_its_commit_allows(world: World) -> None:
+    async def story() -> None:
+        ahead, right = world.device(), world.device()
+        ahead.put("a", noise(1, 9000))
+        world.store.after = Once("put", "/s/", OutcomeUnknownError("lost"))
+        # Prepared before the store's time is known, so the stamps go out as they are.
+        ahead.clock.now_ms += YEAR_MS
+        ahead.put("b", "x")
+        await right.engine.push()
+        current = await right.manifest()
+        assert max(stamps(ahead).values()) > stamp_limit(current.ct)
+        world.store.after = None
+        await agree([ahead, right])
+        current = await right.manifest()
+        assert max(stamps(right).values()) <= stamp_limit(current.ct)
+
+    asyncio.run(story())
+
+
+def test_an_edit_made_after_seeing_a_version_beats_it_however_the_clocks_stand(
+    world: World,
+) -> None:
+    async def story() -> None:
+        devices = [world.device() for _ in range(3)]
+        for device, shift in zip(devices, (0, YEAR_MS, -YEAR_MS), strict=True):
+            device.clock.now_ms += shift
+        for turn in range(12):
+            device = devices[turn * 7 % 3]
+            await device.engine.pull()
+            device.put("a", f"turn {turn}")
+            await device.engine.push()
+        await agree(devices)
+        assert devices[0].texts == {"a": "turn 11"}
+
+    asyncio.run(story())
+
+
+def test_the_author_cuts_its_own_stamps_as_its_readers_do(world: World) -> None:
+    async def story() -> None:
+        # Its clock jumps ahead between preparing and committing, and the store has no time.
+        one, two = world.device(), world.device()
+        one.clock.now_ms += YEAR_MS
+        one.put("a", "x")
+        await one.engine.push()
+        one.clock.now_ms -= YEAR_MS
+        await two.engine.pull()
+        assert stamps(one) == stamps(two)
+        two.put("a", "y")
+        await two.engine.push()
+        await one.engine.pull()
+        assert one.texts == {"a": "y"}
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("lost", ["before", "after"])
+def test_the_author_learns_the_time_of_a_commit_whose_answer_was_lost(
+    world: World, lost: str
+) -> None:
+    async def story() -> None:
+        one, two = world.device(), world.device()
+        await two.engine.push()
+        await one.engine.pull()
+        one.clock.now_ms += 2 * DRIFT_MS
+        one.put("a", "x")
+        setattr(world.store, lost, Once("swap", "/m/", OutcomeUnknownError("lost")))
+        await one.engine.push()
+        await two.engine.pull()
+        assert stamps(one) == stamps(two)
+
+    asyncio.run(story())
+
+
+def test_the_stores_clock_corrects_a_device_that_is_wrong(world: World) -> None:
+    async def story() -> None:
+        wrong = world.device()
+        wrong.clock.now_ms += YEAR_MS
+        right_now = world.clock.now_ms
+        world.store.inner._now = lambda: right_now
+        wrong.put("before", "x")
+        await wrong.engine.push()
+        assert abs(wrong.engine.now_ms() - right_now) < 1000
+        current = await wrong.manifest()
+        assert abs(current.ct - right_now) < 5000
+        assert to_ms(stamps(wrong)["before"]) <= current.ct + DRIFT_MS
+
+    asyncio.run(story())
