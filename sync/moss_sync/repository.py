@@ -193,10 +193,15 @@ class Repository:
             BlobNotFoundError: there is none.
             BlobCorruptError, UnsupportedFormatError: as keyring.decode.
         """
-        blob = await self.store.get(self.layout.fmt)
+        blob = await self._read(self.layout.fmt)
+        return keyring.decode(blob.data), blob.etag
+
+    async def _read(self, key: str) -> Blob:
+        blob = await self.store.get(key)
         if not isinstance(blob, Blob):
             raise AssertionError("an unconditional get returned no blob")
-        return keyring.decode(blob.data), blob.etag
+        self.time.observe(blob.time_ms)
+        return blob
 
     async def unlocked(self, fmt: Format, key: str | None = None) -> Keys:
         """Return what a `fmt` unlocks to with `key`, by default the project key; remember nothing.
@@ -351,7 +356,7 @@ class Repository:
             saved = await self._run(self._cache.load, self._cached("probe"))
             if saved is None:
                 try:
-                    saved = await self._read(self.layout.probe)
+                    saved = (await self._read(self.layout.probe)).data
                 except BlobNotFoundError:
                     await self._publish(await self._probe(), keys)
                     return
