@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from moss_local.search.filters import Filter, Test
 from moss_local.search.follower import Follower
-from moss_local.search.masks import NO_TIME, where
+from moss_local.search.masks import NO_TIME, unit_place, where
 from moss_local.search.matching import passes
 from moss_local.search.readings import decimal_of, moments_of, place_of
 from moss_local.storage.state import State
@@ -46,6 +46,9 @@ NEW_VALUES = 64
 
 UNSORTED_VALUES = 256
 """So many values may come after the sorted ones before all are sorted again (1 ms for 10 000)."""
+
+
+_NOWHERE = np.full(3, np.nan)
 
 
 class Columns(Protocol):
@@ -79,9 +82,9 @@ class Column:
         self._code_of: dict[str, int] = {}
         self._numbers: NDArray[np.float64] = np.empty(0, np.float64)
         self._times: NDArray[np.int64] = np.empty(0, np.int64)
-        self._places: NDArray[np.float64] = np.empty((0, 2), np.float64)
+        self._places: NDArray[np.float64] = np.empty((0, 3), np.float64)
         self._folded: list[str] = []
-        self._sorted: list[int] = []
+        self._sorted: NDArray[np.int32] = np.empty(0, np.int32)
         self._tables: OrderedDict[tuple[Test, ...], NDArray[np.bool_]] = OrderedDict()
 
     def set(self, rowid: int, value: str | None) -> None:
@@ -123,11 +126,11 @@ class Column:
         return self._times
 
     def places(self) -> NDArray[np.float64]:
-        """Return latitude and longitude of each value, shape (values, 2), NaN where it is none."""
+        """Return each value as a point on the unit sphere, shape (values, 3), NaN if it is none."""
         new = self.values[len(self._places) :]
         if new:
-            nowhere = (np.nan, np.nan)
-            more = np.array([place_of(value) or nowhere for value in new], np.float64)
+            read = (place_of(value) for value in new)
+            more = np.array([_NOWHERE if place is None else unit_place(place) for place in read])
             self._places = np.concatenate([self._places, more])
         return self._places
 
@@ -140,11 +143,12 @@ class Column:
         """Return which values stand before `bound` by code point, or at it if `inclusive`."""
         count, known = len(self.values), len(self._sorted)
         if count - known > max(UNSORTED_VALUES, known // 8):
-            self._sorted = sorted(range(count), key=self.values.__getitem__)
-            known = count
+            order = sorted(range(count), key=self.values.__getitem__)
+            self._sorted, known = np.array(order, np.int32), count
         result = np.zeros(count, np.bool_)
         find = bisect_right if inclusive else bisect_left
-        result[self._sorted[: find(self._sorted, bound, key=self.values.__getitem__)]] = True
+        ordered: Any = self._sorted  # what bisect asks of a sequence, an array can do
+        result[self._sorted[: find(ordered, bound, key=self.values.__getitem__)]] = True
         for code in range(known, count):
             value = self.values[code]
             result[code] = value < bound or (inclusive and value == bound)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from moss_local.search.columns import (
 from moss_local.search.filter_sql import StoredColumns
 from moss_local.search.filters import MAX_CONDITIONS, parse_filter
 from moss_local.search.matching import matches
+from moss_local.search.readings import distance_m, place_of
 from moss_local.storage.documents import Document
 from moss_local.storage.edits import delete_documents, put_documents
 from moss_local.storage.file import SessionFile, open_session_file
@@ -184,3 +187,31 @@ def test_the_outcomes_that_are_kept_are_few() -> None:
         tree: Any = parse_filter(condition("x", contains=str(n)), now_ms=0)
         module.where(tree, column.codes >= 0, lambda _: column)
     assert len(column._tables) == MAX_TABLES
+
+
+def test_the_rim_of_a_circle_and_equal_floats_are_decided_exactly() -> None:
+    rng = np.random.default_rng(7)
+    points = [(float(lat), float(lng)) for lat, lng in rng.uniform((-90, -180), (90, 180), (40, 2))]
+    points += [(-lat, lng - 180 if lng > 0 else lng + 180) for lat, lng in points[:10]]
+    points += [(lat + 1e-7, lng) for lat, lng in points[:10]]
+    column = filled([f"{lat:.12f},{lng:.12f}" for lat, lng in points])
+    live = column.codes >= 0
+    center = place_of(column.values[0])
+    assert center is not None
+    for value in column.values:
+        place = place_of(value)
+        assert place is not None
+        radius = distance_m(place, center)
+        for around in (radius, math.nextafter(radius, 0), math.nextafter(radius, math.inf)):
+            near = f"{column.values[0]},{Decimal(round(around, 300)):f}"
+            tree: Any = parse_filter(condition("x", near=near), now_ms=0)
+            mask = module.where(tree, live, lambda _: column)
+            expected = [matches(tree, {"x": other}) for other in column.values]
+            assert mask[: len(column.values)].tolist() == expected
+
+    digits = [f"9007199254740992.{n:03}" for n in range(50)]  # all of them one and the same float
+    column = filled(digits)
+    for n in range(50):
+        tree = parse_filter(condition("x", gte=digits[n], lt=digits[-1]), now_ms=0)
+        mask = module.where(tree, column.codes >= 0, lambda _: column)
+        assert np.flatnonzero(mask).tolist() == list(range(n, 49))
