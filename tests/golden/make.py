@@ -6,6 +6,8 @@ A file is written once, by the release that brought its format, and never again:
 would hide that an old repository no longer opens. So files that are there are left alone. A new
 format gets a new folder beside `v1`.
 
+Session files are written by the code of their schema version: make_schema_1.py and the like.
+
 The text of each is made here; what must come out is said again in tests/moss_sync/test_golden.py,
 by hand, so that no mistake of this file can be repeated there.
 """
@@ -26,6 +28,7 @@ from moss_sync.segment import Segment
 
 FOLDER = Path(__file__).parent / "v1"
 PROJECT_KEY = "a golden key, known to everybody"
+ROTATED_KEY = "the golden key of after a rotation"
 SESSION = "conv-123 · Gespräch"
 PHONE, LAPTOP = b"phone-01", b"laptop-1"
 SPACE = VectorSpace("moss-minilm", "c0ffee", 2, "f2")
@@ -81,6 +84,14 @@ def files() -> dict[str, bytes]:
     fresh = bytes((at * 7 + 3) % 256 for at in range(keyring.FRESH_BYTES))
     fmt = keyring.create(kek, kdf, fresh=fresh)
     keys = keyring.unlock(fmt, kek)
+    rotated_kdf = KdfParams(b"rotated-salt-16b", memory_kib=16 * 1024, iterations=2, lanes=2)
+    rotated = keyring.rotate(
+        fmt,
+        keys,
+        keyring.derive_kek(ROTATED_KEY, rotated_kdf),
+        rotated_kdf,
+        fresh=bytes((at * 13 + 5) % 256 for at in range(keyring.rotation_bytes(fmt))),
+    )
     sid = session_id(keys.names, SESSION)
 
     def named(kind: str, *, base: int, dev: bytes, number: int) -> str:
@@ -178,6 +189,7 @@ def files() -> dict[str, bytes]:
     )
     return {
         "fmt": fmt.raw,
+        "fmt-rotated": rotated.raw,
         "manifest": sealed("manifest", "m", manifest.encode(listed), 1),
         "segment": push_blob,
         "base": base_blob,

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from moss_sync import keyring, layout, manifest, segment
+from moss_sync import UnauthorizedError, keyring, layout, manifest, segment
 from moss_sync.keyring import KdfParams, Keys
 from moss_sync.manifest import Device, Entry, Inline, Manifest
 from moss_sync.packing import unpack
@@ -141,6 +141,7 @@ def test_the_golden_folder_holds_one_file_of_every_format() -> None:
     assert sorted(path.name for path in FOLDER.iterdir()) == [
         "base",
         "fmt",
+        "fmt-rotated",
         "inline",
         "manifest",
         "probe",
@@ -161,6 +162,21 @@ def test_the_golden_fmt_opens_with_its_project_key() -> None:
     assert keys.names == NAMES
     fresh = bytes((at * 7 + 3) % 256 for at in range(keyring.FRESH_BYTES))
     assert keyring.create(KEK, fmt.kdf, fresh=fresh).raw == read("fmt")
+
+
+def test_the_golden_fmt_of_after_a_rotation_opens_with_the_new_key_and_no_other() -> None:
+    fmt = keyring.decode(read("fmt-rotated"))
+    assert (fmt.repo_id, fmt.commit, fmt.newest) == (REPO_ID, "cas", 2)
+    assert fmt.kdf == KdfParams(b"rotated-salt-16b", memory_kib=16384, iterations=2, lanes=2)
+    keys = keyring.unlock(fmt, keyring.derive_kek("the golden key of after a rotation", fmt.kdf))
+    root = bytes((at * 13 + 5) % 256 for at in range(32))
+    assert dict(keys.roots.by_epoch) == {1: ROOT, 2: root}
+    assert keys.names == NAMES
+    with pytest.raises(UnauthorizedError, match="key epoch 2"):
+        keyring.unlock(fmt, keyring.derive_kek(PROJECT_KEY, fmt.kdf))
+    # What was sealed before opens with it as well.
+    place = Place(REPO_ID, SID, "manifest", "m")
+    assert unseal(keys.roots, place, read("manifest"), max_plain=64 * 1024)
 
 
 def test_the_golden_names_are_still_those_of_the_session(keys: Keys) -> None:
