@@ -38,6 +38,10 @@ class MossClient(OpenUntilClosed[None]):
             data directory.
         cache_path: Where derived files go that may be deleted at any time; else the user's cache
             directory.
+        commit: "log" for a folder that a service replicates (Dropbox, iCloud, OneDrive, Syncthing)
+            and for a store that cannot compare and swap; else MOSS_COMMIT, else what
+            `moss-local init --commit` wrote. Fixed when the store is first used: by default a
+            store is taken as it is, and a new one compares and swaps ("cas").
     Raises:
         UnauthorizedError: there is no project id, or no key.
         InvalidArgumentError: an argument is wrong; the message names it.

@@ -24,7 +24,7 @@ from moss_local.types import SyncState
 from moss_sync import MossError, SyncReport
 from moss_sync.checkpoint import Checkpoint
 from moss_sync.clock import Clock
-from moss_sync.engine import SyncEngine
+from moss_sync.modes import Engine
 
 log = logging.getLogger("moss_local")
 
@@ -40,7 +40,7 @@ class Exchange:
     """
 
     def __init__(
-        self, name: str, file: SessionFile, replica: SqliteReplica, engine: SyncEngine, clock: Clock
+        self, name: str, file: SessionFile, replica: SqliteReplica, engine: Engine, clock: Clock
     ) -> None:
         self.name = name
         self.last_report: SyncReport | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
+from functools import partial
 
 from moss_local.catalog import Catalog, read_catalog
 from moss_local.embedding.models import resolve_model
@@ -19,16 +20,19 @@ from moss_local.runtime import runtime
 from moss_local.session import SessionIndex
 from moss_local.settings import Settings
 from moss_local.storage.file import SessionFile, open_session_file
+from moss_local.storage.log_replica import SqliteLogReplica
 from moss_local.storage.paths import check_name, project_path, session_path
 from moss_local.storage.project_cache import ProjectCache
 from moss_local.storage.push_lock import push_lock
-from moss_local.storage.replica import SqliteReplica
 from moss_local.types import QueryOptions, Rewritten, SearchResult
 from moss_sync import InvalidArgumentError, MossError, NotFoundError
 from moss_sync.checkpoint import Checkpoint
 from moss_sync.clock import SystemClock
+from moss_sync.commit import Commit
 from moss_sync.directory import Directory, has_session, list_sessions
 from moss_sync.engine import SyncEngine
+from moss_sync.log_engine import LogEngine
+from moss_sync.modes import EitherEngine, Engine
 from moss_sync.repository import Repository
 from moss_sync.rotation import rotate
 from moss_sync.stores import BlobStore
@@ -50,6 +54,7 @@ class Project:
             cache=ProjectCache(self._directory),
             clock=self._clock,
             run=runtime.blocking,
+            commit=settings.commit,
         )
         self._sessions: set[SessionIndex] = set()
         self._lock = threading.Lock()
@@ -77,17 +82,26 @@ class Project:
         if not create and not path.exists():
             await self._require_stored(name)
         file = await runtime.acquiring(open_session_file, SessionFile.close, path, session=name)
-        replica = SqliteReplica(file)
-        engine = SyncEngine(
-            self._repository,
-            replica,
-            name,
-            clock=self._clock,
-            run=runtime.blocking,
-            exclusive=lambda: push_lock(path),
-            accepts=model.accepts,
-            checkpoint=held_to,
-        )
+        replica = SqliteLogReplica(file)
+
+        def engine_of(mode: Commit) -> Engine:
+            if mode == "log" and held_to is not None:
+                raise InvalidArgumentError(
+                    f"session {name!r} commits by log: there are no checkpoints to hold it to",
+                    hint="open it without one",
+                )
+            make = LogEngine if mode == "log" else partial(SyncEngine, checkpoint=held_to)
+            return make(
+                self._repository,
+                replica,
+                name,
+                clock=self._clock,
+                run=runtime.blocking,
+                exclusive=lambda: push_lock(path),
+                accepts=model.accepts,
+            )
+
+        engine = EitherEngine(self._repository, engine_of)
         session = SessionIndex(
             name=name,
             file=file,

@@ -16,6 +16,7 @@ from pathlib import Path
 from platformdirs import user_cache_path, user_config_path, user_data_path
 
 from moss_sync import InvalidArgumentError, UnauthorizedError
+from moss_sync.commit import MODES, Commit
 
 APP = "moss_local"
 KEY_BYTES = 20
@@ -35,6 +36,7 @@ class Credentials:
     project_key: str = field(repr=False)
     store: str | None = None
     next_key: str | None = field(default=None, repr=False)
+    commit: Commit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class Settings:
         store: URL or path of the blob store.
         data_dir: Session files of this device.
         cache_dir: Derived files, safe to delete at any time.
+        commit: How the project's sessions are committed; None takes what the store holds.
     """
 
     project_id: str
@@ -52,6 +55,7 @@ class Settings:
     store: str
     data_dir: Path
     cache_dir: Path
+    commit: Commit | None = None
 
 
 def resolve(
@@ -61,6 +65,7 @@ def resolve(
     store: str | os.PathLike[str] | None,
     data_dir: str | os.PathLike[str] | None,
     cache_path: str | os.PathLike[str] | None,
+    commit: str | None = None,
 ) -> Settings:
     """Return the settings, each from the first place that has it.
 
@@ -94,6 +99,27 @@ def resolve(
         store=chosen or (kept.store if kept else None) or str(data / "store"),
         data_dir=data,
         cache_dir=Path(cache_path) if cache_path is not None else user_cache_path(APP),
+        commit=check_commit(commit, "commit")
+        or check_commit(os.environ.get("MOSS_COMMIT") or None, "MOSS_COMMIT")
+        or (kept.commit if kept and chosen in (None, kept.store) else None),
+    )
+
+
+def check_commit(value: str | None, what: str) -> Commit | None:
+    """Return `value` if it is a way to commit, or None.
+
+    Raises:
+        InvalidArgumentError: it is neither.
+    """
+    if value is None:
+        return None
+    for mode in MODES:
+        if value == mode:
+            return mode
+    raise InvalidArgumentError(
+        f"{what} is {value!r}",
+        hint="give 'cas', or 'log' for a folder that is replicated and for a store that cannot"
+        " compare and swap",
     )
 
 
@@ -116,6 +142,7 @@ def load_credentials() -> Credentials | None:
             fields["project_key"],
             fields.get("store"),
             fields.get("next_project_key"),
+            check_commit(fields.get("commit"), "commit"),
         )
     except FileNotFoundError:
         return None
@@ -160,6 +187,8 @@ def save_credentials(credentials: Credentials) -> Path:
     fields = {"project_id": credentials.project_id, "project_key": credentials.project_key}
     if credentials.store is not None:
         fields["store"] = credentials.store
+    if credentials.commit is not None:
+        fields["commit"] = credentials.commit
     if credentials.next_key is not None:
         fields["next_project_key"] = credentials.next_key
     temporary = path.with_suffix(".tmp")

@@ -14,12 +14,16 @@ import numpy as np
 from moss_local.storage.documents import Document
 from moss_local.storage.edits import delete_documents, put_documents
 from moss_local.storage.file import open_session_file
-from moss_local.storage.replica import SqliteReplica
+from moss_local.storage.log_replica import SqliteLogReplica
 from moss_local.storage.rows import get_documents
 from moss_sync import VectorSpace
 from moss_sync.checkpoint import Checkpoint
+from moss_sync.commit import Commit
 from moss_sync.engine import SyncEngine
 from moss_sync.floors import DEFAULT_POLICY, Policy
+from moss_sync.log_engine import LogEngine
+from moss_sync.log_plan import DEFAULT_POLICY as DEFAULT_LOG_POLICY
+from moss_sync.log_plan import LogPolicy
 from moss_sync.manifest import Manifest
 from moss_sync.repository import Repository
 from moss_sync.stores.base import BlobStore
@@ -74,7 +78,7 @@ async def run_here(fn: Callable[..., Any], *args: Any) -> Any:
 
 
 class Device:
-    """One device of one session."""
+    """One device of one session: `engine` exchanges by manifest, `log` by log."""
 
     def __init__(
         self,
@@ -89,14 +93,16 @@ class Device:
         cache: MemoryCache | None = None,
         checkpoint: Checkpoint | None = None,
         policy: Policy = DEFAULT_POLICY,
+        commit: Commit = "cas",
+        log_policy: LogPolicy = DEFAULT_LOG_POLICY,
     ) -> None:
         self.clock = clock or QuickClock(seed)
         self.space = space
         self.cache = MemoryCache() if cache is None else cache
         self.file = open_session_file(path, session=session)
-        self.replica = SqliteReplica(self.file)
+        self.replica = SqliteLogReplica(self.file)
         self.repository = Repository(
-            store, "project", key, cache=self.cache, clock=self.clock, run=run_here
+            store, "project", key, cache=self.cache, clock=self.clock, run=run_here, commit=commit
         )
         lock = asyncio.Lock()
 
@@ -115,6 +121,16 @@ class Device:
             accepts=lambda space: None,
             checkpoint=checkpoint,
             policy=policy,
+        )
+        self.log = LogEngine(
+            self.repository,
+            self.replica,
+            session,
+            clock=self.clock,
+            run=run_here,
+            exclusive=exclusive,
+            accepts=lambda space: None,
+            policy=log_policy,
         )
 
     def put(self, id: str, text: str, vector: Sequence[float] | None = (1.0, 0, 0, 0)) -> None:

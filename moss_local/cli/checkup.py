@@ -19,9 +19,10 @@ from moss_local.storage.paths import project_path
 from moss_local.storage.project_cache import ProjectCache
 from moss_sync import BlobNotFoundError, MossError
 from moss_sync.clock import SystemClock
+from moss_sync.commit import Commit
 from moss_sync.probe import probe
 from moss_sync.repository import Repository
-from moss_sync.stores import BlobStore, open_store
+from moss_sync.stores import Blob, BlobStore, MayBeReplicated, open_store
 
 MAX_CLOCK_OFFSET_MS = 60_000
 """The protocol's own bound: past it, stamps of writes are corrected when they are pushed."""
@@ -75,9 +76,13 @@ async def check_store(settings: Settings) -> list[Finding]:
         cache=ProjectCache(directory),
         clock=clock,
         run=_run_here,
+        commit=settings.commit,
     )
     try:
         key = await _check_key(repository)
+        mode = await _mode(repository)
+        if mode == "log":
+            return [key, *await _check_log_store(store, clock, repository)]
         report = await probe(store, clock=clock, prefix=repository.layout.prefix, long=True)
         findings = [
             Finding(f"store: {check.name}", check.passed, f"{check.detail} ({check.ms:.0f} ms)")
@@ -87,7 +92,9 @@ async def check_store(settings: Settings) -> list[Finding]:
             findings.append(Finding("store", False, str(report.error), report.error.hint))
         else:
             cost = f"{report.requests} requests, {report.elapsed_ms:.0f} ms"
-            findings.append(Finding("store", True, f"{store.url} can be used ({cost})"))
+            findings.append(
+                Finding("store", True, f'{store.url} can be used, commit="cas" ({cost})')
+            )
             findings.append(await _check_clock(store, clock, f"{repository.layout.prefix}_probe"))
         if report.left_behind:
             findings.append(
@@ -101,6 +108,60 @@ async def check_store(settings: Settings) -> list[Finding]:
         return [key, *findings]
     finally:
         await store.close()
+
+
+async def _mode(repository: Repository) -> Commit:
+    """Return how the repository commits, or will once it is made."""
+    try:
+        keys = await repository.keys()
+    except MossError:
+        keys = None  # said already
+    if keys is None:
+        return repository.wanted or "cas"
+    return "log" if keys.commit == "log" else "cas"
+
+
+async def _check_log_store(
+    store: BlobStore, clock: SystemClock, repository: Repository
+) -> list[Finding]:
+    """Try out what a log needs: write, read, list, delete; no compare-and-swap."""
+    folder = f"{repository.layout.prefix}_probe/"
+    key, data = f"{folder}{clock.token(10).hex()}-log", clock.token(64)
+    mode = Finding("store: mode", True, 'commit="log": blobs are only added, nobody coordinates')
+    try:
+        await store.put(key, data)
+        found = await store.get(key)
+        listed = [each.key for each in await store.keys(folder, start_after=key[:-1])]
+        await store.delete(key)
+    except MossError as error:
+        return [mode, Finding("store", False, str(error), error.hint)]
+    whole = isinstance(found, Blob) and found.data == data and key in listed
+    findings = [
+        mode,
+        Finding(
+            "store",
+            whole,
+            f"{store.url} {'can be used' if whole else 'does not show what was written'}",
+            "name another store: a log needs one that gives back what was put into it",
+        ),
+        await _check_clock(store, clock, folder[:-1]),
+    ]
+    if isinstance(store, MayBeReplicated):
+        strays = [
+            stray
+            for place in (repository.layout.prefix, repository.layout.manifests)
+            for stray in await store.strays(place)
+        ]
+        findings.append(
+            Finding(
+                "store: strays",
+                True,
+                f"{len(strays)} files that are none of ours: {', '.join(strays[:3])}"
+                if strays
+                else "no conflicted copies or unfinished files",
+            )
+        )
+    return findings
 
 
 async def _run_here(fn, *args):  # type: ignore[no-untyped-def]  # a Runner: any function

@@ -44,7 +44,7 @@ def push(
 
     JSON: {exchanges: [{session, error, sent, sent_deletes, received, deleted, superseded,
     reasserted, quarantined, adopted, seq, lost_races, requests, bytes_sent, bytes_received,
-    elapsed_ms, session_id}]}; error is null or {code, message}.
+    elapsed_ms, waiting, strays, session_id}]}; error is null or {code, message}.
     """
     _exchange(ctx, "push", session or [], all, as_json)
 
@@ -126,6 +126,10 @@ def _exchange(
         for exchange in done:
             if exchange.error is None:
                 render.say(f"{exchange.session}: {summary(exchange.report)}")
+                for sentence in exchange.report.waiting:
+                    render.talk(f"waiting: {sentence}")
+                if strays := exchange.report.strays:
+                    render.talk(f"not ours, left alone: {', '.join(strays)}")
         if not done:
             render.talk(f"there is nothing to {verb}")
     for error in failed:

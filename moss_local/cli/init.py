@@ -26,6 +26,14 @@ def init(
         str | None,
         typer.Option(metavar="URL", help="Where devices meet; a local folder if left out."),
     ] = None,
+    commit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODE",
+            help="log: for a folder that a service replicates (Dropbox, iCloud, OneDrive, "
+            "Syncthing) and a store without compare-and-swap. Left out: the store must have it.",
+        ),
+    ] = None,
     join: Annotated[
         bool,
         typer.Option("--join", help="Join a project that exists: asks for its key."),
@@ -45,6 +53,7 @@ def init(
     """
     from moss_local.settings import (
         Credentials,
+        check_commit,
         credentials_path,
         key_of_environment,
         load_credentials,
@@ -63,6 +72,7 @@ def init(
     id = project or f"project-{base32(clock.token(PROJECT_RANDOM_BYTES))}"
     check_name(id, what="project id")
     place = None if store is None else _checked_store(store)
+    mode = check_commit(commit, "--commit")
     path = credentials_path()
     kept: Path | None = None
     if path.exists():
@@ -85,10 +95,10 @@ def init(
     if kept is not None:
         kept.hardlink_to(path)
         render.talk(f"the old credentials are kept in {kept}")
-    made = Credentials(id, key, place)
+    made = Credentials(id, key, place, commit=mode)
     save_credentials(made)
     _print(made, path, show_key=show_key)
-    render.talk(_second_device(id, place))
+    render.talk(_second_device(id, place, mode))
 
 
 def _print(credentials: Credentials, path: Path, *, show_key: bool) -> None:
@@ -113,15 +123,16 @@ def _checked_store(store: str) -> str:
     return store if "://" in store else str(Path(store).expanduser().absolute())
 
 
-def _second_device(project: str, store: str | None) -> str:
+def _second_device(project: str, store: str | None, commit: str | None) -> str:
     if store is None:
         return (
             "To share sessions with a second device, choose a store that both reach, such as a\n"
             "shared folder or a bucket: moss-local init --force --join --project "
             f"{project} --store URL"
         )
+    mode = "" if commit is None else f" --commit {commit}"
     return (
         "On a second device:\n"
-        f"  moss-local init --join --project {project} --store '{store}'\n"
+        f"  moss-local init --join --project {project} --store '{store}'{mode}\n"
         "It asks for the key; read it here with: moss-local init --show-key"
     )

@@ -102,12 +102,17 @@ CREATE TABLE pending_doc (
 """
 
 # What the whole protocol needs besides: which life of the session this copy belongs to, a place for
-# edits that must neither be pushed again by themselves nor be lost, and one for what was replaced.
+# edits that must neither be pushed again by themselves nor be lost, one for what was replaced, and
+# what is remembered of a log.
 _VERSION_2 = """
 ALTER TABLE state ADD COLUMN gen INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE state ADD COLUMN repairs INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE state ADD COLUMN acked_seq INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX document_tombstone ON document (commit_seq) WHERE deleted = 1;
+CREATE TABLE log_view (
+  one INTEGER PRIMARY KEY CHECK (one = 1),
+  plain BLOB NOT NULL
+) STRICT;
 CREATE TABLE quarantine (
   number INTEGER PRIMARY KEY,
   reason TEXT NOT NULL,

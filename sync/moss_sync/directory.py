@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from moss_sync import layout, manifest, plan
+from moss_sync import layout, log_directory, manifest, plan
 from moss_sync.channel import PARALLEL_READS, manifest_place
 from moss_sync.errors import (
     BlobCorruptError,
@@ -23,31 +23,10 @@ from moss_sync.keyring import Keys
 from moss_sync.manifest import Manifest
 from moss_sync.repository import Repository
 from moss_sync.seal import unseal
+from moss_sync.stored_session import StoredSession as StoredSession
 from moss_sync.stores.base import Blob
 
 PAGE = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class StoredSession:
-    """A session as its manifest describes it.
-
-    Attributes:
-        session_id: Under which the store knows it.
-        commits: How many there have been.
-        committed_ms: Store time of the last one, ms since 1970.
-        devices: How many have pushed.
-        bytes: Of everything that a new device would read, the manifest left out.
-        model_id: Of its vectors; None while it has none.
-    """
-
-    name: str
-    session_id: str
-    commits: int
-    committed_ms: int
-    devices: int
-    bytes: int
-    model_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +54,12 @@ async def list_sessions(repository: Repository) -> Directory:
     if not found:
         return Directory()
     keys = await _keys_of(repository)
+    if keys is None:
+        return Directory()
+    if keys.commit == "log":
+        listed, errors = await log_directory.read_sessions(repository, keys, found)
+        listed.sort(key=lambda session: session.name)
+        return Directory(tuple(listed), tuple(errors))
     gate = asyncio.Semaphore(PARALLEL_READS)
 
     async def read(sid: str) -> StoredSession | MossError | None:
@@ -109,10 +94,14 @@ async def has_session(repository: Repository, name: str) -> bool:
     manifests = repository.layout.manifests
     if not await repository.store.keys(manifests, limit=1):
         return False
-    sid = layout.session_id((await _keys_of(repository)).names, name)
-    key = repository.layout.manifest(sid)
+    keys = await _keys_of(repository)
+    if keys is None:
+        return False
+    key = repository.layout.manifest(layout.session_id(keys.names, name))
     # A listing, not a read: whoever asks goes on to read the manifest with its history checked.
     listed = await repository.store.keys(manifests, start_after=key[:-1], limit=1)
+    if keys.commit == "log":
+        return bool(listed) and listed[0].key.startswith(f"{key}-")
     return bool(listed) and listed[0].key == key
 
 
@@ -122,10 +111,13 @@ async def _recall(repository: Repository) -> None:
         await repository.keys()
 
 
-async def _keys_of(repository: Repository) -> Keys:
-    """Return the keys of a repository that holds sessions; never makes any."""
+async def _keys_of(repository: Repository) -> Keys | None:
+    """Return the keys of a repository that holds sessions; never makes any.
+
+    None where blobs travel one by one, and `fmt` is still on its way.
+    """
     keys = await repository.keys()
-    if keys is None:
+    if keys is None and repository.wanted != "log":
         raise BlobMissingError(
             f"the store {repository.store.url} holds sessions of this project and not their keys: "
             f"its blob {repository.layout.fmt!r} is gone",

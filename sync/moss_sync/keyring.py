@@ -24,7 +24,9 @@ from typing import Any
 import msgpack
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from moss_sync.errors import (
     BlobCorruptError,
@@ -125,12 +127,14 @@ class Keys:
 
     Attributes:
         features_w: What a device must know to write to it: `features.check_writable`.
+        commit: "cas" or "log": how its sessions are committed.
     """
 
     repo_id: bytes
     roots: RootKeys
     names: bytes = field(repr=False)
     features_w: tuple[str, ...] = ()
+    commit: str = "cas"
 
 
 def derive_kek(project_key: str, kdf: KdfParams) -> bytes:
@@ -147,6 +151,25 @@ def derive_kek(project_key: str, kdf: KdfParams) -> bytes:
 def key_check(kek: bytes) -> bytes:
     """Return a value that tells whether a later key is the same, and nothing else about it."""
     return hmac.digest(kek, b"moss_sync local key check", "sha256")
+
+
+def log_kdf(project_id: str) -> KdfParams:
+    """Return the parameters for a repository that commits by log: the same on every device."""
+    salt = blake2b(
+        project_id.encode(), digest_size=KDF_SALT_BYTES, person=b"moss_sync.log"
+    ).digest()
+    return KdfParams(salt)
+
+
+def create_log(kek: bytes, kdf: KdfParams) -> Format:
+    """Return the `fmt` of a repository that commits by log.
+
+    Nothing in it is random: two devices that set one up at once, each in its own copy of a folder,
+    write the very same bytes, and there is nothing to conflict. Its keys follow from the project
+    key by argon2id and HKDF, each used for what it is alone.
+    """
+    fresh = HKDF(algorithm=SHA256(), length=FRESH_BYTES, salt=None, info=b"moss_sync/log fmt")
+    return create(kek, kdf, fresh=fresh.derive(kek), commit="log")
 
 
 def create(kek: bytes, kdf: KdfParams, *, fresh: bytes, commit: str = "cas") -> Format:
@@ -294,7 +317,7 @@ def unlock(fmt: Format, kek: bytes) -> Keys:
         names = _unwrap(kek, fmt.names, fmt.repo_id, "names")
     except (InvalidTag, ValueError):
         raise wrong_key(newest=fmt.newest) from None
-    return Keys(fmt.repo_id, RootKeys(roots), names, fmt.features_w)
+    return Keys(fmt.repo_id, RootKeys(roots), names, fmt.features_w, fmt.commit)
 
 
 def wrong_key(*, newest: int = 1) -> UnauthorizedError:

@@ -33,6 +33,7 @@ MAX_LEVEL = 2**8 - 1
 """What fits the fixed widths of a name; fixed, so that names sort by their base."""
 
 _SEGMENT = re.compile(r"s/([0-9a-f]{16})-([0-9a-f]{16})-([0-9a-f]{8})-([a-z2-7]{26})")
+_HEAD = re.compile(rf"([a-z2-7]{{{NAME_CHARS}}})-([0-9a-f]{{16}})")
 _BASE = re.compile(r"b/([0-9a-f]{16})-([0-9a-f]{16})-([0-9a-f]{2})-([a-z2-7]{26})")
 
 
@@ -81,6 +82,18 @@ class Layout:
 
     def bases(self, sid: str) -> str:
         return f"{self.prefix}{sid}/b/"
+
+    def log(self, sid: str) -> str:
+        """The one folder of all blobs of a session in a repository that commits by log."""
+        return f"{self.prefix}{sid}/l/"
+
+    def log_blob(self, sid: str, name: str) -> str:
+        """Return the key of a blob of a log: flat, so that one listing shows pushes and bases."""
+        return self.log(sid) + name.replace("/", "-", 1)
+
+    def head(self, sid: str, dev: bytes) -> str:
+        """Return the key of the one blob of a log that is written again, by its device alone."""
+        return f"{self.manifests}{sid}-{dev.hex()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +169,18 @@ def parse_name(name_key: bytes, sid: str, name: str) -> SegmentName:
     if not hmac.compare_digest(expected, raw[TAG_RANDOM_BYTES:]) or base32(raw) != tag:
         raise BlobCorruptError(f"{name!r} was not named by a holder of the project's key")
     return parsed
+
+
+def log_name(part: str) -> str | None:
+    """Return the name of the blob that stands as `part` in the folder of a log, or None."""
+    name = part.replace("-", "/", 1)
+    return name if is_name(name) else None
+
+
+def parse_head(part: str) -> tuple[str, bytes] | None:
+    """Return the session id and the device of a head's name below `m/`, or None."""
+    match = _HEAD.fullmatch(part)
+    return None if match is None else (match[1], bytes.fromhex(match[2]))
 
 
 def _match(name: str) -> re.Match[str] | None:

@@ -20,6 +20,10 @@ class SyncReport:
         lost_races: Compare-and-swaps that another device won.
         requests, bytes_sent, bytes_received: As counted on the wire, bodies only.
         elapsed_ms: Wall time of the exchange.
+        waiting: Where blobs travel one by one (commit="log"): what is known to exist and has not
+            arrived, a sentence each. Nothing is wrong; a later exchange reads it.
+        strays: What lies among the session's blobs and is none of them, such as the conflicted
+            copies that a folder's replication leaves. Never read and never removed.
     """
 
     session_id: str = ""
@@ -37,3 +41,5 @@ class SyncReport:
     bytes_sent: int = 0
     bytes_received: int = 0
     elapsed_ms: float = 0.0
+    waiting: tuple[str, ...] = ()
+    strays: tuple[str, ...] = ()

@@ -11,6 +11,9 @@ First contact with an empty store, with what a crash leaves behind:
   4 PUT probe                 crash before: the next writer probes again.
 Nothing of the user's is written before 3, and nothing at all where the probe fails.
 
+A repository that commits by log needs no compare-and-swap: there is no probe, and its `fmt` is
+made of the key alone, so that all who create it at once write the same bytes.
+
 The cached `fmt` is read again when it may be too old: a blob is sealed under an epoch that it does
 not have, the key given does not open it, or a session is about to be created. What is read then
 must be the same repository, no older than the cached one, with the same keys of the same epochs.
@@ -26,9 +29,12 @@ from typing import Any, Protocol
 
 from moss_sync import keyring
 from moss_sync.clock import Clock, StoreClock
+from moss_sync.commit import MODES, Commit
 from moss_sync.derivation import derived
 from moss_sync.errors import (
+    BlobCorruptError,
     BlobNotFoundError,
+    InvalidArgumentError,
     NetworkError,
     NotFoundError,
     OutcomeUnknownError,
@@ -44,7 +50,7 @@ from moss_sync.layout import Layout, store_name
 from moss_sync.packing import pack, unpack
 from moss_sync.probe import ProbeVerdict, probe
 from moss_sync.seal import SALT_BYTES, Place, RootKeys, epoch_of, seal, unseal
-from moss_sync.stores.base import Blob, BlobStore, ETag, MayBeAway, Swapped
+from moss_sync.stores.base import Blob, BlobStore, ETag, MayBeAway, MayBeReplicated, Swapped
 
 Runner = Callable[..., Awaitable[Any]]
 """Runs a blocking function and returns what it returns: in a thread, or at once in a simulation."""
@@ -81,14 +87,23 @@ class Repository:
         cache: RepositoryCache,
         clock: Clock,
         run: Runner,
+        commit: Commit | None = "cas",
     ) -> None:
+        """Make a repository object; nothing is asked or written yet.
+
+        Args:
+            commit: What the repository must be, and becomes if there is none; None takes the one
+                that is there, and makes one that compares and swaps.
+        """
         self.store = store
         self.time = StoreClock(clock)
         self.layout = Layout.of(project_id)
+        self._project_id = project_id
         self._project_key = project_key
         self._cache = cache
         self._clock = clock
         self._run = run
+        self._commit = commit
         self._kdf: KdfParams | None = None
         self._keys: Keys | None = None
         self._confirmed = False
@@ -96,6 +111,11 @@ class Repository:
         self._made_here = False
         self._verdict: ProbeVerdict | None = None
         self._lock = asyncio.Lock()
+
+    @property
+    def wanted(self) -> Commit | None:
+        """What the repository must be; None takes what is there."""
+        return self._commit
 
     @property
     def made_here(self) -> bool:
@@ -255,6 +275,8 @@ class Repository:
             check_writable(keys, None)
             if isinstance(self.store, MayBeAway):
                 self.store.must_exist = False  # the user says that it is empty, not away
+            if keys.commit == "log":
+                return await self._put_back_log(cached)
             try:
                 verdict = await self._probe()
                 self._adopt(verdict)
@@ -263,6 +285,17 @@ class Repository:
             finally:
                 self._expect()
             return lacked
+
+    async def _put_back_log(self, raw: bytes) -> bool:
+        try:
+            found, _ = await self.read_fmt()
+        except BlobNotFoundError:
+            await self.store.put(self.layout.fmt, raw)
+            self._keys = await self._accept(raw)
+            self._expect()
+            return True
+        self._keys = await self._renew(found.raw)
+        return False
 
     async def _put_back(self, fmt: Format) -> bool:
         etag: ETag | None = None
@@ -350,6 +383,8 @@ class Repository:
         """
         keys = await self.attach()
         check_writable(keys, None)
+        if keys.commit == "log":
+            return
         async with self._lock:
             if self._verdict is not None:
                 return
@@ -423,6 +458,8 @@ class Repository:
         """From here on a store that is not there is away (an unmounted share), not empty."""
         if isinstance(self.store, MayBeAway):
             self.store.must_exist = True
+        if isinstance(self.store, MayBeReplicated) and self._keys is not None:
+            self.store.lock_free = self._keys.commit == "log"
 
     async def _is_confirmed_by_store(self) -> bool:
         """Return whether the store has a repository and the key opens it; False also offline.
@@ -445,9 +482,38 @@ class Repository:
         except BlobNotFoundError:
             self._seen_absent = True
             return None
+        except BlobCorruptError:
+            if self._commit == "log" and await self._is_part_of_ours():
+                return None  # whoever needs it now may write all of it: these very bytes
+            raise
         return await self._accept(found.raw)
 
+    async def _is_part_of_ours(self) -> bool:
+        """Return whether the store's `fmt` is the beginning of what this key makes of it."""
+        kdf = keyring.log_kdf(self._project_id)
+        ours = keyring.create_log(await self._kek(kdf), kdf).raw
+        blob = await self.store.get(self.layout.fmt)
+        if not isinstance(blob, Blob):
+            raise AssertionError("an unconditional get returned no blob")
+        return len(blob.data) <= len(ours) and ours.startswith(blob.data.rstrip(b"\0"))
+
     async def _create(self) -> Keys:
+        return await (self._create_log() if self._commit == "log" else self._create_cas())
+
+    async def _create_log(self) -> Keys:
+        """Write `fmt` where none was seen; whoever else does writes the same bytes."""
+        kdf = keyring.log_kdf(self._project_id)
+        raw = keyring.create_log(await self._kek(kdf), kdf).raw
+        if isinstance(self.store, MayBeReplicated):
+            self.store.lock_free = True
+        found = await self._found()  # one that compares and swaps may stand there by now
+        if found is not None:
+            return found
+        await self.store.put(self.layout.fmt, raw)
+        self._made_here = True
+        return await self._accept(raw)
+
+    async def _create_cas(self) -> Keys:
         verdict = await self._probe()
         self._adopt(verdict)
         # The salt of the local key check serves the repository too: one argon2id for both.
@@ -481,12 +547,20 @@ class Repository:
 
     async def _unlock(self, raw: bytes) -> Keys:
         fmt = keyring.decode(raw)
-        if fmt.commit != "cas":
+        if fmt.commit not in MODES:
             raise UnsupportedFormatError(
                 f"the repository commits by {fmt.commit!r}, which this version does not know",
                 hint=UPGRADE,
             )
-        return keyring.unlock(fmt, await self._kek(fmt.kdf))
+        keys = keyring.unlock(fmt, await self._kek(fmt.kdf))
+        if self._commit is not None and fmt.commit != self._commit:
+            raise InvalidArgumentError(
+                f"the project's repository in {self.store.url} commits by {fmt.commit!r}, not by "
+                f"{self._commit!r}, and stays so for ever",
+                hint=f"leave commit out, or give commit={fmt.commit!r} (MOSS_COMMIT); another "
+                "project id, or another store, can be of the other kind",
+            )
+        return keys
 
     async def _publish(self, verdict: ProbeVerdict, keys: Keys) -> None:
         self._adopt(verdict)

@@ -57,7 +57,14 @@ async def rotate(repository: Repository, clock: Clock, new_key: str | None = Non
     if new_key is not None:
         _check_key(repository, new_key)
     try:
-        if await repository.keys() is None:
+        known = await repository.keys()
+        if known is not None and known.commit == "log":
+            raise InvalidArgumentError(
+                f"the repository in {repository.store.url} commits by log: its key follows from "
+                "the project key and cannot be rotated",
+                hint="start another project with a new key: moss-local init --force --commit log",
+            )
+        if known is None:
             raise NotFoundError(
                 f"the store {repository.store.url} has no repository of this project yet",
                 hint="push a session first, or set up with another key: moss-local init --force",

@@ -155,6 +155,14 @@ def unseal(roots: RootKeys, place: Place, sealed: bytes, *, max_plain: int) -> b
     return b"".join(parts)
 
 
+def sealed_size(sealed: bytes) -> int | None:
+    """Return how many bytes a blob has in all by what its header says; None: it has no header."""
+    if len(sealed) < HEADER_BYTES or sealed[:4] != MAGIC:
+        return None
+    length: int = _HEADER.unpack_from(sealed)[-1]
+    return HEADER_BYTES + length + _chunks(length) * TAG_BYTES
+
+
 def _chunks(length: int) -> int:
     # An empty blob still has one (empty, last) chunk, so that its emptiness is authenticated.
     return max(1, -(-length // CHUNK_BYTES))

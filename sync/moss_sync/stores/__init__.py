@@ -14,6 +14,7 @@ from moss_sync.stores.base import (
     EtagForm,
     Listed,
     MayBeAway,
+    MayBeReplicated,
     NotModified,
     Swapped,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "FolderStore",
     "Listed",
     "MayBeAway",
+    "MayBeReplicated",
     "MemoryStore",
     "NotModified",
     "S3Store",

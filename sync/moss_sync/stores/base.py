@@ -145,3 +145,19 @@ class MayBeAway(Protocol):
 
     must_exist: bool
     """Set once the store is known to hold a repository: its absence is then a NetworkError."""
+
+
+@runtime_checkable
+class MayBeReplicated(Protocol):
+    """A place that another program may fill file by file (Dropbox, iCloud, Syncthing).
+
+    There, a file may be seen before all of it has arrived, files arrive in any order, and two
+    versions of one file may lie side by side under names that are no keys.
+    """
+
+    lock_free: bool
+    """Set where nobody compares and swaps: a put then needs no lock, which the place may lack."""
+
+    async def strays(self, prefix: str) -> Sequence[str]:
+        """Return what lies right below `prefix` and is no key; `prefix` ends with `/`."""
+        ...

@@ -80,11 +80,13 @@ class FolderStore:
 
     Attributes:
         must_exist: See `MayBeAway`.
+        lock_free: See `MayBeReplicated`.
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root).absolute()
         self.must_exist = False
+        self.lock_free = False
         self._pool = _new_pool()
         self._pid = os.getpid()
         self._closed = False
@@ -142,6 +144,11 @@ class FolderStore:
         count(requests=1)
         await self._run("write to", lambda: self._remove(key))
 
+    async def strays(self, prefix: str) -> Sequence[str]:
+        self._begin()
+        check_listing(prefix, "", 1)
+        return await self._run("list", lambda: self._strays(prefix))
+
     async def close(self) -> None:
         if not self._closed:
             self._closed = True
@@ -171,7 +178,7 @@ class FolderStore:
     def _write(self, key: str, data: bytes) -> int:
         self._prepare(key)
         temp, time_ms = self._write_temp(data)
-        with _removed_on_failure(temp), self._locked(key):
+        with _removed_on_failure(temp), self._guarded(key):
             self._publish(temp, key)
             sync_folder(self._path(key).parent)
         return time_ms
@@ -208,6 +215,14 @@ class FolderStore:
             with contextlib.suppress(FileNotFoundError):  # removed since the folder was read
                 found.append(self._listed(key))
         return found
+
+    def _strays(self, prefix: str) -> list[str]:
+        try:
+            entries = list(os.scandir(self.root / prefix))
+        except (FileNotFoundError, NotADirectoryError):
+            self._check_root()
+            return []
+        return sorted(prefix + each.name for each in entries if not is_key(prefix + each.name))
 
     def _walk(self, prefix: str) -> Iterator[str]:
         try:
@@ -252,7 +267,7 @@ class FolderStore:
             self._check_root()
             return
         self._prepare(key)
-        with self._locked(key), contextlib.suppress(FileNotFoundError):
+        with self._guarded(key), contextlib.suppress(FileNotFoundError):
             path.unlink()
             sync_folder(path.parent)
 
@@ -285,7 +300,7 @@ class FolderStore:
 
     def _prepare(self, key: str) -> None:
         self._check_root()
-        for folder in (self._locks, self._temps):
+        for folder in (self._temps,) if self.lock_free else (self._locks, self._temps):
             make_folders(folder)
         try:
             make_folders(self._path(key).parent)
@@ -328,6 +343,10 @@ class FolderStore:
     def _temps(self) -> Path:
         return self.root / ".moss" / "tmp"
 
+    def _guarded(self, key: str) -> contextlib.AbstractContextManager[None]:
+        """Keep a compare-and-swap out; where nobody makes one, the rename alone is enough."""
+        return contextlib.nullcontext() if self.lock_free else self._locked(key)
+
     @contextlib.contextmanager
     def _locked(self, key: str) -> Iterator[None]:
         # Here and not above: 70 ms of import that a reader never needs, on a thread of our own.
@@ -356,7 +375,8 @@ class FolderStore:
         return StoreLacksCasError(
             self.url,
             check="file lock",
-            hint="use a folder on a file system with file locks, or an s3:// store",
+            hint="use a folder on a file system with file locks, or an s3:// store; or commit "
+            'without either, by choice and for ever: commit="log", moss-local init --commit log',
         )
 
     def _begin(self) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 _REMEDY = (
     "use a store with conditional writes, such as AWS S3, Cloudflare R2, MinIO, SeaweedFS,"
-    " or a local folder"
+    " or a local folder; or let sessions commit without it, by choice and for ever: "
+    'commit="log", moss-local init --commit log'
 )
 
 _VENDORS = {

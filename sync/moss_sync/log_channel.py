@@ -1,0 +1,249 @@
+"""One session's log in its repository: listed, read and verified, sealed and written.
+
+Everything that comes out of here has been authenticated, belongs to the session and decodes. What
+is listed and is none of ours is named, never read; what has not wholly arrived is told apart from
+what is damaged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from moss_sync import layout, log_blob
+from moss_sync.channel import MAX_BACKOFF_S, PARALLEL_READS
+from moss_sync.clock import Clock
+from moss_sync.errors import BlobCorruptError, BlobNotFoundError
+from moss_sync.keyring import Keys
+from moss_sync.layout import SegmentName
+from moss_sync.log_blob import BLOB_KIND, HEAD_KIND, Head, LogBlob
+from moss_sync.log_view import Partial
+from moss_sync.manifest import tip_of
+from moss_sync.repository import Repository, Runner
+from moss_sync.seal import SALT_BYTES, Place, seal, unseal
+from moss_sync.stores.base import Blob, Listed, MayBeReplicated
+
+PAGE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What the store shows of a session.
+
+    Attributes:
+        names: The blobs, by name; tips: of each, what a next push names it by.
+        sizes: Of the sealed blobs.
+        strays: Whatever else lies there: conflicted copies, unfinished files, other programs'.
+    """
+
+    names: Mapping[str, SegmentName]
+    tips: Mapping[str, bytes]
+    sizes: Mapping[str, int]
+    strays: tuple[str, ...]
+
+
+class LogChannel:
+    """The log of one session.
+
+    Attributes:
+        time: The store's clock as its answers tell it.
+    """
+
+    def __init__(self, repository: Repository, name: str, *, clock: Clock, run: Runner) -> None:
+        self._repository = repository
+        self._store = repository.store
+        self._name = name
+        self._clock = clock
+        self._run = run
+        self.time = repository.time
+
+    @property
+    def replicated(self) -> bool:
+        """Whether the store is a place that another program may fill file by file."""
+        return isinstance(self._store, MayBeReplicated)
+
+    def sid(self, keys: Keys) -> str:
+        """Return the session's id in the store."""
+        return layout.session_id(keys.names, self._name)
+
+    async def listing(self, keys: Keys) -> Listing:
+        """Return what the store shows; one request per thousand blobs."""
+        return await read_listing(self._repository, keys, self.sid(keys))
+
+    async def read(
+        self, keys: Keys, names: Sequence[str]
+    ) -> tuple[list[LogBlob], dict[str, Partial]]:
+        """Return these blobs, read in parallel, and which of them have not wholly arrived.
+
+        Raises:
+            BlobNotFoundError: one is gone: merged into another meanwhile, or lost.
+            BlobCorruptError: one is not what its name says.
+        """
+        gate = asyncio.Semaphore(PARALLEL_READS)
+
+        async def read(name: str) -> LogBlob | Partial:
+            async with gate:
+                return await self._read(keys, name)
+
+        tasks = [asyncio.ensure_future(read(name)) for name in names]
+        try:
+            found = await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+        partial = {
+            name: each for name, each in zip(names, found, strict=True) if isinstance(each, Partial)
+        }
+        return [each for each in found if isinstance(each, LogBlob)], partial
+
+    async def _read(self, keys: Keys, name: str) -> LogBlob | Partial:
+        blob = await self._get(self.key(keys, name))
+        if self.replicated and (part := log_blob.arrived(blob.data)) is not None:
+            return Partial(str(blob.etag), *part, since_ms=max(0, self._clock.wall_ms()))
+
+        return await self.opened(keys, name, blob.data)
+
+    async def opened(self, keys: Keys, name: str, sealed: bytes) -> LogBlob:
+        """Return what the bytes of a blob of this name say."""
+        sid = self.sid(keys)
+        parsed = layout.parse_name(keys.names, sid, name)
+
+        def work() -> LogBlob:
+            place = _blob_place(keys, sid, name)
+            plain = unseal(keys.roots, place, sealed, max_plain=log_blob.MAX_BLOB_PLAIN_BYTES)
+            return log_blob.decode(plain, parsed)
+
+        decoded: LogBlob = await self._run(work)
+        return decoded
+
+    async def heads(self, keys: Keys) -> tuple[list[Head], bool]:
+        """Return what all devices said of themselves, and whether all of it could be read."""
+        sid = self.sid(keys)
+        folder = self._repository.layout.manifests
+        found: list[Head] = []
+        complete = True
+        for listed in await _pages(
+            self._repository, folder, start_after=f"{folder}{sid}-", only=f"{sid}-"
+        ):
+            parsed = layout.parse_head(listed.key.removeprefix(folder))
+            if parsed is None or parsed[0] != sid:
+                continue
+            try:
+                head = await read_head(self._repository, keys, sid, parsed[1])
+            except BlobNotFoundError:
+                continue  # not there any more
+            complete = complete and head is not None
+            if head is not None:
+                found.append(head)
+        return found, complete
+
+    async def write_head(self, keys: Keys, head: Head) -> None:
+        """Write this device's head over the one of before."""
+        place = Place(keys.repo_id, head.sid, HEAD_KIND, head.dev.hex())
+        plain = log_blob.encode_head(head)
+        sealed = seal(keys.roots, place, plain, salt=self._clock.token(SALT_BYTES))
+        await self.put(self._repository.layout.head(head.sid, head.dev), sealed)
+
+    def new_name(self, keys: Keys, *, kind: str, dev: bytes, number: int) -> SegmentName:
+        """Return a fresh name for a blob that `dev` is about to write."""
+        return layout.new_name(
+            keys.names,
+            self.sid(keys),
+            kind=kind,
+            base=0,  # there is no sequence of commits that an author could have applied
+            dev=dev,
+            number=number,
+            random=self._clock.token(layout.TAG_RANDOM_BYTES),
+        )
+
+    async def sealed(self, keys: Keys, name: SegmentName, plain: bytes) -> bytes:
+        """Return a blob's plain bytes sealed for its one place."""
+        place = _blob_place(keys, self.sid(keys), str(name))
+        salt = self._clock.token(SALT_BYTES)
+        blob: bytes = await self._run(lambda: seal(keys.roots, place, plain, salt=salt))
+        return blob
+
+    def key(self, keys: Keys, name: str) -> str:
+        """Return the key under which the store holds the blob of this name."""
+        return self._repository.layout.log_blob(self.sid(keys), name)
+
+    async def put(self, key: str, blob: bytes) -> None:
+        """Write a blob; repeating it is no error."""
+        self.time.observe(await self._store.put(key, blob))
+
+    async def delete(self, keys: Keys, names: Sequence[str]) -> None:
+        """Remove blobs; missing ones are no error."""
+        for name in names:
+            await self._store.delete(self.key(keys, name))
+
+    def backoff(self, first_s: float, attempt: int) -> float:
+        """Return seconds to wait before attempt `attempt` + 1."""
+        longest: float = min(MAX_BACKOFF_S, first_s * 2.0**attempt)
+        return longest * self._clock.uniform(0.5, 1.0)
+
+    async def _get(self, key: str) -> Blob:
+        blob = await self._store.get(key)
+        if not isinstance(blob, Blob):
+            raise AssertionError("an unconditional get returned no blob")
+        self.time.observe(blob.time_ms)
+        return blob
+
+
+async def read_listing(repository: Repository, keys: Keys, sid: str) -> Listing:
+    """Return what the store shows of a session; one request per thousand blobs."""
+    folder = repository.layout.log(sid)
+    names: dict[str, SegmentName] = {}
+    sizes: dict[str, int] = {}
+    strays: list[str] = []
+    for listed in await _pages(repository, folder):
+        name = layout.log_name(listed.key.removeprefix(folder))
+        try:
+            parsed = None if name is None else layout.parse_name(keys.names, sid, name)
+        except BlobCorruptError:
+            parsed = None  # of the right form, and made up: as good as not there
+        if parsed is None:
+            strays.append(listed.key)
+        else:
+            names[str(parsed)] = parsed
+            sizes[str(parsed)] = listed.size
+    if isinstance(repository.store, MayBeReplicated):
+        for place in (repository.layout.prefix, repository.layout.manifests, folder):
+            strays += await repository.store.strays(place)
+    tips = {name: tip_of(name.encode()) for name in names}
+    return Listing(names, tips, sizes, tuple(sorted(strays)))
+
+
+async def read_head(repository: Repository, keys: Keys, sid: str, dev: bytes) -> Head | None:
+    """Return the head of a device; None while it has not wholly arrived.
+
+    Raises:
+        BlobNotFoundError: there is none.
+        BlobCorruptError, UnsupportedFormatError: it is not what its name says.
+    """
+    blob = await repository.store.get(repository.layout.head(sid, dev))
+    if not isinstance(blob, Blob):
+        raise AssertionError("an unconditional get returned no blob")
+    replicated = isinstance(repository.store, MayBeReplicated)
+    if replicated and log_blob.arrived(blob.data) is not None:
+        return None
+    place = Place(keys.repo_id, sid, HEAD_KIND, dev.hex())
+    plain = unseal(keys.roots, place, blob.data, max_plain=log_blob.MAX_HEAD_BYTES)
+    return log_blob.decode_head(plain, sid, dev)
+
+
+async def _pages(
+    repository: Repository, folder: str, *, start_after: str = "", only: str = ""
+) -> list[Listed]:
+    found: list[Listed] = []
+    after = start_after
+    while True:
+        page = await repository.store.keys(folder, start_after=after, limit=PAGE)
+        found += [each for each in page if each.key.startswith(folder + only)]
+        if len(page) < PAGE or not page[-1].key.startswith(folder + only):
+            return found
+        after = page[-1].key
+
+
+def _blob_place(keys: Keys, sid: str, name: str) -> Place:
+    return Place(keys.repo_id, sid, BLOB_KIND, name)

@@ -1,0 +1,111 @@
+"""The engine that fits a repository: which one is known once its `fmt` is.
+
+A repository commits by compare-and-swap or by log, for ever; what a session is asked to do is
+handed to the one engine that does it there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, Protocol
+
+from moss_sync.commit import Commit
+from moss_sync.errors import MossError
+from moss_sync.report import SyncReport
+from moss_sync.repository import Repository
+from moss_sync.traffic import metered
+
+
+class Engine(Protocol):
+    """Exchanges one replica's records with everybody else's; see SyncEngine."""
+
+    def now_ms(self) -> int:
+        """The wall clock in milliseconds since 1970, corrected by what the store has said."""
+        ...
+
+    async def pull(self) -> SyncReport:
+        """Merge what others have published."""
+        ...
+
+    async def push(self) -> SyncReport:
+        """Publish every local change."""
+        ...
+
+    async def sync(self) -> SyncReport:
+        """Pull, then push."""
+        ...
+
+    async def compact(self) -> bool:
+        """Tidy up, if it is time to; return whether it was done and more may be to do."""
+        ...
+
+    async def rewrite(self) -> int:
+        """Seal anew what stands under the keys of before a rotation; return how often it merged."""
+        ...
+
+
+class EitherEngine:
+    """An Engine that becomes the right one when the repository is first heard of.
+
+    Args:
+        make: Makes the engine of a mode; called at most once for each.
+    """
+
+    def __init__(self, repository: Repository, make: Callable[[Commit], Engine]) -> None:
+        self._repository = repository
+        self._make = make
+        self._made: dict[Commit, Engine] = {}
+
+    def now_ms(self) -> int:
+        return self._repository.time.now_ms()
+
+    async def pull(self) -> SyncReport:
+        return await self._exchange("pull")
+
+    async def push(self) -> SyncReport:
+        return await self._exchange("push")
+
+    async def sync(self) -> SyncReport:
+        return await self._exchange("sync")
+
+    async def compact(self) -> bool:
+        return await (await self._engine()).compact()
+
+    async def rewrite(self) -> int:
+        return await (await self._engine()).rewrite()
+
+    async def _exchange(self, verb: Literal["pull", "push", "sync"]) -> SyncReport:
+        """Run one exchange; what it cost to find out which engine is part of its cost."""
+        report = SyncReport()
+        try:
+            with metered() as meter:
+                engine = await self._engine()
+        except MossError as error:
+            error.report = report
+            raise
+        finally:
+            report.requests = meter.requests
+            report.bytes_received = meter.bytes_received
+        verbs = {"pull": engine.pull, "push": engine.push, "sync": engine.sync}
+        try:
+            done = await verbs[verb]()
+        except MossError as error:
+            if error.report is not None:
+                _add_cost(error.report, report)
+            raise
+        _add_cost(done, report)
+        return done
+
+    async def _engine(self) -> Engine:
+        keys = await self._repository.keys()
+        mode: Commit = self._repository.wanted or "cas"
+        if keys is not None:
+            mode = "log" if keys.commit == "log" else "cas"
+        if mode not in self._made:
+            self._made[mode] = self._make(mode)
+        return self._made[mode]
+
+
+def _add_cost(report: SyncReport, before: SyncReport) -> None:
+    report.requests += before.requests
+    report.bytes_received += before.bytes_received
