@@ -243,12 +243,12 @@ class Repository:
             UnauthorizedError, StoreChangedError: as refresh; nothing is changed then.
         """
         async with self._lock:
-            before = self._project_key, self._keys
-            self._project_key, self._keys = project_key, None
+            before, self._project_key = self._project_key, project_key
             try:
-                return await self._renew(raw)
+                # Meanwhile others go on with the keys as they were.
+                return await self._renew(raw, again=True)
             except BaseException:
-                self._project_key, self._keys = before
+                self._project_key = before
                 raise
 
     async def restore(self) -> bool:
@@ -431,9 +431,9 @@ class Repository:
             raise self._changed("holds no repository any more") from None
         return await self._renew(found.raw)
 
-    async def _renew(self, raw: bytes) -> Keys:
+    async def _renew(self, raw: bytes, *, again: bool = False) -> Keys:
         cached = await self._run(self._cache.load, self._cached("fmt"))
-        if cached == raw and self._keys is not None:
+        if cached == raw and self._keys is not None and not again:
             self._confirmed = True
             return self._keys
         fmt = keyring.decode(raw)

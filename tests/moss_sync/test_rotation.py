@@ -376,6 +376,46 @@ def test_a_push_prepared_before_a_rotation_is_committed_after_it(world: World) -
     act(scenario)
 
 
+def test_exchanges_go_on_while_the_key_is_rotated(world: World) -> None:
+    async def scenario() -> None:
+        laptop = await prepared(world)
+
+        async def in_turns(fn: Callable[..., Any], *args: Any) -> Any:
+            await asyncio.sleep(0)
+            return fn(*args)
+
+        laptop.repository._run = in_turns
+        rotating = asyncio.ensure_future(turned(laptop))
+        number = 0
+        while not rotating.done():
+            laptop.put(f"turn-{number}", long_text(number))
+            await laptop.engine.push()
+            assert laptop.repository.roots.newest in (1, 2)
+            await asyncio.sleep(0)
+            number += 1
+        assert await rotating == 2
+        assert number > 1
+        fresh = world.device("fresh", NEW)
+        await fresh.engine.pull()
+        assert fresh.texts == laptop.texts
+
+    act(scenario)
+
+
+def test_the_keys_are_there_at_every_moment_of_a_rotation(world: World) -> None:
+    async def scenario() -> None:
+        laptop = await prepared(world)
+
+        async def watched(fn: Callable[..., Any], *args: Any) -> Any:
+            assert laptop.repository.roots.newest in (1, 2)
+            return fn(*args)
+
+        laptop.repository._run = watched
+        assert await turned(laptop) == 2
+
+    act(scenario)
+
+
 def test_an_empty_store_has_nothing_to_rotate_and_stays_empty(world: World) -> None:
     async def scenario() -> None:
         with pytest.raises(NotFoundError, match="no repository"):
