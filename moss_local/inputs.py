@@ -3,8 +3,8 @@
 Rules of this file: values in, values out; nothing is read or written here. JSON is read strictly:
 a key that was meant and misspelt would lose what stood under it.
 
-What metadata becomes: a string stays, `30` becomes "30", `30.0` becomes "30.0", `true` "true"; an
-integer id becomes its digits. Anything else is refused.
+What metadata becomes: a string stays, `30` becomes "30", `30.0` "30.0", `1e-7` "0.0000001", `true`
+"true"; an integer id becomes its digits. Anything else is refused.
 What holds: tests/moss_local/test_inputs.py.
 """
 
@@ -14,6 +14,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from pathlib import PurePath
 from typing import Any, NoReturn
 
@@ -181,8 +182,11 @@ def _metadata_value(key: str, value: Any, source: str, place: str) -> str:
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int | float):
-        return repr(value)
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        # Filters compare plain decimals as numbers; with an exponent it would be text to them.
+        return format(Decimal(repr(value)), "f")
     raise _refused(
         source,
         place,

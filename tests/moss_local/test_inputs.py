@@ -49,7 +49,16 @@ def test_a_blank_file_holds_no_documents() -> None:
 
 
 def test_integer_ids_and_plain_metadata_become_strings() -> None:
-    metadata = {"n": 30, "x": 30.0, "yes": True, "no": False, "s": "text", "big": 10**20}
+    metadata = {
+        "n": 30,
+        "x": 30.0,
+        "yes": True,
+        "no": False,
+        "s": "text",
+        "big": 10**20,
+        "tiny": 1e-7,
+        "huge": 1e22,
+    }
     (found,) = documents_of_json(
         json.dumps([{"id": 7, "text": "t", "metadata": metadata}]), source="t"
     )
@@ -57,6 +66,8 @@ def test_integer_ids_and_plain_metadata_become_strings() -> None:
     assert found.metadata == {
         "n": "30",
         "x": "30.0",
+        "tiny": "0.0000001",
+        "huge": "1" + "0" * 22,
         "yes": "true",
         "no": "false",
         "s": "text",
