@@ -77,7 +77,7 @@ class ResidentVectors(Follower):
         # One more than there are vectors: place -1 is what has none.
         found = np.empty(self._count + 1, np.float32)
         if self._count:
-            np.dot(self._rows[: self._count], unit, out=found[:-1])
+            found[:-1] = _cosines(self._rows[: self._count], unit)
         found[-1] = np.nan
         return self._aligned(found, rowids)
 
@@ -89,7 +89,7 @@ class ResidentVectors(Follower):
         There is at least one vector.
         """
         places = self._places_of(rowids)
-        found: NDArray[np.float32] = self._rows[places] @ unit
+        found = _cosines(self._rows[places], unit)
         found[places < 0] = np.nan
         return found
 
@@ -117,7 +117,7 @@ class ResidentVectors(Follower):
             differing[:-1] += ones
         by_angle = np.cos(np.pi / unit.size * np.arange(unit.size + 1))
         sample = np.arange(0, self._count, max(1, self._count // SAMPLE))
-        exact = self._rows[sample] @ unit
+        exact = _cosines(self._rows[sample], unit)
         guess = by_angle[differing[sample]]
         slope = np.cov(guess, exact)[0, 1] / max(float(guess.var(ddof=1)), 1e-9)
         scale = slope * (by_angle - guess.mean()) + exact.mean()
@@ -245,7 +245,7 @@ class StoredVectors:
         found = np.full(int(rowids.max(initial=0)) + 1, np.nan, np.float32)
         if self._dim:
             for ids, rows in _read_parts(conn, self._dim):
-                found[ids] = unit_rows(rows) @ unit
+                found[ids] = _cosines(unit_rows(rows), unit)
         return found[rowids]
 
 
@@ -282,6 +282,17 @@ def _read_parts(
         valid = np.unpackbits(bits, bitorder="little").view(np.bool_)
         rows = np.frombuffer(b"".join(chunk[2] for chunk in part), "<f4").reshape(-1, dim)
         yield (rowids, rows) if valid.all() else (rowids[valid], rows[valid])
+
+
+def _cosines(rows: NDArray[np.float32], unit: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the dot product of each row with `unit`, on this thread alone.
+
+    A matrix product would be spread over all cores: 1.3 times as fast on an idle machine, and 15
+    times as slow (0.7 ms against 11 ms for 10 000 rows) when the other cores are busy, such as with
+    embedding.
+    """
+    result: NDArray[np.float32] = np.vecdot(rows, unit)
+    return result
 
 
 def _sign_bits(rows: NDArray[np.float32]) -> NDArray[np.uint64]:
