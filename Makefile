@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 endif
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup demo test lint check bench docs clean help
+.PHONY: setup demo test mutants lint check bench docs clean help
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -27,6 +27,9 @@ demo: setup ## the main job on real input: two agents, two devices, one thread
 
 test: setup ## the whole test suite
 	$(BIN)/python -m pytest
+
+mutants: setup ## take each safety rule of the protocol away and see that a test notices
+	$(BIN)/python -m tests.mutants
 
 lint: setup ## formatting, linters, types, import contracts, generated docs
 	$(BIN)/ruff format --check .

@@ -409,6 +409,16 @@ def test_clean_tombstones_below_the_floor_are_forgotten_and_others_stay(
     assert set(stored(replica)) == {"young", "mine"}
 
 
+def test_a_put_beats_a_deletion_that_was_forgotten_in_the_same_pull(
+    replica: SqliteReplica,
+) -> None:
+    # The store has forgotten the deletion, so a device without it has put the document again.
+    merge(replica, replace(their_tombstone("again", 2**40), commit_seq=3))
+    again = replace(theirs("again", "word", 2**30), commit_seq=9)
+    replica.merge(Snapshot([again], applied_seq=9, tomb_seq=8, space=SPACE), replace(SEEN, seq=9))
+    assert found(replica, "word") == ["again"]
+
+
 def full(*records: Record, tomb_hlc: int = 0) -> Snapshot:
     return Snapshot(records, applied_seq=9, tomb_seq=8, tomb_hlc=tomb_hlc, full=True, space=SPACE)
 

@@ -172,6 +172,39 @@ def test_a_listing_that_fails_does_not_fail_the_push(world: World) -> None:
     asyncio.run(story())
 
 
+def test_what_was_taken_along_while_its_author_wrote_it_again_is_what_its_author_meant(
+    world: World,
+) -> None:
+    # Others may have read the first writing of a name: a second one with newer edits in it would
+    # never be read again, and its author would believe that it had been.
+    async def story() -> None:
+        author, pusher, rival = world.device(), world.device(), world.device()
+        await rival.engine.push()
+        await pusher.engine.pull()
+        await left_waiting(author, world, "waiting")
+        author.put("waiting", "edited since")
+        pusher.put("own", "y")
+        done = [False]
+
+        async def meanwhile(verb: str, key: str) -> None:
+            if verb == "put" and "/s/" in key and not done[0]:
+                done[0] = True
+                world.store.before = None
+                assert await lose(pusher, rival, world, ADOPT_AFTER) == 1
+                await rival.engine.pull()
+                assert rival.texts["waiting"] == noise(1, 20_000)
+
+        world.store.before = meanwhile
+        await author.engine.push()
+        world.store.before = None
+        assert done[0]
+        await author.engine.push()
+        await rival.engine.pull()
+        assert rival.texts["waiting"] == author.texts["waiting"] == "edited since"
+
+    asyncio.run(story())
+
+
 # -- which names ------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from moss_sync import OutcomeUnknownError
 from moss_sync.floors import DRIFT_MS, stamp_limit
 from moss_sync.hlc import to_ms
 from tests.devices import Device
-from tests.moss_sync.world import Once, World, noise
+from tests.moss_sync.world import Crash, Once, World, noise
 
 YEAR_MS = 365 * 24 * 3_600_000
 
@@ -116,6 +116,47 @@ def test_the_author_learns_the_time_of_a_commit_whose_answer_was_lost(
         await one.engine.push()
         await two.engine.pull()
         assert stamps(one) == stamps(two)
+
+    asyncio.run(story())
+
+
+def test_stamps_that_went_out_with_a_wrong_clock_are_cut_alike_by_author_and_readers(
+    world: World,
+) -> None:
+    async def story() -> None:
+        one, two = world.device(), world.device()
+        await two.engine.push()
+        await one.engine.pull()
+        one.clock.now_ms += YEAR_MS
+        one.put("a", noise(1, 9000))
+        world.store.before = Once("swap", "/m/", Crash())
+        with pytest.raises(Crash):
+            await one.engine.push()
+        world.store.before = None
+        one.clock.now_ms -= YEAR_MS  # the very bytes that were prepared go out
+        await one.engine.push()
+        await two.engine.pull()
+        current = await two.manifest()
+        assert stamps(one) == stamps(two) == {"a": stamp_limit(current.entries[-1].ct)}
+        two.put("a", "y")
+        await two.engine.push()
+        await one.engine.pull()
+        assert one.texts == {"a": "y"}
+
+    asyncio.run(story())
+
+
+def test_a_device_whose_clock_was_put_right_writes_in_the_present_again(world: World) -> None:
+    async def story() -> None:
+        one, other = world.device(), world.device()
+        await other.engine.push()
+        await one.engine.pull()
+        one.clock.now_ms += YEAR_MS
+        one.put("a", "x")
+        one.clock.now_ms -= YEAR_MS
+        await one.engine.push()
+        one.put("b", "x")
+        assert to_ms(stamps(one)["b"]) <= one.clock.now_ms + 2 * DRIFT_MS
 
     asyncio.run(story())
 

@@ -201,6 +201,9 @@ def test_a_request_that_never_arrived_is_sent_again(world: World) -> None:
         world.store.before = Once("swap", "/m/", OutcomeUnknownError("no answer"))
         assert (await a.engine.push()).seq == 2
         assert a.replica.state().dirty == 0
+        b = world.device()
+        await b.engine.pull()
+        assert b.texts == a.texts
 
     asyncio.run(story())
 

@@ -117,6 +117,32 @@ def test_a_waiting_segment_below_the_floor_goes_and_its_author_loses_nothing(
     asyncio.run(story())
 
 
+def test_what_waits_above_the_floor_is_kept(world: World) -> None:
+    async def story() -> None:
+        late, other = world.device_here(policy=QUICK), world.device_here(policy=QUICK)
+        other.put("a", "x")
+        await push_all(other, late)
+        hours(world, 2)
+        other.put("b", "x")
+        await push_all(other, late)
+        late.put("late", noise(1, 9000))
+        before = world.blobs("s")
+
+        async def meanwhile(verb: str, key: str) -> None:
+            if verb == "put" and "/s/" in key:
+                world.store.after = None
+                await other.engine.collect()
+                assert len(world.blobs("s") - before) == 1
+
+        world.store.after = meanwhile
+        await late.engine.push()
+        assert (await other.manifest()).gc_floor > 0
+        await other.engine.pull()
+        assert "late" in other.texts
+
+    asyncio.run(story())
+
+
 def test_what_is_committed_while_the_store_is_listed_is_kept(world: World) -> None:
     async def story() -> None:
         device, other = world.device_here(policy=QUICK), world.device_here(policy=QUICK)
@@ -346,6 +372,33 @@ def test_a_push_prepared_before_a_purge_is_prepared_anew(world: World) -> None:
         assert late.replica.state().acked_n > before.n
         await one.engine.pull()
         assert one.texts["gone"] == "edited late"
+
+    asyncio.run(story())
+
+
+def test_a_push_whose_answer_was_lost_is_settled_before_what_was_forgotten_is_dropped(
+    world: World,
+) -> None:
+    async def story() -> None:
+        one, away = world.device_here(policy=QUICK), world.device_here(policy=QUICK)
+        await push_all(one, away)
+        away.put("pushed", "and deleted by another since")
+        world.store.after = Once("swap", "/m/", Crash())
+        with pytest.raises(Crash):
+            await away.engine.push()
+        world.store.after = None
+        await one.engine.pull()
+        one.delete("pushed")
+        await one.engine.push()
+        hours(world, 24 * 91)
+        await purged(world, one)
+        report = await away.engine.pull()
+        assert report.sent == 1
+        assert (report.reasserted, report.quarantined) == (0, 0)
+        await away.engine.push()
+        await one.engine.pull()
+        assert "pushed" not in away.texts
+        assert one.texts == away.texts
 
     asyncio.run(story())
 

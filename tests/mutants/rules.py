@@ -1,0 +1,546 @@
+"""The protocol's safety rules, each with a patch that takes it away from the shipped code.
+
+Only the tests apply these. A rule whose removal no test notices is either not needed or not proved:
+`make mutants` takes them away one by one and says which test, or which simulated schedule, notices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+from unittest.mock import patch
+
+from moss_local.storage import edits as storage_edits
+from moss_local.storage import replica as storage_replica
+from moss_local.storage.replica import SqliteReplica
+from moss_sync import (
+    channel,
+    collection,
+    compaction,
+    engine,
+    floors,
+    layout,
+    merge,
+    plan,
+    probe,
+    seal,
+    segment,
+    tiers,
+)
+from moss_sync.errors import ManifestMissingError, OutcomeUnknownError
+from moss_sync.hlc import MAX_STAMP
+from moss_sync.manifest import Manifest
+from moss_sync.replica import Pending, ReplicaState, Snapshot
+
+ENGINE = "tests/moss_sync/test_engine.py"
+ADOPTION = "tests/moss_sync/test_adoption.py"
+FORGETTING = "tests/moss_sync/test_forgetting.py"
+LIVES = "tests/moss_sync/test_lives.py"
+CLOCKS = "tests/moss_sync/test_clocks.py"
+PLAN = "tests/moss_sync/test_plan.py"
+TIERS = "tests/moss_sync/test_tiers.py"
+REPLICA = "tests/moss_local/test_storage_replica.py"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One rule taken away.
+
+    Attributes:
+        name: For the command line.
+        rule: What the shipped code does and the mutant does not.
+        remove: Applies the patches; they end with the stack.
+        directed: Tests of which at least one must fail.
+    """
+
+    name: str
+    rule: str
+    remove: Callable[[ExitStack], None]
+    directed: tuple[str, ...]
+
+
+def swap(target: object, name: str, new: object) -> Callable[[ExitStack], None]:
+    """Return a removal that is one exchanged function or constant."""
+
+    def remove(stack: ExitStack) -> None:
+        stack.enter_context(patch.object(target, name, new))
+
+    return remove
+
+
+def swaps(*removals: Callable[[ExitStack], None]) -> Callable[[ExitStack], None]:
+    def remove(stack: ExitStack) -> None:
+        for each in removals:
+            each(stack)
+
+    return remove
+
+
+def around(target: object, name: str, wrap: Callable[..., Any]) -> Callable[[ExitStack], None]:
+    """Return a removal by a function that gets the shipped one as its first argument."""
+
+    def remove(stack: ExitStack) -> None:
+        shipped = getattr(target, name)
+
+        def mutated(*args: Any, **options: Any) -> Any:
+            return wrap(shipped, *args, **options)
+
+        stack.enter_context(patch.object(target, name, mutated))
+
+    return remove
+
+
+# -- what the removals do ------------------------------------------------------------------------
+
+
+def _collect_unlisted(manifest: Manifest, names: Sequence[layout.SegmentName]) -> list[Any]:
+    listed = {entry.name for entry in manifest.entries}
+    return [name for name in names if str(name) not in listed]
+
+
+async def _all_names(shipped: Any, self: Any, keys: Any, floor: int) -> Any:
+    return await shipped(self, keys, layout.MAX_BASE)
+
+
+def _purge_by_prefix(manifest: Manifest, floor: int) -> Any:
+    entries = tuple(each for each in manifest.entries if each.lo < floor)
+    inline = tuple(each for each in manifest.inline if each.seq <= floor)
+    return tiers.Compaction(entries, inline, purge=floor) if entries or inline else None
+
+
+def _purge_unfenced(shipped: Any, parent: Manifest, *args: Any, **options: Any) -> Any:
+    following = shipped(parent, *args, **options)
+    return None if following is None else replace(following, gc_floor=parent.gc_floor)
+
+
+def _merge_without_clock(shipped: Any, self: Any, snapshot: Snapshot, seen: Any) -> Any:
+    return shipped(self, replace(snapshot, tomb_hlc=0), seen)
+
+
+def _merge_then_purge(shipped: Any, self: Any, snapshot: Snapshot, seen: Any) -> Any:
+    counts = shipped(self, replace(snapshot, tomb_seq=0), seen)
+    with self.file.writing() as conn:
+        storage_replica.purge_tombstones(conn, commit_seq=snapshot.tomb_seq)
+    return counts
+
+
+def _keep_absent(conn: Any, records: Any, tomb_hlc: int) -> int:
+    return 0
+
+
+def _resync_without_restamp(shipped: Any, conn: Any, records: Any, tomb_hlc: int) -> Any:
+    return shipped(conn, records, 0)
+
+
+def _resync_restamping_only_puts(shipped: Any, conn: Any, records: Any, tomb_hlc: int) -> int:
+    conn.execute("UPDATE document SET hlc = hlc + (1 << 62) WHERE dirty AND deleted")
+    try:
+        done: int = shipped(conn, records, tomb_hlc)
+    finally:
+        conn.execute("UPDATE document SET hlc = hlc - (1 << 62) WHERE dirty AND deleted")
+    return done
+
+
+async def _pull_without_settling(shipped: Any, self: Any, report: Any) -> None:
+    async def unsettled(state: ReplicaState, *_: Any) -> ReplicaState:
+        return state
+
+    with patch.object(self, "_settle", unsettled):
+        await shipped(self, report)
+
+
+async def _forget_pending(shipped: Any, self: Any, report: Any) -> None:
+    self._replica.abandon_pending()
+    await shipped(self, report)
+
+
+async def _prepare_again(shipped: Any, self: Any, keys: Any, current: Any, *rest: Any) -> Any:
+    """Make the bytes of a prepared segment anew, under the number and name that it has."""
+    state = self._replica.state()
+    pending: Pending | None = state.pending
+    if pending is not None and pending.key is not None:
+        records = self._replica.dirty(max_bytes=2**30, max_records=10**6)
+        space = state.space if any(record.vector for record in records) else None
+        again = segment.Segment(state.dev, pending.n, pending.base, space, b"", records)
+        name = plan.name_in(pending.key)
+        place = seal.Place(keys.repo_id, self._channel.sid(keys), "segment", name)
+        body = seal.seal(keys.roots, place, segment.encode(again), salt=self._clock.token(32))
+        self._replica.abandon_pending()
+        versions = [(record.id, record.version) for record in records]
+        self._replica.save_pending(replace(pending, body=body), versions, dev=state.dev)
+    return await shipped(self, keys, current, *rest)
+
+
+def _stale_time(parent: Manifest | None, now_ms: int) -> int:
+    return max(0, now_ms)
+
+
+def _unclamped_settle(shipped: Any, self: Any, committed: Any, seen: Any = None) -> Any:
+    return shipped(self, replace(committed, limit=MAX_STAMP), seen)
+
+
+def _settle_whatever_changed(shipped: Any, self: Any, committed: Any, seen: Any = None) -> Any:
+    with self.file.writing() as conn:
+        conn.execute(
+            "UPDATE document SET dirty = 0, commit_seq = ? FROM pending_doc AS p"
+            " WHERE document.id = p.id",
+            (committed.commit_seq,),
+        )
+    return shipped(self, committed, seen)
+
+
+async def _guess_success(shipped: Any, self: Any, keys: Any, following: Any, seen: Any) -> Any:
+    try:
+        return await shipped(self, keys, following, seen)
+    except OutcomeUnknownError:
+        from moss_sync.replica import Seen
+
+        return Seen(following.seq, bytes(32), None, b"", plan.life_of(following))
+
+
+async def _guess_failure(shipped: Any, self: Any, *args: Any) -> Any:
+    try:
+        return await shipped(self, *args)
+    except OutcomeUnknownError:
+        self._replica.abandon_pending()
+        raise
+
+
+def _tick_without_looking(last: int, wall_ms: int, seen: int = 0) -> int:
+    return wall_ms << 16
+
+
+def _history_without(error: type[Exception]) -> Callable[..., None]:
+    def check(shipped: Any, *args: Any) -> None:
+        try:
+            shipped(*args)
+        except error:
+            return
+
+    return check
+
+
+async def _recreate(shipped: Any, self: Any, keys: Any, state: ReplicaState) -> Any:
+    try:
+        return await shipped(self, keys, state)
+    except ManifestMissingError:
+        return None
+
+
+def _compact_without_looking(
+    shipped: Any, parent: Manifest, author: Any, merged: Any, *a: Any, **o: Any
+) -> Any:
+    kept = {entry.name for entry in parent.entries}
+    pushes = {(item.dev, item.n) for item in parent.inline}
+    there = replace(
+        merged,
+        entries=tuple(entry for entry in merged.entries if entry.name in kept),
+        inline=tuple(item for item in merged.inline if (item.dev, item.n) in pushes),
+    )
+    return shipped(parent, author, there, *a, **o)
+
+
+def _adoptable_of_any_number(shipped: Any, manifest: Manifest, *args: Any, **options: Any) -> Any:
+    forgetful = {dev: replace(row, n=0) for dev, row in manifest.devs.items()}
+    return shipped(replace(manifest, devs=forgetful), *args, **options)
+
+
+def _adoptable_below_the_floor(shipped: Any, manifest: Manifest, *args: Any, **options: Any) -> Any:
+    return shipped(replace(manifest, gc_floor=0, tomb_seq=0), *args, **options)
+
+
+async def _waiting_from_the_start(shipped: Any, self: Any, keys: Any, floor: int) -> Any:
+    return await shipped(self, keys, 0)
+
+
+def _named_by_anybody(shipped: Any, self: Any, keys: Any, sid: str, key: str) -> Any:
+    found = layout._match(plan.name_in(key))
+    if found is None:
+        return None
+    base, dev, number, tag = found.groups()
+    kind = plan.name_in(key)[0]
+    return layout.SegmentName(kind, int(base, 16), bytes.fromhex(dev), int(number, 16), tag)
+
+
+def _retire_unfenced(shipped: Any, manifest: Manifest, policy: Any, **options: Any) -> Any:
+    after = shipped(manifest, policy, **options)
+    return replace(after, gc_floor=floors.gc_floor(manifest, policy, ceiling=options["ceiling"]))
+
+
+def _aad_of_nothing(place: seal.Place, header: bytes) -> bytes:
+    return b""
+
+
+def _no_standing(kind: plan.Standing) -> Callable[..., plan.Standing]:
+    def standing(shipped: Any, *args: Any) -> plan.Standing:
+        found: plan.Standing = shipped(*args)
+        return plan.Standing.MEMBER if found is kind else found
+
+    return standing
+
+
+def _accept_any_store(shipped: Any, self: Any) -> Any:
+    return probe.ProbeVerdict("quoted", long=False)
+
+
+def _last_writer_by_arrival(a: Any, b: Any) -> bool:
+    return True
+
+
+MUTANTS: Sequence[Mutant] = (
+    Mutant(
+        "fence",
+        "nobody commits a push prepared below the floors",
+        swap(plan, "may_commit", lambda *_: True),
+        (PLAN, FORGETTING),
+    ),
+    Mutant(
+        "collect-unfenced",
+        "only names below the floor are deleted",
+        swaps(
+            swap(collection, "collectable", _collect_unlisted),
+            around(channel.Channel, "below", _all_names),
+        ),
+        (FORGETTING,),
+    ),
+    Mutant(
+        "resync",
+        "who has applied less than was forgotten reads everything anew",
+        around(
+            plan,
+            "to_fetch",
+            lambda shipped, manifest, **o: shipped(replace(manifest, tomb_seq=0), **o),
+        ),
+        (FORGETTING,),
+    ),
+    Mutant(
+        "purge-by-prefix",
+        "a purge also rewrites what was written by somebody who had applied less",
+        swap(tiers, "to_purge", _purge_by_prefix),
+        (FORGETTING,),
+    ),
+    Mutant(
+        "purge-unfenced",
+        "the collection floor rises with the floor of tombstones",
+        around(compaction.tiers, "with_compaction", _purge_unfenced),
+        (FORGETTING, TIERS),
+    ),
+    Mutant(
+        "clock-raise",
+        "a pull raises the clock to the highest forgotten deletion",
+        around(SqliteReplica, "merge", _merge_without_clock),
+        (FORGETTING, REPLICA),
+    ),
+    Mutant(
+        "purge-before-merge",
+        "local tombstones below the floor go before records are merged",
+        around(SqliteReplica, "merge", _merge_then_purge),
+        (REPLICA,),
+    ),
+    Mutant(
+        "drop-absent",
+        "clean documents that the whole session does not hold are dropped",
+        swap(storage_replica, "_resync", _keep_absent),
+        (FORGETTING, REPLICA),
+    ),
+    Mutant(
+        "restamp-absent",
+        "unpushed changes are stamped above what was forgotten",
+        around(storage_replica, "_resync", _resync_without_restamp),
+        (FORGETTING, REPLICA),
+    ),
+    Mutant(
+        "restamp-deletes",
+        "unpushed deletions too",
+        around(storage_replica, "_resync", _resync_restamping_only_puts),
+        (REPLICA,),
+    ),
+    Mutant(
+        "settle-in-pull",
+        "a pull settles the push of before first",
+        around(engine.SyncEngine, "_pull", _pull_without_settling),
+        (FORGETTING, ENGINE),
+    ),
+    Mutant(
+        "settle-after-restart",
+        "a push of before is looked up before another is prepared",
+        around(engine.SyncEngine, "_push", _forget_pending),
+        (ENGINE, ADOPTION),
+    ),
+    Mutant(
+        "same-bytes",
+        "a name is only ever written with the same bytes",
+        around(engine.SyncEngine, "_commit", _prepare_again),
+        (ADOPTION,),
+    ),
+    Mutant(
+        "guess-success",
+        "an unknown outcome is no success",
+        around(channel.Channel, "write_manifest", _guess_success),
+        (ENGINE,),
+    ),
+    Mutant(
+        "guess-failure",
+        "an unknown outcome is no failure: the same push is looked for",
+        around(engine.SyncEngine, "_swap", _guess_failure),
+        (ENGINE,),
+    ),
+    Mutant(
+        "changed-while-pushed",
+        "a mark is cleared only where the version is unchanged",
+        around(SqliteReplica, "settle", _settle_whatever_changed),
+        (REPLICA,),
+    ),
+    Mutant(
+        "applied-by-push",
+        "a push on top of what was not applied does not count as applied",
+        swap(plan, "applied_with", lambda *_: True),
+        (ADOPTION, ENGINE),
+    ),
+    Mutant(
+        "re-adoption",
+        "only a device's next numbers are taken along",
+        around(plan, "adoptable", _adoptable_of_any_number),
+        (ADOPTION,),
+    ),
+    Mutant(
+        "adopt-below-floor",
+        "nothing below the floor is taken along",
+        swaps(
+            around(plan, "adoptable", _adoptable_below_the_floor),
+            around(channel.Channel, "waiting", _waiting_from_the_start),
+        ),
+        (ADOPTION,),
+    ),
+    Mutant(
+        "adopt-forged",
+        "only names that a holder of the key has made are taken along",
+        around(channel.Channel, "_named", _named_by_anybody),
+        (ADOPTION,),
+    ),
+    Mutant(
+        "floor-over-adopted",
+        "the floor of a commit stays below what it adds",
+        around(
+            plan,
+            "tidied",
+            lambda shipped, manifest, policy, *, ceiling, author: shipped(
+                manifest, policy, ceiling=manifest.seq, author=author
+            ),
+        ),
+        (ADOPTION,),
+    ),
+    Mutant(
+        "retire-unfenced",
+        "a device leaves the table only with a floor above its last commit",
+        swaps(around(plan, "tidied", _retire_unfenced), around(floors, "tidied", _retire_unfenced)),
+        (FORGETTING,),
+    ),
+    Mutant(
+        "retired-identity",
+        "a device that was forgotten takes a new identity",
+        around(plan, "standing", _no_standing(plan.Standing.RETIRED)),
+        (FORGETTING,),
+    ),
+    Mutant(
+        "copies",
+        "a copied file takes a new identity",
+        around(plan, "standing", _no_standing(plan.Standing.COPY)),
+        (ENGINE,),
+    ),
+    Mutant(
+        "copy-aside",
+        "what a restored backup may have pushed and others deleted is set aside",
+        swap(plan, "aside", lambda *_: "nothing"),
+        (LIVES,),
+    ),
+    Mutant(
+        "generations",
+        "a device notices that the session was deleted",
+        around(plan, "standing", _no_standing(plan.Standing.DELETED)),
+        (LIVES,),
+    ),
+    Mutant(
+        "stale-time",
+        "the time of a commit never falls below the one before",
+        swaps(swap(plan, "commit_time", _stale_time), swap(engine, "commit_time", _stale_time)),
+        (CLOCKS, PLAN),
+    ),
+    Mutant(
+        "clamp-own",
+        "an author cuts its own stamps as its readers do",
+        around(SqliteReplica, "settle", _unclamped_settle),
+        (CLOCKS, REPLICA),
+    ),
+    Mutant(
+        "clamp-others",
+        "a reader cuts stamps to what their commit allows",
+        swap(plan, "clamped", lambda records, commit_ms: list(records)),
+        (CLOCKS,),
+    ),
+    Mutant(
+        "restamp-future",
+        "stamps of a wrong clock are made anew before they are pushed",
+        swap(SqliteReplica, "restamp", lambda self, limit: 0),
+        (CLOCKS,),
+    ),
+    Mutant(
+        "causality",
+        "an edit is stamped above the version that it replaces",
+        swap(storage_edits, "tick", _tick_without_looking),
+        (ENGINE, CLOCKS),
+    ),
+    Mutant(
+        "merge-order",
+        "the greater version wins, not the one that came last",
+        swaps(
+            swap(merge, "wins", _last_writer_by_arrival),
+            swap(storage_replica, "newest", lambda records: {r.id: r for r in records}),
+        ),
+        ("tests/properties/test_merge.py", "tests/properties/test_storage.py"),
+    ),
+    Mutant(
+        "compact-inputs",
+        "a compaction is given up when one of its inputs is gone",
+        around(compaction.tiers, "with_compaction", _compact_without_looking),
+        (TIERS,),
+    ),
+    Mutant(
+        "hash-chain",
+        "a manifest of another history is refused",
+        around(channel.plan, "check_history", _history_without(plan.ForkDetectedError)),
+        (PLAN, ENGINE),
+    ),
+    Mutant(
+        "rollback",
+        "an older manifest than before is refused",
+        around(channel.plan, "check_history", _history_without(plan.StaleReadError)),
+        (PLAN, LIVES),
+    ),
+    Mutant(
+        "lost-commit",
+        "a history without an acknowledged push is refused",
+        around(channel.plan, "check_history", _history_without(plan.LostCommitError)),
+        (PLAN,),
+    ),
+    Mutant(
+        "manifest-missing",
+        "a manifest that is gone is not made again",
+        around(channel.Channel, "read_manifest", _recreate),
+        (ENGINE,),
+    ),
+    Mutant(
+        "aad",
+        "a blob opens only in its own place",
+        swap(seal, "_aad", _aad_of_nothing),
+        ("tests/moss_sync/test_seal.py", ENGINE),
+    ),
+    Mutant(
+        "probe",
+        "a store that cannot compare and swap is refused",
+        around(probe.ProbeReport, "require", _accept_any_store),
+        ("tests/moss_sync/test_probe.py",),
+    ),
+)
