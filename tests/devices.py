@@ -95,6 +95,7 @@ class Device:
         policy: Policy = DEFAULT_POLICY,
         commit: Commit = "cas",
         log_policy: LogPolicy = DEFAULT_LOG_POLICY,
+        project: str = "project",
     ) -> None:
         self.clock = clock or QuickClock(seed)
         self.space = space
@@ -102,7 +103,7 @@ class Device:
         self.file = open_session_file(path, session=session)
         self.replica = SqliteLogReplica(self.file)
         self.repository = Repository(
-            store, "project", key, cache=self.cache, clock=self.clock, run=run_here, commit=commit
+            store, project, key, cache=self.cache, clock=self.clock, run=run_here, commit=commit
         )
         lock = asyncio.Lock()
 

@@ -173,7 +173,7 @@ class Channel:
             try:
                 return await self.read_manifest(keys, state)
             except StoreBusyError as busy:
-                pause = self.backoff(max(BUSY_BACKOFF_S, busy.retry_after or 0.0), attempt)
+                pause = self.patience(busy, attempt)
                 if self._clock.monotonic() + pause > deadline:
                     raise
                 await self._clock.sleep(pause)
@@ -387,6 +387,10 @@ class Channel:
         """Return seconds to wait before attempt `attempt` + 1, spread so that racers part."""
         longest: float = min(MAX_BACKOFF_S, first_s * 2.0**attempt)
         return longest * self._clock.uniform(0.5, 1.0)
+
+    def patience(self, busy: StoreBusyError, attempt: int) -> float:
+        """Return seconds to wait before asking a busy store again: never less than it asked for."""
+        return (busy.retry_after or 0.0) + self.backoff(BUSY_BACKOFF_S, attempt)
 
 
 def manifest_place(keys: Keys, sid: str) -> Place:

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from moss_sync import epochs, manifest, packing, plan, segment
-from moss_sync.channel import BUSY_BACKOFF_S, CONFLICT_BACKOFF_S, Channel, View
+from moss_sync.channel import CONFLICT_BACKOFF_S, Channel, View
 from moss_sync.checkpoint import Checkpoint
 from moss_sync.clock import Clock
 from moss_sync.collection import collect
@@ -442,17 +442,15 @@ class SyncEngine:
             if pending.key is not None and not stored:
                 await self._channel.put(pending.key, pending.body)
                 stored = True
-            first_wait_s, lost = CONFLICT_BACKOFF_S, 1
+            pause, lost = self._channel.backoff(CONFLICT_BACKOFF_S, attempt), 1
             try:
                 done = await self._swap(keys, state, current, pending, report, race)
             except StoreBusyError as busy:
-                done, first_wait_s = None, max(BUSY_BACKOFF_S, busy.retry_after or 0.0)
-                lost = ADOPT_AFTER
+                done, pause, lost = None, self._channel.patience(busy, attempt), ADOPT_AFTER
             except OutcomeUnknownError:
                 done, lost = None, 0
             if done is not None:
                 return done
-            pause = self._channel.backoff(first_wait_s, attempt)
             if self._clock.monotonic() + pause > race.deadline:
                 break
             await self._clock.sleep(pause)

@@ -12,6 +12,7 @@ thread, no loop. Which process of which data directory does what is said by the 
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -71,7 +72,10 @@ class Nursery:
         )
 
     def start(self, job: str, /, **args: Any) -> Process:
-        """Fork a process that runs `jobs.<job>(**args)`; paths may be given as they are."""
+        """Fork a process that runs `jobs.<job>(**args)`, or `<module>.<job>` of this package.
+
+        Paths may be given as they are.
+        """
         self._count += 1
         log = self._logs / f"{self._count}-{job}.log"
         env = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
@@ -143,8 +147,6 @@ def _wait(pid: int, seconds: float) -> dict[str, int]:
 
 def _be(request: dict[str, Any]) -> None:
     """Be the child, to the end: the interpreter is left the ordinary way."""
-    from tests.processes import jobs
-
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(log, stream)
@@ -153,7 +155,9 @@ def _be(request: dict[str, Any]) -> None:
     args = dict(request["args"])
     answer = args.pop("answer", None)
     try:
-        result = getattr(jobs, request["job"])(**args)
+        module, _, job = request["job"].rpartition(".")
+        found = importlib.import_module(f"tests.processes.{module or 'jobs'}")
+        result = getattr(found, job)(**args)
         if answer is not None:
             Path(answer).write_text(json.dumps(result))
     except BaseException:
