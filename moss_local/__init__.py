@@ -23,6 +23,7 @@ from moss_local.errors import (
     ModelNotFoundError,
 )
 from moss_local.types import (
+    Changes,
     DocumentInfo,
     DocumentVersion,
     GetDocumentsOptions,
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BlobCorruptError",
     "BlobMissingError",
+    "Changes",
     "ContentionError",
     "DiskFullError",
     "DocumentInfo",

@@ -79,10 +79,12 @@ class MossClient(OpenUntilClosed[None]):
         create: bool = True,
         warm_up: bool = True,
         checkpoint: str | None = None,
+        auto_sync: float | None = None,
     ) -> SessionIndex:
         """Open a session: the local file at once, and what others pushed if the store answers.
 
-        Offline it opens all the same; `session.sync_state` then says so.
+        Offline it opens all the same, and so it does if the store's history cannot be trusted and
+        this device has the session already; `session.sync_state` then says so.
 
         Args:
             index_name: Any non-empty string up to 512 bytes of UTF-8.
@@ -90,6 +92,8 @@ class MossClient(OpenUntilClosed[None]):
                 your own; a folder, or a name in the models directory, for a model of your own.
             auto_load_on_init: False does not pull; local documents are there anyway.
             create: False opens only a session that is on this device or in the store.
+            auto_sync: Exchange in the background while the session is open: pull every so many
+                seconds, push what was written once it is quiet. None leaves it to the caller.
             warm_up: False loads the model when it is first needed, not in the background now.
             checkpoint: What `session.checkpoint()` gave on another device. A store that shows this
                 device an older state, or another history, is then refused, also the first time.
@@ -112,6 +116,7 @@ class MossClient(OpenUntilClosed[None]):
             create=create,
             warm_up=warm_up,
             checkpoint=checkpoint,
+            auto_sync=auto_sync,
         )
 
     async def query_multi(
@@ -203,7 +208,11 @@ class MossClient(OpenUntilClosed[None]):
         return await self._opened().check_key()
 
     async def close(self, timeout: float = CLOSE_S) -> None:  # noqa: ASYNC109  # it ends well
-        """Close every session and the store; idempotent. What is not pushed stays pending."""
+        """Close every session, as `SessionIndex.close` does, and the store; idempotent.
+
+        Args:
+            timeout: Seconds for all sessions together.
+        """
         await super().close(timeout)
 
     async def _close(self, seconds: float) -> None:

@@ -16,8 +16,10 @@ import os
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 
+from moss_local.auto_sync import AutoSync
 from moss_local.runtime import runtime
-from moss_local.standing import Trouble, standing, trouble_of
+from moss_local.schedule import Work
+from moss_local.standing import Trouble, has_unpushed, standing, trouble_of
 from moss_local.storage.file import SessionFile
 from moss_local.storage.replica import SqliteReplica
 from moss_local.types import SyncState
@@ -37,18 +39,35 @@ class Exchange:
 
     Attributes:
         last_report: Of the last exchange; of a failed one, what had been done until then.
+        outcome: Told how each exchange ended.
     """
 
     def __init__(
-        self, name: str, file: SessionFile, replica: SqliteReplica, engine: Engine, clock: Clock
+        self,
+        name: str,
+        file: SessionFile,
+        replica: SqliteReplica,
+        engine: Engine,
+        clock: Clock,
+        *,
+        interval_s: float | None = None,
     ) -> None:
+        """Make the exchanges of the session called `name`.
+
+        Args:
+            interval_s: Of pulls in the background, once `start` was called; None for none.
+        """
         self.name = name
         self.last_report: SyncReport | None = None
+        self.outcome: Callable[[Work, MossError | None], None] | None = None
         self._file = file
         self._replica = replica
         self._engine = engine
         self._clock = clock
+        self._interval_s = interval_s
         self._trouble: Trouble | None = None
+        self._at_the_end: SyncState | None = None
+        self._started = False
         self._begin()
 
     def _begin(self) -> None:
@@ -57,11 +76,35 @@ class Exchange:
         self._under_way = False
         self._closed = False
         self._compaction: Future[None] | None = None
+        self._auto: AutoSync | None = None
+        if self._interval_s is not None:
+            self._auto = AutoSync(
+                self,
+                self._interval_s,
+                clock=self._clock,
+                unpushed=self._unpushed,
+                turn=lambda: runtime.background_exchanges,
+            )
+
+    def start(self) -> None:
+        """Begin to exchange in the background, if that was asked for; from any thread."""
+        self._started = True
+        if self._auto is not None:
+            self._file.listen(self._auto.written)
+            runtime.start(self._auto.run())
+
+    def begin_anew_if_forked(self) -> None:
+        """In a forked child: leave to the parent what is the parent's. Cheap, and for any call."""
+        if self._pid != os.getpid():
+            self._begin()
+            if self._started:
+                self.start()
 
     def state(self) -> SyncState:
-        """Return where the session stands; from any thread."""
-        mine = self._pid == os.getpid()
-        return standing(self._file, trouble=self._trouble, under_way=mine and self._under_way)
+        """Return where the session stands, or stood when it was closed; from any thread."""
+        if self._at_the_end is not None:
+            return self._at_the_end
+        return standing(self._file, trouble=self._trouble, under_way=self._under_way)
 
     def checkpoint(self) -> str | None:
         """Return the checkpoint of the newest state seen; from any thread. None before any."""
@@ -70,24 +113,54 @@ class Exchange:
 
     async def pull(self) -> SyncReport:
         """As `SyncEngine.pull`."""
-        return await self._run(self._engine.pull)
+        return await self._run("pull", self._engine.pull)
 
     async def push(self) -> SyncReport:
         """As `SyncEngine.push`. A compaction may follow, which nobody waits for."""
-        return await self._run(self._engine.push)
+        return await self._run("push", self._engine.push)
 
     async def sync(self) -> SyncReport:
         """Pull, then push."""
-        return await self._run(self._engine.sync)
+        return await self._run("sync", self._engine.sync)
 
     async def rewrite(self) -> int:
         """As `SyncEngine.rewrite`."""
         async with self._turn:
             return await self._engine.rewrite()
 
-    async def close(self) -> None:
-        """Leave a running compaction a moment, then cancel it."""
+    def stop(self, error: Exception) -> None:
+        """Show that nothing is exchanged in the background any more, and why."""
+        if isinstance(error, MossError):
+            self._trouble = Trouble(True, str(error), error.code, error.hint)
+        else:
+            reason = f"{type(error).__name__}: {error}"
+            self._trouble = Trouble(True, reason, MossError.default_code, None)
+
+    def abandon(self) -> None:
+        """End what runs in the background without pushing: nobody holds the session any more."""
+        if self._auto is not None:
+            self._file.ignore(self._auto.written)
+            self._auto.abandon()
+
+    async def close(self, seconds: float) -> SyncState:
+        """End; push what the background has not pushed yet, if that takes no longer than this."""
+        if self._auto is not None:
+            await self._auto.close(seconds)
+            self._file.ignore(self._auto.written)
         self._closed = True
+        await self._finish_compaction()
+        end = self._at_the_end = await runtime.blocking(self.state)
+        if end.pending and self._auto is not None:
+            log.warning(
+                "session %r is closed with %d changes not pushed (%s); they stay in its file",
+                self.name,
+                end.pending,
+                end.reason or f"not done within {seconds:g} s",
+            )
+        return end
+
+    async def _finish_compaction(self) -> None:
+        """Leave a running compaction a moment, then cancel it."""
         running, self._compaction = self._compaction, None
         if running is None or running.done():
             return
@@ -95,25 +168,32 @@ class Exchange:
         if not done:
             running.cancel()
 
-    async def _run(self, work: Callable[[], Awaitable[SyncReport]]) -> SyncReport:
-        if self._pid != os.getpid():
-            self._begin()  # forked off: whoever had the turn is the parent's
+    async def _run(self, work: Work, exchange: Callable[[], Awaitable[SyncReport]]) -> SyncReport:
         async with self._turn:
             self._under_way = True
             try:
-                report = await work()
+                report = await exchange()
                 await runtime.blocking(self._replica.set_exchanged, self._clock.wall_ms())
             except MossError as error:
                 self.last_report = error.report
                 self._trouble = trouble_of(error) or self._trouble
+                self._tell(work, error)
                 raise
             finally:
                 self._under_way = False
             self._trouble, self.last_report = None, report
+            self._tell(work, None)
         idle = self._compaction is None or self._compaction.done()
         if (report.sent or report.sent_deletes) and idle and not self._closed:
             self._compaction = runtime.in_background(self._compact())
         return report
+
+    async def _unpushed(self) -> bool:
+        return await runtime.blocking(has_unpushed, self._file)
+
+    def _tell(self, work: Work, error: MossError | None) -> None:
+        if self.outcome is not None:
+            self.outcome(work, error)
 
     async def _compact(self) -> None:
         try:

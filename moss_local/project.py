@@ -11,6 +11,7 @@ import threading
 from collections.abc import Sequence
 from functools import partial
 
+from moss_local.auto_sync import check_interval
 from moss_local.catalog import Catalog, read_catalog
 from moss_local.embedding.models import resolve_model
 from moss_local.exchange import Exchange
@@ -70,10 +71,12 @@ class Project:
         create: bool,
         warm_up: bool,
         checkpoint: str | None = None,
+        auto_sync: float | None = None,
     ) -> SessionIndex:
         """Open a session; see `MossClient.session`."""
         check_name(name)
         held_to = None if checkpoint is None else Checkpoint.parse(checkpoint)
+        interval_s = None if auto_sync is None else check_interval(auto_sync)
         default = resolve_model(self._default_model)
         wanted = None if model_id is None else resolve_model(model_id)
         model = ModelChoice(name, wanted, default, self._settings.cache_dir)
@@ -83,6 +86,8 @@ class Project:
             await self._require_stored(name)
         file = await runtime.acquiring(open_session_file, SessionFile.close, path, session=name)
         replica = SqliteLogReplica(file)
+        # What runs in the background must not hold the project: a forgotten client is to end.
+        repository, clock = self._repository, self._clock
 
         def engine_of(mode: Commit) -> Engine:
             if mode == "log" and held_to is not None:
@@ -92,20 +97,20 @@ class Project:
                 )
             make = LogEngine if mode == "log" else partial(SyncEngine, checkpoint=held_to)
             return make(
-                self._repository,
+                repository,
                 replica,
                 name,
-                clock=self._clock,
+                clock=clock,
                 run=runtime.blocking,
                 exclusive=lambda: push_lock(path),
                 accepts=model.accepts,
             )
 
-        engine = EitherEngine(self._repository, engine_of)
+        engine = EitherEngine(repository, engine_of)
         session = SessionIndex(
             name=name,
             file=file,
-            exchange=Exchange(name, file, replica, engine, self._clock),
+            exchange=Exchange(name, file, replica, engine, self._clock, interval_s=interval_s),
             clock=self._clock,
             model=model,
             closed=self._forget,
@@ -113,7 +118,7 @@ class Project:
         with self._lock:
             self._sessions.add(session)
         try:
-            await session._open(pull=pull, warm_up=warm_up)
+            await session._open(pull=pull, warm_up=warm_up, strict=held_to is not None)
         except BaseException:
             await session.close()
             raise

@@ -29,6 +29,9 @@ IO_THREADS = 8
 
 SCAN_THREADS = max(2, min(8, os.cpu_count() or 1))
 """Sessions read at once for one query: it is arithmetic, and more than processors would wait."""
+EXCHANGES_AT_ONCE = 8
+"""In the background, of all sessions of the process: more would only queue for the link and the
+processor behind them, and hold up whoever exchanges by hand."""
 
 EXIT_WAIT_S = 2.0
 """How long leaving the interpreter waits for work in the background, such as a compaction."""
@@ -51,6 +54,7 @@ class Runtime:
         self._scans: ThreadPoolExecutor | None = None
         self._background: set[Future[Any]] = set()
         self._thread: threading.Thread | None = None
+        self._exchanges = asyncio.Semaphore(EXCHANGES_AT_ONCE)
         self._goodbyes: list[weakref.finalize[..., Any]] = []
 
     @property
@@ -65,6 +69,11 @@ class Runtime:
                 self._thread.start()
                 atexit.register(self._finish)
             return self._loop
+
+    @property
+    def background_exchanges(self) -> asyncio.Semaphore:
+        """Held by each exchange in the background; of the library's loop."""
+        return self._exchanges
 
     async def on_loop(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the library's loop and return its result to the caller's loop.

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shlex
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
 from typing import Any
@@ -20,6 +22,7 @@ import apsw
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from moss_local.changes import ChangeFeed, OwnWrites
 from moss_local.embedding.base import Kind, Progress
 from moss_local.embedding.models import custom_space
 from moss_local.exchange import Exchange
@@ -29,6 +32,7 @@ from moss_local.options import QueryChoice, choose_get, choose_query
 from moss_local.runtime import runtime
 from moss_local.search.fetch import fetch, select
 from moss_local.search.query import Asked, Hit, search
+from moss_local.standing import trouble_of
 from moss_local.storage.documents import Document, StoredDocument, check_document
 from moss_local.storage.edits import PutCounts, delete_documents, put_documents
 from moss_local.storage.encoding import check_vector
@@ -55,11 +59,11 @@ from moss_local.types import (
 )
 from moss_sync import (
     InvalidArgumentError,
+    ModelMismatchError,
     MossError,
-    NetworkError,
     NotFoundError,
-    PermissionDeniedError,
     SyncReport,
+    UnauthorizedError,
     VectorSpace,
 )
 from moss_sync.clock import Clock
@@ -79,7 +83,7 @@ Also = Callable[[apsw.Connection], None]
 """What is done in the transaction of a write, before it."""
 
 
-class SessionIndex(OpenUntilClosed[None]):
+class SessionIndex(OpenUntilClosed[SyncState]):
     """One open session. Made by `MossClient.session`; safe for several tasks, loops and threads.
 
     Attributes:
@@ -104,6 +108,10 @@ class SessionIndex(OpenUntilClosed[None]):
         self._model = model
         self._on_closed = closed
         self._last_model_id = model.id(None)
+        self._pid = os.getpid()
+        self._own = OwnWrites()
+        forgotten = weakref.finalize(self, exchange.abandon)
+        forgotten.atexit = False  # the loop ends by itself
 
     def __repr__(self) -> str:
         if self._closed:
@@ -128,8 +136,9 @@ class SessionIndex(OpenUntilClosed[None]):
 
     @property
     def sync_state(self) -> SyncState:
-        """Where the session stands towards its store."""
-        self._check_open()
+        """Where the session stands towards its store; once closed, where it stood then."""
+        if not self._closed:
+            self._check_open()
         return self._exchange.state()
 
     @property
@@ -363,28 +372,74 @@ class SessionIndex(OpenUntilClosed[None]):
         """Seal anew what is under old keys; see `MossClient.rewrite_sessions`."""
         return await runtime.on_loop(self._exchange.rewrite())
 
+    def changes(self, since: str | None = None) -> ChangeFeed:
+        """Return an endless async iterator over what others change: `async for batch in ...`.
+
+        Others are other devices (what a pull merges, `auto_sync`'s too), other processes and other
+        objects; what this object writes is left out. It gives `Changes`: ids, not documents. From
+        the moment of this call nothing is missed, and nothing between two batches, however long
+        they take; it ends when the session is closed. Several may run at once.
+
+        Args:
+            since: The `cursor` of a batch of before, to go on after it. Then changes that an
+                earlier object of this process or an earlier process made count as others'.
+        Raises:
+            InvalidArgumentError: `since` is no cursor.
+        """
+        self._check_open()
+        return ChangeFeed(self._file, self._own, since, lambda: self._closed)
+
     # -- lifecycle -------------------------------------------------------------------------
 
-    async def close(self, timeout: float = CLOSE_S) -> None:  # noqa: ASYNC109  # it ends well
-        """Close the session; idempotent. What is not pushed stays pending in the file."""
-        await super().close(timeout)
+    async def close(self, timeout: float = CLOSE_S) -> SyncState:  # noqa: ASYNC109  # it ends well
+        """Close the session and return where it stands; idempotent.
+
+        With `auto_sync` it is pushed first what is not pushed yet. What cannot be (or without
+        `auto_sync`, is not) stays in the file and goes with a later push: `pending` says how much,
+        `reason` why, and with `auto_sync` a warning is logged. `sync_state` goes on saying so.
+
+        Args:
+            timeout: Seconds that pushing may take; 0 does not try.
+        """
+        return await super().close(timeout)
 
     # -- inside ----------------------------------------------------------------------------
 
-    async def _open(self, *, pull: bool, warm_up: bool) -> None:
-        """Check the model, pull if the store answers, and load the model in the background."""
+    async def _open(self, *, pull: bool, warm_up: bool, strict: bool) -> None:
+        """Check the model, pull if the store answers, and load the model in the background.
+
+        Args:
+            strict: The caller holds the store to a state: one that contradicts it is refused.
+        """
         stored = await runtime.blocking(self._stored_space)
         if stored is not None:
             self._model.accepts(stored)
         if pull:
-            try:
-                await self.pull()
-            except (NetworkError, PermissionDeniedError) as error:
-                # An expired credential must not take the agent's memory away either.
-                log.info("session %r opened offline: %s", self.name, error)
+            await self._pull_to_open(strict=strict)
+        self._exchange.start()
         model = self._model.id(await runtime.blocking(self._stored_space))
         if warm_up and model != CUSTOM_ID:
             runtime.in_background(self._warm_up())
+
+    async def _pull_to_open(self, *, strict: bool) -> None:
+        """Pull; a store that is away or in disorder does not take away what is on this device."""
+        try:
+            await self.pull()
+        except (ModelMismatchError, UnauthorizedError):
+            raise  # the caller asked for something else than is there
+        except MossError as error:
+            trouble = trouble_of(error)
+            if trouble is None:
+                raise
+            if trouble.stopped and (strict or not await runtime.blocking(self._has_past)):
+                raise
+            level = logging.WARNING if trouble.stopped else logging.INFO
+            log.log(level, "session %r opened as it is on this device: %s", self.name, error)
+
+    def _has_past(self) -> bool:
+        with self._file.reading() as conn:
+            state = read_state(conn)
+        return state.exchanged_ms is not None or state.local_seq > 0
 
     async def _warm_up(self) -> None:
         try:
@@ -393,10 +448,10 @@ class SessionIndex(OpenUntilClosed[None]):
             # Whoever needs the model gets this error; a session that is only read does not.
             log.info("session %r has no model here: %s", self.name, error)
 
-    async def _close(self, seconds: float) -> None:
+    async def _close(self, seconds: float) -> SyncState:
         try:
             self._last_model_id = self._model.id(self._stored_space())  # stays readable
-            await self._exchange.close()
+            return await self._exchange.close(seconds)
         finally:
             await runtime.blocking(self._file.close)
             self._on_closed(self)
@@ -406,6 +461,9 @@ class SessionIndex(OpenUntilClosed[None]):
             raise InvalidArgumentError(
                 f"session {self.name!r} is closed", hint="open it again with client.session(...)"
             )
+        if self._pid != os.getpid():
+            self._pid, self._own = os.getpid(), OwnWrites()
+            self._exchange.begin_anew_if_forked()
 
     async def _add(
         self,
@@ -526,7 +584,7 @@ class SessionIndex(OpenUntilClosed[None]):
         if space is None:
             first = documents[0].vector
             space = custom_space(0 if first is None else len(first))
-        with self._file.writing() as conn:
+        with self._own.writing(self._file) as conn:
             if also is not None:
                 also(conn)
             return put_documents(
@@ -534,7 +592,7 @@ class SessionIndex(OpenUntilClosed[None]):
             )
 
     def _delete(self, ids: Sequence[str], also: Also | None = None) -> int:
-        with self._file.writing() as conn:
+        with self._own.writing(self._file) as conn:
             if also is not None:
                 also(conn)
             return delete_documents(conn, ids, now_ms=self._clock.wall_ms())
@@ -572,7 +630,7 @@ class SessionIndex(OpenUntilClosed[None]):
             return find_set_aside(conn, number)
 
     def _discard_set_aside(self, number: int) -> None:
-        with self._file.writing() as conn:
+        with self._own.writing(self._file) as conn:
             discard_set_aside(conn, number)
 
     def _embed_and_search(self, query: str, choice: QueryChoice) -> list[Hit]:

@@ -64,3 +64,9 @@ def standing(
     if pending:
         return SyncState("pending", pending, exchanged_ms)
     return SyncState("never" if exchanged_ms is None else "synced", 0, exchanged_ms)
+
+
+def has_unpushed(file: SessionFile) -> bool:
+    """Return whether the file holds changes that are not pushed; one row at most is read."""
+    with file.reading() as conn:
+        return conn.execute("SELECT 1 FROM document WHERE dirty = 1 LIMIT 1").get is not None

@@ -246,6 +246,24 @@ class Rewritten:
 
 
 @dataclass(frozen=True, slots=True)
+class Changes:
+    """What others have changed in a session since the batch before.
+
+    Attributes:
+        updated: Ids of documents that are new or other than they were, oldest change first.
+        deleted: Ids of documents that are gone.
+        reset: What has changed is not known any more: read anew what you keep of the session.
+        cursor: Where this batch ends; `session.changes(since=cursor)` goes on after it, also in
+            another process and after a restart.
+    """
+
+    updated: tuple[str, ...] = ()
+    deleted: tuple[str, ...] = ()
+    reset: bool = False
+    cursor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class SyncState:
     """Where a session stands towards its store.
 

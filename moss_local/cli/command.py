@@ -148,6 +148,10 @@ async def open_to_read(
     state = session.sync_state
     if state.status == "offline":
         offline(str(state.reason))
+    elif state.status == "stopped":
+        render.talk(f"not exchanged: {state.reason}; this is what is on this device")
+        if state.hint is not None:
+            render.talk(f"hint: {state.hint}")
     return session
 
 

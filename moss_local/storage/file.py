@@ -6,8 +6,9 @@ among this process's threads, then, in SQLite, among the processes.
 
 Connections are opened when they are needed. The least recently used files beyond `MAX_OPEN_FILES`
 lose theirs while nobody uses them, and get them back at the next call, so that a thousand sessions
-do not exhaust the descriptors. A process that forks closes all idle ones first: SQLite's locks do
-not survive a fork, and two processes on one connection would corrupt the file.
+do not exhaust the descriptors. A process that forks closes all of them first, between its threads'
+transactions: SQLite's locks do not survive a fork, and two processes on one connection would
+corrupt the file.
 """
 
 from __future__ import annotations
@@ -41,6 +42,10 @@ MAX_IDLE_READERS = 4
 BUSY_MS = 10_000
 """Milliseconds to wait for another writer: a bulk load of 100 000 documents takes about 4 s."""
 
+FORK_WAIT_S = 5.0
+"""How long a fork waits for transactions of other threads, such as a merge in the background. A
+child of a process that was in the middle of one cannot use the file."""
+
 _WAIT_SECONDS = 0.005
 
 
@@ -66,9 +71,11 @@ class SessionFile:
         self._closed = False
         self._prepared = False
         self._in_use = 0
+        self._forking = False
         self._readers: list[apsw.Connection] = []
         self._writer: apsw.Connection | None = None
         self._derived: dict[type, object] = {}
+        self._listeners: list[Callable[[], None]] = []
         self._new_locks()
 
     def __repr__(self) -> str:
@@ -109,6 +116,21 @@ class SessionFile:
             with connection.conn_rollback(conn):
                 yield conn
                 conn.execute("COMMIT")
+        for listener in tuple(self._listeners):
+            listener()
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Call `listener` after each transaction that this process has written, on its thread.
+
+        It must be quick and must not raise. Other processes' writes are not heard of, and a forked
+        child hears nothing.
+        """
+        self._listeners.append(listener)
+
+    def ignore(self, listener: Callable[[], None]) -> None:
+        """End what `listen` began."""
+        if listener in self._listeners:
+            self._listeners.remove(listener)
 
     def rewrite(self) -> None:
         """Write the file anew without what was deleted in it, and empty its log.
@@ -169,14 +191,18 @@ class SessionFile:
         with self._lock:
             if self._in_use:
                 return False
-            idle = self._readers
-            if self._writer is not None:
-                idle.append(self._writer)
-            self._readers, self._writer, self._prepared = [], None, False
-            self._derived.clear()
+            idle = self._take_idle()
         for conn in idle:  # the last one to go writes the log back into the file
             conn.close()
         return True
+
+    def _take_idle(self) -> list[apsw.Connection]:
+        idle = self._readers
+        if self._writer is not None:
+            idle.append(self._writer)
+        self._readers, self._writer, self._prepared = [], None, False
+        self._derived.clear()
+        return idle
 
     def close(self) -> None:
         """Give the file back. When its last owner has done so, it is closed."""
@@ -243,6 +269,8 @@ class SessionFile:
 
     def _enter(self) -> None:
         with self._lock:
+            while self._forking:
+                self._gate.wait()
             if self._closed:
                 raise InvalidArgumentError(f"{self.path} is closed", hint="open the session again")
             self._in_use += 1
@@ -251,6 +279,8 @@ class SessionFile:
     def _leave(self) -> None:
         with self._lock:
             self._in_use -= 1
+            if self._forking:
+                self._gate.notify_all()
             last = self._closed and not self._in_use
         if last:
             self.release()
@@ -264,12 +294,28 @@ class SessionFile:
 
     def _new_locks(self) -> None:
         self._lock = threading.Lock()  # of the fields; held for moments, never over SQL
+        self._gate = threading.Condition(self._lock)  # of who waits for a fork, or for who is in
         self._write_lock = threading.Lock()  # one writer at a time
         self._connect_lock = threading.Lock()  # creation and migration once
 
-    def _after_fork(self) -> None:
+    def _before_fork(self) -> None:
+        """Let nobody in, wait for those who are, and close the connections."""
+        with self._lock:
+            self._forking = True
+            if self._gate.wait_for(lambda: not self._in_use, FORK_WAIT_S):
+                for conn in self._take_idle():
+                    conn.close()
+
+    def _after_fork_in_parent(self) -> None:
+        with self._lock:
+            self._forking = False
+            self._gate.notify_all()
+
+    def _after_fork_in_child(self) -> None:
         """In the child: what was open in another thread belongs to the parent."""
         self._new_locks()
+        self._forking = False
+        self._listeners = []
         if self._in_use:
             _of_the_parent.extend(self._readers)
             _of_the_parent.append(self._writer)
@@ -282,6 +328,7 @@ class _Registry:
     def __init__(self) -> None:
         self._files: dict[str, SessionFile] = {}
         self._recent: OrderedDict[SessionFile, None] = OrderedDict()
+        self._held: list[SessionFile] = []
         self._lock = threading.Lock()
 
     def get(self, path: Path, make: Callable[[], SessionFile]) -> SessionFile:
@@ -317,13 +364,20 @@ class _Registry:
                     self._recent.pop(other, None)
 
     def before_fork(self) -> None:
-        for file in list(self._files.values()):
-            file.release()
+        self._held = list(self._files.values())
+        for file in self._held:
+            file._before_fork()
 
-    def after_fork(self) -> None:
+    def after_fork_in_parent(self) -> None:
+        for file in self._held:
+            file._after_fork_in_parent()
+        self._held = []
+
+    def after_fork_in_child(self) -> None:
         self._lock = threading.Lock()
+        self._held = []
         for file in self._files.values():
-            file._after_fork()
+            file._after_fork_in_child()
 
 
 _registry = _Registry()
@@ -332,7 +386,11 @@ _of_the_parent: list[object] = []
 """Connections that were in use as this process was forked off; never closed, never used."""
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_registry.before_fork, after_in_child=_registry.after_fork)
+    os.register_at_fork(
+        before=_registry.before_fork,
+        after_in_parent=_registry.after_fork_in_parent,
+        after_in_child=_registry.after_fork_in_child,
+    )
 
 
 def open_session_file(

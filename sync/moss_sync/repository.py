@@ -23,9 +23,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Protocol
+from weakref import WeakSet
 
 from moss_sync import keyring
 from moss_sync.clock import Clock, StoreClock
@@ -71,6 +73,19 @@ class RepositoryCache(Protocol):
         ...
 
 
+_repositories: WeakSet[Repository] = WeakSet()
+
+
+def _after_fork() -> None:
+    """In a forked child: whoever held a lock in the parent will not give it back here."""
+    for repository in _repositories:
+        repository._lock = asyncio.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 class Repository:
     """A project's namespace in a store, opened with its key.
 
@@ -111,6 +126,7 @@ class Repository:
         self._made_here = False
         self._verdict: ProbeVerdict | None = None
         self._lock = asyncio.Lock()
+        _repositories.add(self)
 
     @property
     def wanted(self) -> Commit | None:

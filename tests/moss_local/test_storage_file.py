@@ -324,6 +324,50 @@ def test_of_several_owners_the_strongest_durability_counts(path: Path) -> None:
     strong.close()
 
 
+def test_a_process_forks_between_the_transactions_of_its_other_threads(
+    file: SessionFile, path: Path
+) -> None:
+    """A child of a process that is in the middle of one could not use the file any more."""
+    script = """
+import os, sys, threading
+from pathlib import Path
+from moss_local.storage.documents import Document
+from moss_local.storage.edits import put_documents
+from moss_local.storage.file import open_session_file
+from moss_local.storage.state import read_state
+file = open_session_file(Path(sys.argv[1]), session="s")
+def put(id):
+    with file.writing() as conn:
+        put_documents(conn, [Document(id, "x")], space=None, now_ms=1)
+over, busy = threading.Event(), threading.Barrier(5)
+def work(tag):
+    number = 0
+    busy.wait()
+    while not over.is_set():
+        put(f"{tag}-{number % 10}")
+        with file.reading() as conn:
+            read_state(conn)
+        number += 1
+threads = [threading.Thread(target=work, args=(tag,), daemon=True) for tag in "abcd"]
+for thread in threads:
+    thread.start()
+busy.wait()
+for number in range(30):
+    child = os.fork()
+    if not child:
+        put(f"child-{number}")
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, number
+over.set()
+for thread in threads:
+    thread.join()
+"""
+    subprocess.run([sys.executable, "-c", script, str(path)], check=True, timeout=60)
+    with file.reading() as conn:
+        children = conn.execute("SELECT count(*) FROM document WHERE id LIKE 'child-%'").get
+        assert (children, conn.pragma("integrity_check")) == (30, "ok")
+
+
 def test_a_forked_child_and_its_parent_both_go_on(file: SessionFile, path: Path) -> None:
     script = """
 import os, sys
