@@ -385,6 +385,10 @@ class SyncEngine:
                 max_bytes=segment.MAX_SEGMENT_BYTES, max_records=PUSH_RECORDS
             )
         )
+        # The first vector may have come since the state was read, and with it the space.
+        state = await self._run(self._replica.state)
+        if parent is not None:
+            self._check_space(parent, state)
         has_vectors = any(record.vector is not None for record in records)
         pushed = Segment(
             dev=state.dev,
@@ -591,6 +595,11 @@ class SyncEngine:
         self, state: ReplicaState, current: Manifest, seen: Seen, report: SyncReport
     ) -> ReplicaState:
         """Find out what has become of this device and of its push; return the state after that."""
+        if plan.standing(current, state) is not Standing.MEMBER:
+            # While the manifest was on its way, a push of this very file, in another task or
+            # process, may have been prepared and committed: what is kept now tells it apart from
+            # another file's.
+            state = await self._run(self._replica.state)
         token, standing = self._clock.token, plan.standing(current, state)
         if standing is not Standing.MEMBER:
             dev, inc = token(DEVICE_BYTES), token(DEVICE_BYTES)

@@ -222,10 +222,13 @@ def is_copy(manifest: Manifest, state: ReplicaState) -> bool:
     device = manifest.device(state.dev)
     if device is None:
         return False
-    if device.n > state.n or device.inc not in (state.inc, UNKNOWN_INC):
+    if device.inc not in (state.inc, UNKNOWN_INC):
         return True
+    # An abandoned push cannot be committed any more: past what was acknowledged there is only the
+    # pending one, so anything else is another file's, even under a number that was used here.
     pending = state.pending
-    return pending is not None and device.n == pending.n and device.tip != pending.tip
+    mine = pending is not None and (pending.n, pending.tip) == (device.n, device.tip)
+    return device.n > state.acked_n and not mine
 
 
 @dataclass(frozen=True, slots=True)

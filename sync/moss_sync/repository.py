@@ -404,19 +404,22 @@ class Repository:
         async with self._lock:
             if self._verdict is not None:
                 return
-            saved = await self._run(self._cache.load, self._cached("probe"))
+            saved = cached = await self._run(self._cache.load, self._cached("probe"))
             if saved is None:
                 try:
                     saved = (await self._read(self.layout.probe)).data
                 except BlobNotFoundError:
                     await self._publish(await self._probe(), keys)
                     return
-                await self._run(self._cache.save, self._cached("probe"), saved)
             if (epoch_of(saved) or 0) > self.roots.newest:
                 await self._reread()  # the lock is held, or this were roots_for
             plain = unseal(self.roots, self._probe_place(keys), saved, max_plain=MAX_VERDICT_BYTES)
             fields = unpack(plain, max_bytes=MAX_VERDICT_BYTES, what="the probe's verdict")
             self._adopt(ProbeVerdict.from_dict(fields))
+            if cached is None:
+                # Not before it has been opened: a body that was damaged on its way would be
+                # remembered, and this device could never write again.
+                await self._run(self._cache.save, self._cached("probe"), saved)
 
     async def _probe(self) -> ProbeVerdict:
         report = await probe(self.store, clock=self._clock, prefix=self.layout.prefix)

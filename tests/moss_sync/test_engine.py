@@ -26,10 +26,10 @@ from moss_sync import (
     UnauthorizedError,
     VectorSpace,
 )
-from moss_sync.floors import DEFAULT_POLICY
+from moss_sync.floors import DEFAULT_POLICY, Policy
 from moss_sync.stores import MemoryStore
 from moss_sync.stores.base import Conflict, ETag, Swapped
-from tests.devices import Device
+from tests.devices import SPACE, Device
 from tests.moss_sync.world import Crash, Once, World, noise
 
 
@@ -558,6 +558,147 @@ def test_a_copied_file_becomes_a_device_of_its_own_and_neither_loses_an_edit(
         await c.engine.pull()
         assert a.texts == b.texts == c.texts
         assert set(a.texts) == {"turn-1", "from-a", "from-b"}
+
+    asyncio.run(story())
+
+
+def copied(world: World, device: Device, seed: int) -> Device:
+    """A device on a copy of another's file, as it is now."""
+    device.file.release()
+    path = world.directory / f"copy-{seed}.sqlite3"
+    path.write_bytes(device.file.path.read_bytes())
+    world.devices.append(Device(path, world.store, seed=seed))
+    return world.devices[-1]
+
+
+def test_a_copy_that_gave_up_a_number_still_gets_what_the_other_committed_under_it(
+    world: World,
+) -> None:
+    async def story() -> None:
+        a = world.device()
+        a.put("turn-1", "text")
+        await a.engine.push()
+        b = copied(world, a, 77)
+        b.put("from-b", "text")
+        world.store.before = Once("swap", "/m/", MossError("cut off"))
+        with pytest.raises(MossError, match="cut off"):
+            await b.engine.push()
+        b.replica.abandon_pending()
+        a.put("from-a", "text")
+        await a.engine.push()
+        assert b.replica.state().n == a.replica.state().n
+        await b.engine.sync()
+        await a.engine.pull()
+        assert set(a.texts) == set(b.texts) == {"turn-1", "from-a", "from-b"}
+
+    asyncio.run(story())
+
+
+def test_a_pull_beside_a_push_of_the_same_file_does_not_take_it_for_a_copy(world: World) -> None:
+    async def story() -> None:
+        a, b = world.device(), world.device()
+        a.put("turn-1", "text")
+        await a.engine.push()
+        await b.engine.pull()
+        b.put("turn-2", "text")
+        dev = b.replica.state().dev
+        pushed = asyncio.Event()
+
+        async def wait_for_the_push(verb: str, key: str) -> None:
+            if verb == "get" and "/m/" in key:
+                await pushed.wait()
+
+        world.store.before = wait_for_the_push
+        pull = asyncio.ensure_future(b.engine.pull())
+        await asyncio.sleep(0)
+        await b.engine.push()
+        pushed.set()
+        await pull
+        world.store.before = None
+        assert b.replica.state().dev == dev
+        b.put("turn-3", "text")
+        await b.engine.push()
+        await a.engine.pull()
+        assert a.texts == b.texts
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("space", [SPACE, VectorSpace("custom", "another-space", 3, "f4")])
+def test_a_first_vector_that_comes_while_a_push_begins_goes_with_it_or_is_refused(
+    world: World, space: VectorSpace
+) -> None:
+    async def story() -> None:
+        a, b = world.device(), world.device(space=space)
+        a.put("turn-1", "text")
+        await a.engine.push()
+        b.put("turn-2", "text", vector=None)
+        state = b.replica.state
+
+        def then_a_vector_comes() -> object:
+            found = state()
+            if found.pending is None and "turn-3" not in b.texts:
+                b.put("turn-3", "text", vector=[1.0] * space.dim)
+            return found
+
+        b.replica.state = then_a_vector_comes  # type: ignore[assignment,method-assign]  # a verb
+        if space == a.space:
+            await b.engine.push()
+            await a.engine.pull()
+            assert set(a.texts) == {"turn-1", "turn-2", "turn-3"}
+        else:
+            with pytest.raises(ModelMismatchError):
+                await b.engine.push()
+            assert (await a.engine.pull()).received == 0
+
+    asyncio.run(story())
+
+
+def test_an_old_backup_does_not_use_the_numbers_of_a_device_that_was_retired(
+    world: World,
+) -> None:
+    async def story() -> None:
+        a, b = world.device(), world.device()
+        backup = b.file.path.with_name("backup")
+        b.file.release()
+        backup.write_bytes(b.file.path.read_bytes())
+        b.put("turn-1", "text")
+        await b.engine.push()
+        dev = b.replica.state().dev
+        await a.engine.pull()
+        a.put("turn-2", "text")
+        a.engine._channel.policy = Policy(grace_ms=0, max_devices=1, retire_after_ms=0, max_crowd=1)
+        for _ in range(2):
+            a.put("turn-2", "text")
+            await a.engine.push()
+        restored = Device(backup, world.store, seed=78)
+        world.devices.append(restored)
+        restored.put("turn-3", "text")
+        await restored.engine.push()
+        assert restored.replica.state().dev != dev
+        b.put("turn-4", "text")
+        for device in (b, a, restored):
+            await device.engine.sync()
+        assert set(a.texts) == {"turn-1", "turn-2", "turn-3", "turn-4"}
+
+    asyncio.run(story())
+
+
+def test_a_damaged_answer_to_the_first_look_at_the_probe_is_not_remembered(world: World) -> None:
+    async def story() -> None:
+        a, b = world.device(), world.device()
+        a.put("turn-1", "text")
+        await a.engine.push()
+        [key] = [key for key in world.store.inner._content.blobs if key.endswith("/probe")]
+        whole = await world.blob(key)
+        await world.store.inner.put(key, whole[:-1])
+        b.put("turn-2", "text")
+        with pytest.raises(BlobCorruptError):
+            await b.engine.push()
+        await world.store.inner.put(key, whole)
+        await b.engine.push()
+        await a.engine.pull()
+        assert set(a.texts) == {"turn-1", "turn-2"}
 
     asyncio.run(story())
 

@@ -146,12 +146,16 @@ def device(n: int, *, inc: bytes = INC, tip: bytes = b"t" * 16) -> Device:
 
 COPIES: dict[str, tuple[ReplicaState, Device | None, bool]] = {
     "a device that never pushed": (state(n=0), None, False),
-    "its own last push": (state(n=3), device(3), False),
+    "its own last push": (state(n=3, acked_n=3), device(3), False),
     "a push further than it ever went": (state(n=3), device(4), True),
-    "another incarnation": (state(n=3), device(3, inc=b"incarn-2"), True),
-    "a push of its own that is not in yet": (state(n=4, pending=inline_push(4)), device(3), False),
+    "another incarnation": (state(n=3, acked_n=3), device(3, inc=b"incarn-2"), True),
+    "a push of its own that is not in yet": (
+        state(n=4, acked_n=3, pending=inline_push(4)),
+        device(3),
+        False,
+    ),
     "its own push, which it does not know is in": (
-        state(n=4, pending=inline_push(4)),
+        state(n=4, acked_n=3, pending=inline_push(4)),
         device(4, tip=tip_of(b"body")),
         False,
     ),
@@ -160,7 +164,8 @@ COPIES: dict[str, tuple[ReplicaState, Device | None, bool]] = {
         device(4, tip=tip_of(b"other")),
         True,
     ),
-    "numbers that it gave up": (state(n=9), device(3), False),
+    "numbers that it gave up": (state(n=9, acked_n=3), device(3), False),
+    "a push under a number that it gave up": (state(n=9, acked_n=3), device(4), True),
 }
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from moss_sync import (
     BlobCorruptError,
+    BlobNotFoundError,
     NetworkError,
     OutcomeUnknownError,
     PermissionDeniedError,
@@ -370,6 +371,39 @@ def test_a_store_that_cannot_be_asked_is_not_judged(error: NetworkError) -> None
     report = asked(Raising(error), long=True)
     assert report.error is error
     assert report.checks == [Check("create", False, str(error), report.checks[0].ms)]
+
+
+class DeniesSome(Wrapped):
+    """Denies the last swaps that are sent: those of the race."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.swaps = 0
+
+    async def compare_and_swap(
+        self, key: str, data: bytes, *, etag: ETag | None
+    ) -> Swapped | Conflict:
+        self.swaps += 1
+        if self.swaps > 5:
+            raise PermissionDeniedError("no")
+        return await super().compare_and_swap(key, data, etag=etag)
+
+
+def test_a_denial_in_the_middle_of_a_race_is_told_as_it_is() -> None:
+    with pytest.raises(PermissionDeniedError):
+        asked(DeniesSome())
+
+
+class Forgets(Wrapped):
+    """Has nothing of what was written to it."""
+
+    async def get(self, key: str, *, if_none_match: ETag | None = None) -> Blob | NotModified:
+        raise BlobNotFoundError(key)
+
+
+def test_a_store_that_does_not_show_what_was_written_is_refused_by_name() -> None:
+    with pytest.raises(StoreLacksCasError, match="read after write"):
+        asked(Forgets()).require()
 
 
 def test_a_store_where_nothing_may_be_deleted_passes_and_says_what_lies_around() -> None:
