@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 endif
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup demo test mutants lint check bench docs clean help
+.PHONY: setup demo test mutants simulate lint check bench docs clean help
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -40,6 +40,10 @@ lint: setup ## formatting, linters, types, import contracts, generated docs
 
 check: lint test ## everything that must pass before a commit
 
+SEEDS  ?= 0..1999
+simulate: setup ## simulate schedules of the protocol: make simulate SEEDS=0..1999, or SEEDS=7 TRACE=1
+	$(BIN)/python -m moss_local.testing $(SEEDS) $(if $(TRACE),--trace)
+
 bench: setup ## measure a session: open, add, query, push, pull, on disk and on the wire
 	$(BIN)/python -m pip install --quiet --editable '.[dev,bench]'
 	$(BIN)/python -m benchmarks
@@ -48,4 +52,4 @@ docs: setup ## write the generated pages
 	$(BIN)/python docs/generate.py
 
 clean: ## remove what setup and the tests made
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .simulations dist build
