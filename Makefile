@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 endif
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup demo test mutants simulate lint check bench docs clean help
+.PHONY: setup demo test mutants simulate agreement lint check bench docs clean help
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -30,6 +30,9 @@ test: setup ## the whole test suite
 
 mutants: setup ## take each safety rule of the protocol away and see that a test notices
 	$(BIN)/python -m tests.mutants
+
+agreement: setup ## 500 schedules end alike on every store, by one device and by three
+	SCHEDULES=500 $(BIN)/python -m pytest -q -s tests/properties/test_agreement.py
 
 lint: setup ## formatting, linters, types, import contracts, generated docs
 	$(BIN)/ruff format --check .

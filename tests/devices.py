@@ -96,13 +96,15 @@ class Device:
         commit: Commit = "cas",
         log_policy: LogPolicy = DEFAULT_LOG_POLICY,
         project: str = "project",
+        repository: Repository | None = None,
     ) -> None:
         self.clock = clock or QuickClock(seed)
         self.space = space
         self.cache = MemoryCache() if cache is None else cache
-        self.file = open_session_file(path, session=session)
+        # No power is cut here, and waiting for the disk is most of what a test would do.
+        self.file = open_session_file(path, session=session, durability="normal")
         self.replica = SqliteLogReplica(self.file)
-        self.repository = Repository(
+        self.repository = repository or Repository(
             store, project, key, cache=self.cache, clock=self.clock, run=run_here, commit=commit
         )
         lock = asyncio.Lock()
