@@ -38,6 +38,8 @@ class MossClient(OpenUntilClosed[None]):
             data directory.
         cache_path: Where derived files go that may be deleted at any time; else the user's cache
             directory.
+        low_memory: True keeps neither vectors nor words nor metadata in memory (about 2 KB a
+            document): the same answers, read from the file at every query. For small devices.
         commit: "log" for a folder that a service replicates (Dropbox, iCloud, OneDrive, Syncthing)
             and for a store that cannot compare and swap; else MOSS_COMMIT, else what
             `moss-local init --commit` wrote. Fixed when the store is first used: by default a
@@ -57,8 +59,10 @@ class MossClient(OpenUntilClosed[None]):
         store: str | os.PathLike[str] | None = None,
         data_dir: str | os.PathLike[str] | None = None,
         cache_path: str | os.PathLike[str] | None = None,
+        low_memory: bool = False,
     ) -> None:
         super().__init__()
+        self._low_memory = low_memory
         self._settings: Settings = resolve(
             project_id, project_key, store=store, data_dir=data_dir, cache_path=cache_path
         )
@@ -228,7 +232,10 @@ class MossClient(OpenUntilClosed[None]):
         with self._lock:
             if self._project is None:
                 self._project = Project(
-                    self._settings, self._store, default_model=self.DEFAULT_MODEL_ID
+                    self._settings,
+                    self._store,
+                    default_model=self.DEFAULT_MODEL_ID,
+                    low_memory=self._low_memory,
                 )
             return self._project
 

@@ -15,9 +15,9 @@ from moss_local.model_choice import CUSTOM_ID
 from moss_local.options import QueryChoice, choose_query
 from moss_local.runtime import runtime
 from moss_local.search.query import Hit, ask, search_several
-from moss_local.session import SessionIndex, asked_of
+from moss_local.session import SessionIndex, asked_of, result_of
 from moss_local.storage.state import read_state
-from moss_local.types import QueryOptions, QueryResultDocumentInfo, SearchResult
+from moss_local.types import QueryOptions, SearchResult
 from moss_sync import InvalidArgumentError, VectorSpace
 
 DEFAULT_TOP_K = 10
@@ -57,12 +57,7 @@ async def query_several(
         elif query.strip():
             hits = await runtime.embedding(_embed_and_search, filled, query, choice)
     return SearchResult(
-        docs=[
-            QueryResultDocumentInfo(
-                hit.id, hit.text, hit.metadata, hit.score, filled[which].name, hit.payload
-            )
-            for which, hit in hits
-        ],
+        docs=[result_of(hit, filled[which].name) for which, hit in hits],
         query=query,
         time_taken_ms=round((perf_counter() - started) * 1000),
         model_id=model_id,
@@ -127,4 +122,5 @@ def _search(
         [session._file for session in sessions],
         ask(**asked_of(choice, query, vector)),
         at_once=runtime.at_once,
+        low_memory=any(session._low_memory for session in sessions),
     )

@@ -23,6 +23,9 @@ from moss_sync import InvalidArgumentError
 
 MAX_TOP_K = 1_000_000
 
+MAX_CONTEXT = 100
+"""Turns on either side of a result: more is not context but the thread, which `thread()` gives."""
+
 
 @dataclass(frozen=True, slots=True)
 class QueryChoice:
@@ -35,6 +38,9 @@ class QueryChoice:
     group_by: ParentGrouping | None
     min_score: float | None
     candidate_depth: int | None
+    context: int
+    recency: float
+    threaded: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +71,8 @@ def choose_query(
     embedding = options.embedding
     if embedding is not None and not len(embedding):
         raise InvalidArgumentError("the embedding of the query is empty")
+    if options.threaded is not None and not isinstance(options.threaded, bool):
+        raise InvalidArgumentError(f"threaded is True or False, not {options.threaded!r:.60}")
     alpha = _unit("alpha", options.alpha)
     min_score = _unit("min_score", options.min_score)
     if min_score is not None and alpha == 0.0:
@@ -79,6 +87,9 @@ def choose_query(
         _grouping(options.group_by),
         min_score,
         _count("candidate_depth", options.candidate_depth, None, least=1),
+        _context(options),
+        _unit("recency", options.recency) or 0.0,
+        options.threaded is not False,
     )
 
 
@@ -104,6 +115,18 @@ def choose_get(options: GetDocumentsOptions | None, *, now_ms: int) -> GetChoice
         _grouping(options.group_by),
         _count("limit", options.limit, None, least=0),
     )
+
+
+def _context(options: QueryOptions) -> int:
+    context = _count("context", options.context, 0, least=0)
+    if context > MAX_CONTEXT:
+        raise InvalidArgumentError(f"context is at most {MAX_CONTEXT} turns, not {context}")
+    if context and options.group_by is not None:
+        raise InvalidArgumentError(
+            "context is of single turns, and group_by makes groups of them",
+            hint="leave one of the two out",
+        )
+    return context
 
 
 C = TypeVar("C", int, None)

@@ -42,10 +42,18 @@ from moss_sync.stores import BlobStore
 class Project:
     """The sessions of one project. Owns its store; safe from several loops and threads."""
 
-    def __init__(self, settings: Settings, store: BlobStore, *, default_model: str) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        store: BlobStore,
+        *,
+        default_model: str,
+        low_memory: bool = False,
+    ) -> None:
         self._settings = settings
         self._store = store
         self._default_model = default_model
+        self._low_memory = low_memory
         self._clock = SystemClock()
         self._directory = project_path(settings.data_dir, settings.project_id)
         self._repository = Repository(
@@ -113,6 +121,7 @@ class Project:
             exchange=Exchange(name, file, replica, engine, self._clock, interval_s=interval_s),
             clock=self._clock,
             model=model,
+            low_memory=self._low_memory,
             closed=self._forget,
         )
         with self._lock:

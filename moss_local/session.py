@@ -31,7 +31,7 @@ from moss_local.model_choice import CUSTOM_ID, ModelChoice
 from moss_local.options import QueryChoice, choose_get, choose_query
 from moss_local.runtime import runtime
 from moss_local.search.fetch import fetch, select
-from moss_local.search.query import Asked, Hit, search
+from moss_local.search.query import Asked, Hit, is_warm, search
 from moss_local.standing import trouble_of
 from moss_local.storage.documents import Document, StoredDocument, check_document
 from moss_local.storage.edits import PutCounts, delete_documents, put_documents
@@ -74,9 +74,9 @@ SMALL_ADD = 8
 """Up to so many texts are embedded and written in one hop to another thread; more in two, so that
 a long write does not hold up other callers' embedding."""
 
-QUICK_DOCUMENTS = 1000
+QUICK_DOCUMENTS = 4000
 """Up to here a query with a given vector takes under a millisecond and runs on the caller's thread
-(a hop to another costs 0.24-0.5 ms)."""
+(a hop to another costs 0.24-0.5 ms), but for the first one, which reads the whole file."""
 
 
 Also = Callable[[apsw.Connection], None]
@@ -98,6 +98,7 @@ class SessionIndex(OpenUntilClosed[SyncState]):
         exchange: Exchange,
         clock: Clock,
         model: ModelChoice,
+        low_memory: bool,
         closed: Callable[[SessionIndex], None],
     ) -> None:
         super().__init__()
@@ -106,6 +107,7 @@ class SessionIndex(OpenUntilClosed[SyncState]):
         self._exchange = exchange
         self._clock = clock
         self._model = model
+        self._low_memory = low_memory
         self._on_closed = closed
         self._last_model_id = model.id(None)
         self._pid = os.getpid()
@@ -244,19 +246,14 @@ class SessionIndex(OpenUntilClosed[SyncState]):
         if choice.embedding is not None:
             dim = None if space is None else space.dim
             vector = check_vector(choice.embedding, dim=dim, what="the embedding of the query")
-            if state.live <= QUICK_DOCUMENTS:
+            if state.live <= QUICK_DOCUMENTS and is_warm(self._file) and not self._low_memory:
                 hits = self._search(query, vector, choice)
             else:
                 hits = await runtime.blocking(self._search, query, vector, choice)
         elif not blank and choice.top_k and state.live:
             hits = await runtime.embedding(self._embed_and_search, query, choice)
         return SearchResult(
-            docs=[
-                QueryResultDocumentInfo(
-                    hit.id, hit.text, hit.metadata, hit.score, self.name, hit.payload
-                )
-                for hit in hits
-            ],
+            docs=[result_of(hit, self.name) for hit in hits],
             query=query,
             index_name=self.name,
             time_taken_ms=round((perf_counter() - started) * 1000),
@@ -638,7 +635,7 @@ class SessionIndex(OpenUntilClosed[SyncState]):
         return self._search(query, vector, choice)
 
     def _search(self, query: str, vector: NDArray[np.float32], choice: QueryChoice) -> list[Hit]:
-        return search(self._file, **asked_of(choice, query, vector))
+        return search(self._file, low_memory=self._low_memory, **asked_of(choice, query, vector))
 
 
 class _Abandoned(Exception):  # noqa: N818  # seen by nobody: whoever waited for it has gone
@@ -656,7 +653,28 @@ def asked_of(choice: QueryChoice, text: str, vector: ArrayLike | None) -> Asked:
         "filter": choice.filter,
         "group_by": choice.group_by,
         "candidate_depth": choice.candidate_depth,
+        "context": choice.context,
+        "recency": choice.recency,
+        "threaded": choice.threaded,
     }
+
+
+def result_of(hit: Hit, name: str) -> QueryResultDocumentInfo:
+    """Return a hit in the session of that name as callers get it."""
+    return QueryResultDocumentInfo(
+        hit.id,
+        hit.text,
+        hit.metadata,
+        hit.score,
+        name,
+        hit.payload,
+        [_turn_of(turn) for turn in hit.before],
+        [_turn_of(turn) for turn in hit.after],
+    )
+
+
+def _turn_of(hit: Hit) -> DocumentInfo:
+    return DocumentInfo(hit.id, hit.text, hit.metadata, None, hit.payload)
 
 
 def _documents_of(docs: Iterable[DocumentInfo]) -> list[DocumentInfo]:

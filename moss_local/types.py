@@ -63,6 +63,8 @@ class QueryResultDocumentInfo:
         score: max(0, cosine) between the query's vector and the document's, 0..1, whatever
             `alpha` is; results are in the order of the blend, so scores need not descend.
         index_name: The session or index that it came from.
+        before, after: With `QueryOptions(context=n)`, the up to n turns before and after it, in
+            the order of the thread; with a filter, of those that match it.
     """
 
     id: str
@@ -71,6 +73,8 @@ class QueryResultDocumentInfo:
     score: float = 0.0
     index_name: str | None = None
     payload: str | None = None
+    before: list[DocumentInfo] = field(default_factory=list)
+    after: list[DocumentInfo] = field(default_factory=list)
 
 
 @dataclass(slots=True, eq=False)
@@ -115,6 +119,10 @@ class QueryOptions:
         min_score: Leave out documents whose score is below this, 0..1.
         candidate_depth: Consider only so many of the best by meaning and so many of the best by
             word, at least `top_k`; None considers all. Without effect at `alpha` 0.0 and 1.0.
+        context: Return so many turns before and after each document with it, up to 100.
+        recency: Prefer what is newer, 0..1: the newest gains so much, the oldest nothing.
+        threaded: False takes documents as a bag: neighbouring turns and speakers are no evidence.
+            None is True. Without effect at `alpha` 0.0 and 1.0. See docs/threads.md.
     """
 
     embedding: Sequence[float] | None = None
@@ -124,6 +132,9 @@ class QueryOptions:
     group_by: ParentGrouping | None = None
     min_score: float | None = None
     candidate_depth: int | None = None
+    context: int | None = None
+    recency: float | None = None
+    threaded: bool | None = None
 
 
 @dataclass(slots=True, eq=False)

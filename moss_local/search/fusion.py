@@ -14,6 +14,8 @@ scores keep their normalisation.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -90,6 +92,20 @@ def in_thread(scores: NDArray[np.float32], named: NDArray[np.bool_] | None) -> N
     if named is not None:
         result[named] += np.float32(NAMED_SPEAKER)
     return result
+
+
+def recent(moments: Sequence[NDArray[np.int64]], weight: float) -> list[NDArray[np.float32]]:
+    """Return what each candidate gains by being new: `weight` for the newest, the oldest nothing.
+
+    Args:
+        moments: In any unit, of several threads that are compared with one another.
+    """
+    filled = [each for each in moments if each.size]
+    if not filled:
+        return [np.zeros(0, np.float32) for _ in moments]
+    first, last = min(int(each.min()) for each in filled), max(int(each.max()) for each in filled)
+    span = max(last - first, 1)
+    return [((each - first) * (weight / span)).astype(np.float32) for each in moments]
 
 
 def top(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypedDict, TypeVar, Unpack
 
 import apsw
@@ -26,6 +26,7 @@ from moss_local.search.fusion import (
     blend,
     eligible,
     in_thread,
+    recent,
     top,
 )
 from moss_local.search.grouping import whole
@@ -57,6 +58,8 @@ class Hit:
             Whatever alpha is: hits stand in the blended order, so scores need not fall.
         blended: What ordered the hits; comparable within one search only.
         hlc: Clock of the version found, which tells when it was written.
+        before, after: The turns around it that were asked for, in the order of the thread. Their
+            own scores are 0.
     """
 
     id: str
@@ -66,6 +69,8 @@ class Hit:
     score: float
     blended: float
     hlc: int
+    before: tuple[Hit, ...] = ()
+    after: tuple[Hit, ...] = ()
 
 
 class Asked(TypedDict, total=False):
@@ -79,6 +84,9 @@ class Asked(TypedDict, total=False):
     filter: Filter | None
     group_by: ParentGrouping | None
     candidate_depth: int | None
+    threaded: bool
+    recency: float
+    context: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +101,14 @@ class Question:
     filter: Filter | None
     group_by: ParentGrouping | None
     candidate_depth: int | None
+    threaded: bool
+    recency: float
+    context: int
+
+    @property
+    def blends(self) -> bool:
+        """Whether meaning and words both count."""
+        return self.unit is not None and 0.0 < self.alpha < 1.0
 
 
 def ask(**asked: Unpack[Asked]) -> Question:
@@ -110,9 +126,15 @@ def ask(**asked: Unpack[Asked]) -> Question:
             documents that match the filter.
         candidate_depth: Leaves out what is neither among so many best by meaning nor among so many
             best by word, but never fewer than top_k; only where both count.
+        threaded: Neighbouring turns and the speakers whom the text names are evidence, where
+            meaning and words both count; True unless given.
+        recency: What the newest document gains and the oldest does not, where 1.0 is as much as
+            the best by meaning and by word; 0.0 unless given.
+        context: So many turns before and after each hit, of those that match the filter, come with
+            it; 0 unless given.
     Raises:
-        InvalidArgumentError: alpha outside 0..1, a negative top_k, or a vector that is not finite
-            or is zero.
+        InvalidArgumentError: alpha outside 0..1, a negative number, context of groups, or a vector
+            that is not finite or is zero.
     """
     text, vector = asked.get("text", ""), asked.get("vector")
     alpha, top_k = asked.get("alpha", DEFAULT_ALPHA), asked.get("top_k", DEFAULT_TOP_K)
@@ -120,6 +142,16 @@ def ask(**asked: Unpack[Asked]) -> Question:
         raise InvalidArgumentError(f"alpha is {alpha!r}; it goes from 0.0 (words) to 1.0 (meaning)")
     if top_k < 0:
         raise InvalidArgumentError(f"top_k is {top_k}; it cannot be negative")
+    recency, context = asked.get("recency", 0.0), asked.get("context", 0)
+    if not 0.0 <= recency <= 1.0:
+        raise InvalidArgumentError(f"recency is {recency!r}; it goes from 0.0 to 1.0")
+    if context < 0:
+        raise InvalidArgumentError(f"context is {context}; it cannot be negative")
+    if context and asked.get("group_by") is not None:
+        raise InvalidArgumentError(
+            "context is of single turns, and group_by makes groups of them",
+            hint="leave one of the two out",
+        )
     unit = None
     if vector is not None:
         checked = check_vector(vector, dim=None, what="the query's embedding")
@@ -135,6 +167,9 @@ def ask(**asked: Unpack[Asked]) -> Question:
         asked.get("filter"),
         asked.get("group_by"),
         asked.get("candidate_depth"),
+        asked.get("threaded", True),
+        recency,
+        context,
     )
 
 
@@ -151,6 +186,11 @@ def search(file: SessionFile, *, low_memory: bool = False, **asked: Unpack[Asked
     question = ask(**asked)
     with _moment(file, question, low_memory=low_memory) as moment:
         return [hit for _, hit in _best([moment], question)]
+
+
+def is_warm(file: SessionFile) -> bool:
+    """Return whether a search need not read the whole file first."""
+    return file.derived(Resident, Resident).warm
 
 
 class AtOnce(Protocol):
@@ -192,6 +232,8 @@ class _Evidence:
         semantic: Cosines, NaN where there is no vector; exact where `matching` says so.
         matching: Which match the filter (and are on the shortlist); None: all do.
         groups: A number for the group of each, -1 for none; None: groups are not asked for.
+        passing: Which match the filter alone; None: all do.
+        moments: Of each as a clock's stamp; None: they are not asked for.
     """
 
     rowids: NDArray[np.int64]
@@ -200,6 +242,8 @@ class _Evidence:
     named: NDArray[np.bool_] | None
     matching: NDArray[np.bool_] | None
     groups: NDArray[np.int32] | None
+    passing: NDArray[np.bool_] | None
+    moments: NDArray[np.int64] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +271,7 @@ def _moment(file: SessionFile, question: Question, *, low_memory: bool) -> Itera
                 found = _NOTHING
             else:
                 found = _evidence(conn, resident, state, question)
+                resident.warm = True
         yield _Moment(conn, found)
 
 
@@ -242,8 +287,9 @@ def _evidence(
         keyword = resident.postings.scores(conn, terms, rowids)
     else:
         keyword = np.zeros(rowids.size, np.float32)
-    threaded = unit is not None and 0.0 < alpha < 1.0
+    threaded = question.threaded and question.blends
     named = resident.turns.spoken_by_named(terms) if threaded else None
+    moments = resident.turns.moments if question.recency else None
     matching = groups = None
     if question.filter is not None or question.group_by is not None:
         resident.columns.follow(conn, state)
@@ -253,7 +299,7 @@ def _evidence(
         groups = resident.columns.codes(conn, question.group_by.parent_field)[rowids]
     if unit is None:
         semantic = np.full(rowids.size, np.nan, np.float32)
-        return _Evidence(rowids, semantic, keyword, named, matching, groups)
+        return _Evidence(rowids, semantic, keyword, named, matching, groups, matching, moments)
     vectors = resident.vectors
     vectors.follow(conn, state)
     # Groups and a depth by each signal are about all documents.
@@ -261,7 +307,7 @@ def _evidence(
     of_all = groups is not None or question.candidate_depth is not None
     if length is None or of_all or not isinstance(vectors, ResidentVectors):
         semantic = vectors.cosines(conn, unit, rowids)
-        return _Evidence(rowids, semantic, keyword, named, matching, groups)
+        return _Evidence(rowids, semantic, keyword, named, matching, groups, matching, moments)
     semantic, exact = shortlisted(
         conn,
         vectors,
@@ -269,16 +315,25 @@ def _evidence(
         rowids,
         keyword,
         alpha=alpha,
+        threaded=threaded,
         named=named,
+        recent=None if moments is None else recent([moments], question.recency)[0],
         matching=matching,
         min_score=question.min_score,
         length=length,
     )
-    return _Evidence(rowids, semantic, keyword, named, exact, groups)
+    return _Evidence(rowids, semantic, keyword, named, exact, groups, matching, moments)
 
 
 _NOTHING = _Evidence(
-    np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.float32), None, None, None
+    np.empty(0, np.int64),
+    np.empty(0, np.float32),
+    np.empty(0, np.float32),
+    None,
+    None,
+    None,
+    None,
+    np.empty(0, np.int64),
 )
 
 
@@ -312,8 +367,12 @@ def _scores(evidence: Sequence[_Evidence], question: Question) -> list[NDArray[n
     )
     ends = np.cumsum([found.rowids.size for found in evidence])
     scores = np.split(blended, ends[:-1])
-    if question.unit is not None and 0.0 < alpha < 1.0:
+    if question.threaded and question.blends:
         scores = [in_thread(own, found.named) for found, own in zip(evidence, scores, strict=True)]
+    moments = [found.moments for found in evidence if found.moments is not None]
+    if question.recency and moments:
+        gains = recent(moments, question.recency)
+        scores = [own + gain for own, gain in zip(scores, gains, strict=True)]
     return scores
 
 
@@ -345,6 +404,13 @@ def _joined(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
 def _hit(moment: _Moment, place: int, blended: float, question: Question) -> Hit:
     found = moment.found
     hit = _read(moment.conn, int(found.rowids[place]), found.semantic[place], blended)
+    if question.context:
+        before, after = _around(found, place, question.context)
+        hit = replace(
+            hit,
+            before=tuple(_read(moment.conn, rowid, np.float32(0), 0.0) for rowid in before),
+            after=tuple(_read(moment.conn, rowid, np.float32(0), 0.0) for rowid in after),
+        )
     by = question.group_by
     if by is None or found.groups is None or found.groups[place] < 0:
         return hit
@@ -365,6 +431,17 @@ def _hit(moment: _Moment, place: int, blended: float, question: Question) -> Hit
         blended,
         max(member.hlc for member in members),
     )
+
+
+def _around(found: _Evidence, place: int, count: int) -> tuple[list[int], list[int]]:
+    """Return the row ids of the turns before and after one, of those that match the filter."""
+    if found.passing is None:
+        before, after = found.rowids[max(place - count, 0) : place], found.rowids[place + 1 :]
+        return before.tolist(), after[:count].tolist()
+    passing = np.flatnonzero(found.passing)
+    own = int(np.searchsorted(passing, place))
+    before, after = passing[max(own - count, 0) : own], passing[own + 1 : own + 1 + count]
+    return found.rowids[before].tolist(), found.rowids[after].tolist()
 
 
 def _read(conn: apsw.Connection, rowid: int, cosine: np.float32, blended: float) -> Hit:

@@ -26,6 +26,7 @@ class Resident:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self.warm = False  # true once something has been read whole
         self.vectors: Vectors = ResidentVectors()
         self.postings: Postings = ResidentPostings()
         self.columns: Columns = ResidentColumns()

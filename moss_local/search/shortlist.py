@@ -61,7 +61,9 @@ def shortlisted(
     keyword: NDArray[np.float32],
     *,
     alpha: float,
+    threaded: bool,
     named: NDArray[np.bool_] | None,
+    recent: NDArray[np.float32] | None,
     matching: NDArray[np.bool_] | None,
     min_score: float | None,
     length: int,
@@ -69,7 +71,7 @@ def shortlisted(
     """Return cosines, exact for the `length` best of those that match and estimated for the rest.
 
     Args:
-        rowids, keyword, named, matching: Aligned, in the order of the thread.
+        rowids, keyword, named, recent, matching: Aligned, in the order of the thread.
     Returns:
         The cosines, and which of them are exact: the only ones that may be results.
     """
@@ -83,12 +85,13 @@ def shortlisted(
         # A document without a vector has the score 0.0.
         allowed &= np.nan_to_num(semantic) >= min_score - MARGIN
     scores = blend(semantic, keyword, alpha)
-    threaded = 0.0 < alpha < 1.0
     if threaded:
         scores = in_thread(scores, named)
+    if recent is not None:
+        scores = scores + recent
     best = among_best(scores, allowed, length)
     known = vectors.cosines_of_few(unit, rowids[best])
-    if threaded:
+    if 0.0 < alpha < 1.0 or recent is not None:
         # The blend is normalised by the range of all cosines, so its ends are looked at exactly.
         nearest = among_best(semantic, has_vector, ENDS)
         farthest = among_best(-semantic, has_vector, ENDS)

@@ -58,6 +58,11 @@ class ResidentTurns(Follower):
         """
         return self._order
 
+    @property
+    def moments(self) -> NDArray[np.int64]:
+        """When each turn was said, as a clock's stamp, in the order of the thread."""
+        return self._moment[self._order]
+
     def spoken_by_named(self, terms: Sequence[bytes]) -> NDArray[np.bool_] | None:
         """Return which turns, in their order, are of a speaker whom a query names.
 

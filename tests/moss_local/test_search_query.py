@@ -12,12 +12,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from moss_local.search.filters import parse_filter
 from moss_local.search.query import Hit, search
 from moss_local.storage.documents import Document
 from moss_local.storage.edits import delete_documents, put_documents
 from moss_local.storage.file import SessionFile, open_session_file
+from moss_local.types import ParentGrouping
 from moss_sync import InvalidArgumentError, VectorSpace
 
+GROUPS = ParentGrouping("parent", "order")
 SPACE = VectorSpace("custom", "custom-2", 2, "f4")
 DOCUMENTS = [
     ("east", "the refund was issued", (1, 0)),
@@ -247,3 +250,77 @@ def test_of_two_turns_alike_the_one_by_whom_the_question_names_comes_first(
         found = ids(search(file, text=f"what did {who} say of a refund?", vector=[1, 0], top_k=1))
         assert found[0].startswith(who)
     file.close()
+
+
+def thread(file: SessionFile, texts: list[str], **metadata: list[str]) -> None:
+    with file.writing() as conn:
+        put_documents(
+            conn,
+            [
+                Document(
+                    f"{i}",
+                    text,
+                    {name: values[i] for name, values in metadata.items()},
+                    vector=np.array([1, 1], "f4"),
+                )
+                for i, text in enumerate(texts)
+            ],
+            space=SPACE,
+            now_ms=5,
+        )
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Iterator[SessionFile]:
+    opened = open_session_file(tmp_path / "t.sqlite3", session="t", durability="normal")
+    yield opened
+    opened.close()
+
+
+def test_a_hit_comes_with_the_turns_around_it(empty: SessionFile) -> None:
+    thread(empty, ["a", "b", "refund", "d", "e"])
+    for low in (False, True):
+        (hit,) = search(empty, text="refund", context=2, top_k=1, alpha=0.0, low_memory=low)
+        assert [turn.text for turn in hit.before] == ["a", "b"]
+        assert [turn.text for turn in hit.after] == ["d", "e"]
+        (hit,) = search(empty, text="a", context=3, top_k=1, alpha=0.0, low_memory=low)
+        assert [turn.text for turn in hit.before] == []
+        assert [turn.text for turn in hit.after] == ["b", "refund", "d"]
+        (hit,) = search(empty, text="refund", top_k=1, low_memory=low)
+        assert (hit.before, hit.after) == ((), ())
+
+
+def test_turns_around_a_hit_that_a_filter_hides_are_not_shown(empty: SessionFile) -> None:
+    thread(empty, list("abcdefg"), channel=list("xyxyxyx"))
+    only = parse_filter({"field": "channel", "condition": {"$eq": "x"}}, now_ms=0)
+    (hit,) = search(empty, text="e", context=1, top_k=1, alpha=0.0, filter=only)
+    assert [turn.text for turn in (*hit.before, hit, *hit.after)] == ["c", "e", "g"]
+
+
+def test_what_is_newer_is_preferred_when_asked(empty: SessionFile) -> None:
+    thread(
+        empty,
+        ["refund", "refund", "refund", "other"],
+        when=["2025-01-03", "2025-01-09", "2025-01-01", "2025-01-05"],
+    )
+    for how in ({"alpha": 0.0}, {"alpha": 0.5, "vector": [1, 0], "threaded": False}):
+        found = ids(search(empty, text="refund", recency=0.5, **how))
+        assert [id for id in found if id != "3"] == ["1", "0", "2"]
+    for refused in (-0.1, 1.1, float("nan")):
+        with pytest.raises(InvalidArgumentError):
+            search(empty, text="refund", recency=refused)
+
+
+def test_a_shelf_has_no_neighbours_and_no_speakers(empty: SessionFile) -> None:
+    thread(empty, ["Ann: hello", "Bob: the refund", "Ann: x", "Ann: y", "Ann: z"])
+    shelf = search(empty, text="Ann refund", vector=[1, 0], threaded=False)
+    assert shelf[0].id == "1"
+    assert {hit.blended for hit in shelf[1:]} != {shelf[0].blended}
+    assert all(hit.blended <= 1.0 for hit in shelf)
+    assert any(hit.blended > 1.0 for hit in search(empty, text="Ann refund", vector=[1, 0]))
+
+
+@pytest.mark.parametrize("given", [{"context": -1}, {"context": 1, "group_by": GROUPS}])
+def test_context_that_cannot_be_is_refused(empty: SessionFile, given: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgumentError, match="context"):
+        search(empty, text="x", **given)

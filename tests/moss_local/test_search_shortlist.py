@@ -74,6 +74,7 @@ def test_a_shortlist_as_long_as_the_session_changes_nothing(
 ) -> None:
     for round, query in enumerate(vectors(4, 2)):
         given = {"text": text, "vector": query, "alpha": alpha, "top_k": 20}
+        given |= {"recency": 0.3, "context": 1} if round % 2 else {"threaded": False}
         whole, short = both(file, monkeypatch, COUNT * 2, **given)
         assert [(hit.id, hit.score) for hit in short] == [
             (hit.id, pytest.approx(hit.score, abs=1e-6)) for hit in whole
