@@ -20,6 +20,7 @@ from moss_local import (
     MossError,
     QueryOptions,
     SessionIndex,
+    schedule,
 )
 from moss_local.storage.paths import project_path
 from moss_local.storage.project_cache import ProjectCache
@@ -197,6 +198,59 @@ async def _add_and_push(client: MossClient, id: str) -> None:
     before = index.doc_count
     assert await index.add_docs([document(id)]) == (1, 0)
     assert (await index.push_index()).doc_count == before + 1
+
+
+# -- exchanging in the background ----------------------------------------------------------------
+
+
+def _hurry() -> None:
+    """The debounce and the patience, a hundred times shorter."""
+    for name in ("QUIET_S", "LONGEST_UNPUSHED_S", "FIRST_RETRY_S", "LONGEST_RETRY_S"):
+        setattr(schedule, name, getattr(schedule, name) / 100)
+
+
+def follow(where: Where, tag: str, other: str, rounds: int) -> list[Any]:
+    """Answer each document of the other process with one of one's own; never push or pull."""
+    _hurry()
+    return asyncio.run(asyncio.wait_for(_follow(where, tag, other, rounds), 50))
+
+
+async def _follow(where: Where, tag: str, other: str, rounds: int) -> list[Any]:
+    async with client_at(where) as client:
+        index = await client.session("s", "custom", auto_sync=0.1)
+        feed = index.changes()
+        seen = {known.id for known in await index.get_docs()}  # pulled by opening
+        for number in range(rounds):
+            await index.add_docs([document(f"{tag}.{number}")])
+            while f"{other}.{number}" not in seen:
+                seen.update((await anext(feed)).updated)
+        end = await index.close()
+        return [end.status, end.pending]
+
+
+def fork_in_the_background(where: Where) -> None:
+    """Fork, again and again, while a session is exchanged; children go on with it."""
+    _hurry()
+    client = client_at(where)
+    index = asyncio.run(client.session("s", "custom", auto_sync=0.1))
+    for number in range(5):
+        asyncio.run(index.add_docs(documents([f"parent-{number}.{i}" for i in range(50)])))
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(30)
+            asyncio.run(_add_and_be_synced(index, f"child-{number}"))
+            os._exit(0)
+        _, status = os.waitpid(pid, 0)
+        assert status == 0
+    asyncio.run(_add_and_be_synced(index, "after"))
+    assert asyncio.run(client.close()) is None
+
+
+async def _add_and_be_synced(index: SessionIndex, id: str) -> None:
+    """Nobody pushes but the background."""
+    assert await index.add_docs([document(id)]) == (1, 0)
+    while index.sync_state.status != "synced":
+        await asyncio.sleep(0.005)
 
 
 # -- one step after another ----------------------------------------------------------------------
