@@ -21,6 +21,7 @@ from moss_sync.errors import (
     MossError,
     StaleReadError,
     StoreBusyError,
+    repair_command,
 )
 from moss_sync.floors import Policy
 from moss_sync.keyring import Keys
@@ -96,7 +97,8 @@ class Channel:
             raise ManifestMissingError(
                 f"the store has no manifest of session {self._name!r}, of which this device has "
                 f"seen commit {seen.seq}",
-                hint="name the store that this session was exchanged with (store=, MOSS_STORE)",
+                hint="name the store that this session was exchanged with (store=, MOSS_STORE); if "
+                f"that was emptied: {repair_command(self._name)}",
             ) from None
         self.time.observe(answer.time_ms)
         if isinstance(answer, NotModified):
@@ -142,6 +144,42 @@ class Channel:
         self.time.observe(answer.time_ms)
         return await self._opened(keys, sid, answer)
 
+    async def read_to_replace(
+        self, keys: Keys, known: Manifest | None
+    ) -> tuple[Manifest | None, Seen | None]:
+        """Read what a repair is about to put another manifest in the place of.
+
+        Args:
+            known: The newest manifest that this device has verified.
+        Returns:
+            The manifest, if it can be believed, and what names the blob that stands there, if one
+            does.
+        Raises:
+            BlobCorruptError: it is sealed under a key that only another device can put back.
+        """
+        sid = self.sid(keys)
+        try:
+            answer = await self._store.get(self._repository.layout.manifest(sid))
+        except BlobNotFoundError:
+            return None, None
+        if not isinstance(answer, Blob):
+            raise AssertionError("an unconditional get returned no blob")
+        self.time.observe(answer.time_ms)
+        sealed = epoch_of(answer.data) or epochs.FIRST
+        try:
+            current, seen = await self._opened(keys, sid, answer)
+        except BlobCorruptError as error:
+            if sealed > self._repository.roots.newest:
+                raise BlobCorruptError(
+                    str(error),
+                    hint="the store has lost the keys of a later rotation; on a device that knows "
+                    f"the new project key: {repair_command()}",
+                ) from error
+            return None, Seen(0, manifest.ciphertext_hash(answer.data), answer.etag, b"")
+        if known is not None and sealed < (known.epoch or epochs.FIRST):
+            return None, seen  # of a backup, or of somebody whom a rotation shut out
+        return current, seen
+
     async def _opened(self, keys: Keys, sid: str, answer: Blob) -> View:
         roots = await self._repository.roots_for(answer.data)
         plain = unseal(
@@ -157,13 +195,23 @@ class Channel:
 
     async def unreadable(self, keys: Keys, current: Manifest) -> set[str]:
         """Return the names in a manifest whose blobs are missing or damaged."""
-        lost: set[str] = set()
-        for entry in current.entries:
-            try:
-                await self._read_segment(keys, current, entry)
-            except (BlobNotFoundError, BlobCorruptError):
-                lost.add(entry.name)
-        return lost
+        gate = asyncio.Semaphore(PARALLEL_READS)
+
+        async def is_lost(entry: Entry) -> bool:
+            async with gate:
+                try:
+                    await self._read_segment(keys, current, entry)
+                except (BlobNotFoundError, BlobCorruptError):
+                    return True
+                return False
+
+        tasks = [asyncio.ensure_future(is_lost(entry)) for entry in current.entries]
+        try:
+            found = await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+        return {entry.name for entry, lost in zip(current.entries, found, strict=True) if lost}
 
     async def read_through_throttling(
         self, keys: Keys, state: ReplicaState, deadline: float

@@ -18,6 +18,7 @@ from moss_sync.errors import (
     BlobNotFoundError,
     MossError,
     UnsupportedFormatError,
+    repair_command,
 )
 from moss_sync.keyring import Keys
 from moss_sync.manifest import Manifest
@@ -121,7 +122,7 @@ async def _keys_of(repository: Repository) -> Keys | None:
         raise BlobMissingError(
             f"the store {repository.store.url} holds sessions of this project and not their keys: "
             f"its blob {repository.layout.fmt!r} is gone",
-            hint="put it back from a device that has used this store: moss-local repair",
+            hint=f"on a device that has used this store before: {repair_command()}",
         )
     return keys
 

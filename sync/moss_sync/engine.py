@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 from moss_sync import epochs, manifest, packing, plan, segment
 from moss_sync.channel import CONFLICT_BACKOFF_S, Channel, View
@@ -30,14 +31,18 @@ from moss_sync.clock import Clock
 from moss_sync.collection import collect
 from moss_sync.compaction import compact
 from moss_sync.errors import (
+    BlobCorruptError,
     BlobMissingError,
     BlobNotFoundError,
     ContentionError,
+    HistoryError,
     ModelMismatchError,
     MossError,
     NetworkError,
+    NotFoundError,
     OutcomeUnknownError,
     StoreBusyError,
+    repair_command,
 )
 from moss_sync.floors import DEFAULT_POLICY, Policy, commit_time, stamp_limit
 from moss_sync.keyring import Keys
@@ -46,11 +51,13 @@ from moss_sync.manifest import Manifest
 from moss_sync.plan import Standing
 from moss_sync.record import DEVICE_BYTES, Record, VectorSpace
 from moss_sync.replica import Committed, Exclusive, Pending, Replica, ReplicaState, Seen, Snapshot
-from moss_sync.report import SyncReport
+from moss_sync.report import RepairReport, SyncReport
 from moss_sync.repository import Repository, Runner
 from moss_sync.segment import Segment
 from moss_sync.tiers import Compaction, everything, plan_compaction
 from moss_sync.traffic import metered
+
+R = TypeVar("R", bound=SyncReport)
 
 PUSH_DEADLINE_S = 60.0
 MAX_ATTEMPTS = 24
@@ -133,7 +140,7 @@ class SyncEngine:
                 trusted; nothing changed.
             ModelMismatchError: the session's vectors are of another model.
         """
-        return await self._exchange(self._pull)
+        return await self._exchange(self._pull, SyncReport())
 
     async def push(self) -> SyncReport:
         """Commit every local change, merging with whatever others commit meanwhile.
@@ -145,7 +152,7 @@ class SyncEngine:
                 the changes stay pending and go with a later push.
             StoreLacksCasError, HistoryError, ModelMismatchError: nothing was written.
         """
-        return await self._exchange(self._push)
+        return await self._exchange(self._push, SyncReport())
 
     async def sync(self) -> SyncReport:
         """Pull, then push."""
@@ -154,7 +161,7 @@ class SyncEngine:
             await self._pull(report)
             await self._push(report)
 
-        return await self._exchange(both)
+        return await self._exchange(both, SyncReport())
 
     async def compact(self) -> bool:
         """Merge small segments into fewer, if it is time to; return whether it was done.
@@ -201,15 +208,27 @@ class SyncEngine:
 
         A device that has unpushed changes to it sets them aside when it learns of the deletion.
         """
-        return await self._exchange(self._delete)
+        return await self._exchange(self._delete, SyncReport())
 
-    async def repair(self) -> SyncReport:
+    async def repair(self, *, force: bool = True) -> RepairReport:
         """Put the session together anew: what the store still has, and all that this device holds.
 
-        Every other device then adds what it holds. For a store that was wiped, restored from a
-        backup or has lost blobs; on a healthy one it only costs bytes.
+        Every other device then adds what it holds, by itself. For a store that was wiped, restored
+        from a backup or has lost blobs; on a healthy one it only costs bytes.
+
+        Args:
+            force: False looks first, which reads every blob of the session, and where nothing is
+                wrong this is an ordinary exchange.
+        Raises:
+            NotFoundError: neither the store nor this device knows the project's keys there.
+            StoreChangedError: the store holds another repository; it is left alone.
+            NetworkError: as push; repair again.
         """
-        return await self._exchange(self._repair)
+
+        async def work(report: RepairReport) -> None:
+            await self._repair(report, force=force)
+
+        return await self._exchange(work, RepairReport())
 
     async def _compact(
         self, choose: Callable[[Manifest], Compaction | None], *, erasing: bool = False
@@ -267,8 +286,7 @@ class SyncEngine:
             hint="try again when they are quiet: moss-local rotate-key --rewrite-only",
         )
 
-    async def _exchange(self, work: Callable[[SyncReport], Awaitable[None]]) -> SyncReport:
-        report = SyncReport()
+    async def _exchange(self, work: Callable[[R], Awaitable[None]], report: R) -> R:
         started = self._clock.monotonic()
         with metered() as meter:
             try:
@@ -333,7 +351,8 @@ class SyncEngine:
             return
         raise BlobMissingError(
             f"session {state.name!r} lists a blob that the store does not have",
-            hint="nothing changed here; run `moss-local repair` on a device that holds the session",
+            hint="nothing changed here; on a device that holds the session: "
+            + repair_command(state.name),
             detail=str(missing),
         )
 
@@ -544,39 +563,61 @@ class SyncEngine:
         await self._pull(report)
         await collect(self._channel, keys, self._replica, self._run)
 
-    async def _repair(self, report: SyncReport) -> None:
+    async def _repair(self, report: RepairReport, *, force: bool) -> None:
+        report.keys_restored = await self._repository.mend()
         keys = await self._repository.attach()
         await self._attach(keys, report)
         await self._repository.ready_to_write()
         async with self._exclusive():
             state: ReplicaState = await self._run(self._replica.state)
-            for attempt in range(MAX_ATTEMPTS):
-                current = await self._channel.read_unchecked(keys)
-                known = self._channel.remembered(state)
-                if current is None and known is None:
-                    break
-                if current is not None:
-                    self._channel.check_writable(current[0])
-                lost = (
-                    set() if current is None else await self._channel.unreadable(keys, current[0])
-                )
-                seen = None if current is None else current[1]
-                following = plan.with_repair(
-                    None if current is None else current[0],
-                    None if known is None else known[0],
-                    self._channel.author(state, seen),
-                    lost=lost,
-                )
-                if await self._written(keys, following, seen):
-                    break
-                await self._clock.sleep(self._channel.backoff(CONFLICT_BACKOFF_S, attempt))
-            else:
-                raise ContentionError(
-                    f"session {state.name!r} changed all the time while it was to be repaired",
-                    hint="repair it again",
-                )
+            report.trouble = await self._trouble(keys, state, report)
+            if force or report.trouble is not None:
+                report.rebuilt = await self._put_together(keys, state, report)
         await self._pull(report)
         await self._push(report)
+
+    async def _trouble(self, keys: Keys, state: ReplicaState, report: RepairReport) -> str | None:
+        """Return what is wrong with what the store holds of the session; None if nothing is."""
+        try:
+            found = await self._channel.read_manifest(keys, state)
+        except (HistoryError, BlobCorruptError) as error:
+            return str(error)
+        if found is None:
+            return None
+        lost = await self._channel.unreadable(keys, found[0])
+        report.blobs, report.lost_blobs = len(found[0].entries), len(lost)
+        if not lost:
+            return None
+        return f"of {report.blobs} blobs that the session lists, {len(lost)} are missing or damaged"
+
+    async def _put_together(self, keys: Keys, state: ReplicaState, report: RepairReport) -> bool:
+        """Commit the session anew; False where there is nothing to begin with."""
+        remembered = self._channel.remembered(state)
+        known = None if remembered is None else remembered[0]
+        for attempt in range(MAX_ATTEMPTS):
+            current, seen = await self._channel.read_to_replace(keys, known)
+            listed = known if current is None else current
+            if listed is None:
+                if seen is None:
+                    return False
+                raise NotFoundError(
+                    f"what the store holds of session {state.name!r} is damaged, and this device "
+                    "has never seen it whole",
+                    hint=f"on a device that holds the session: {repair_command(state.name)}",
+                )
+            self._channel.check_writable(listed)
+            lost = await self._channel.unreadable(keys, listed)
+            report.blobs, report.lost_blobs = len(listed.entries), len(lost)
+            following = plan.with_repair(
+                current, known, self._channel.author(state, seen), lost=lost
+            )
+            if await self._written(keys, following, seen):
+                return True
+            await self._clock.sleep(self._channel.backoff(CONFLICT_BACKOFF_S, attempt))
+        raise ContentionError(
+            f"session {state.name!r} changed all the time while it was to be repaired",
+            hint=f"repair it again: {repair_command(state.name)}",
+        )
 
     async def _written(self, keys: Keys, following: Manifest, seen: Seen | None) -> bool:
         """Send one compare-and-swap; False where it was refused or its outcome is not known."""

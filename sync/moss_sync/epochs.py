@@ -11,7 +11,7 @@ What holds: tests/moss_sync/test_epochs.py. Source: SYNC-PROTOCOL 2.9.
 from __future__ import annotations
 
 from moss_sync import segment
-from moss_sync.errors import BlobCorruptError, ForkDetectedError
+from moss_sync.errors import BlobCorruptError, ForkDetectedError, repair_command
 from moss_sync.manifest import Entry, Manifest
 from moss_sync.tiers import Compaction, readable_together
 
@@ -38,8 +38,8 @@ def check_epoch(current: Manifest, sealed: int, before: Manifest | None) -> None
         raise ForkDetectedError(
             f"commit {current.seq} of session {current.name!r} is sealed under key epoch {sealed}, "
             f"after epoch {before.epoch}: somebody wrote it who has only the old key",
-            hint="refuse the store to whoever has lost access to the project, and compare with "
-            "another device before writing",
+            hint="refuse the store to whoever has lost access to the project; then leave out what "
+            f"they wrote: {repair_command(current.name)}",
         )
 
 

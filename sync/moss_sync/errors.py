@@ -10,6 +10,7 @@ No key, text or vector ever stands in a message.
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -196,3 +197,10 @@ class ModelMismatchError(MossError, ValueError):
             hint=f"open it with model_id={stored!r}, or use another session name for {wanted!r}",
         )
         self.session, self.stored, self.wanted = session, stored, wanted
+
+
+def repair_command(session: str | None = None) -> str:
+    """Return what a user types to put a session, or all of them, together anew."""
+    if session is None:
+        return "moss-local repair --all"
+    return f"moss-local repair {'-- ' if session.startswith('-') else ''}{shlex.quote(session)}"

@@ -17,6 +17,7 @@ from moss_sync.errors import (
     ForkDetectedError,
     LostCommitError,
     StaleReadError,
+    repair_command,
 )
 from moss_sync.floors import (
     DEFAULT_POLICY,
@@ -179,7 +180,7 @@ def check_history(manifest: Manifest, mark: bytes, state: ReplicaState) -> None:
     if life_of(manifest) < state.life:
         raise StaleReadError(
             f"the store shows session {manifest.name!r} as before it was deleted or repaired",
-            hint="retry; if it stays so, the store was restored from a backup",
+            hint=_restored(manifest.name),
         )
     seen = state.seen
     if seen is None or life_of(manifest).repairs > state.life.repairs:
@@ -188,7 +189,7 @@ def check_history(manifest: Manifest, mark: bytes, state: ReplicaState) -> None:
     if manifest.seq < seen.seq:
         raise StaleReadError(
             f"the store shows commit {manifest.seq} of session {name!r}, after {seen.seq}",
-            hint="retry; if it stays so, the store was restored from a backup",
+            hint=_restored(name),
         )
     if manifest.seq == seen.seq:
         if mark != seen.hash:
@@ -208,8 +209,8 @@ def check_history(manifest: Manifest, mark: bytes, state: ReplicaState) -> None:
     if not retired and (0 if device is None else device.n) < state.acked_n:
         raise LostCommitError(
             f"push {state.acked_n} of this device to session {name!r} was committed and is gone",
-            hint="the store was restored or rewritten; `moss-local repair` puts back what this "
-            "device holds",
+            hint="the store was restored or rewritten; put back what this device holds: "
+            + repair_command(name),
         )
 
 
@@ -447,9 +448,11 @@ def with_repair(
     adds what it holds.
 
     Args:
-        current: What the store has; known: what this device has seen. One of them is there.
-        lost: Names in `current` whose blobs are missing or damaged.
+        current: What the store has; known: what this device has seen. One of them is there, and
+            what it lists is taken over, of the store's if both are.
+        lost: Names in it whose blobs are missing or damaged.
     """
+    listed = known if current is None else current
     both = [manifest for manifest in (current, known) if manifest is not None]
     last = max(both, key=lambda manifest: manifest.seq)
     following = next_commit(
@@ -466,9 +469,9 @@ def with_repair(
         repairs=max(manifest.repairs for manifest in both) + 1,
         gen=max(manifest.gen for manifest in both),
         entries=()
-        if current is None
-        else tuple(entry for entry in current.entries if entry.name not in lost),
-        inline=() if current is None else current.inline,
+        if listed is None
+        else tuple(entry for entry in listed.entries if entry.name not in lost),
+        inline=() if listed is None else listed.inline,
         devs={},
         gc_floor=following.seq,
         tomb_seq=max(manifest.tomb_seq for manifest in both),
@@ -513,6 +516,13 @@ def next_commit(parent: Manifest | None, author: Author, *, repo_id: bytes, sid:
 def _fork(name: str, seq: int) -> ForkDetectedError:
     return ForkDetectedError(
         f"the store's history of session {name!r} differs from this device's at commit {seq}",
-        hint="the store was restored or rewritten; compare with another device, then let a healthy "
-        "one run `moss-local repair`",
+        hint="the store was restored or rewritten; on the device that has what you want to keep: "
+        + repair_command(name),
+    )
+
+
+def _restored(name: str) -> str:
+    return (
+        "retry; if it stays so, the store was restored from a backup, and what this device holds "
+        f"is put back by: {repair_command(name)}"
     )

@@ -43,3 +43,23 @@ class SyncReport:
     elapsed_ms: float = 0.0
     waiting: tuple[str, ...] = ()
     strays: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class RepairReport(SyncReport):
+    """What a repair found and did; the counts are of what this device has put back.
+
+    Attributes:
+        trouble: What was wrong with the store, in words; None where nothing was.
+        keys_restored: The store lacked the project's keys, or had those of before a rotation.
+        rebuilt: The session was put together anew. False: nothing was wrong, and this was an
+            ordinary exchange.
+        blobs: How many the newest manifest lists that could be had; lost_blobs: how many of them
+            are missing or damaged.
+    """
+
+    trouble: str | None = None
+    keys_restored: bool = False
+    rebuilt: bool = False
+    blobs: int = 0
+    lost_blobs: int = 0

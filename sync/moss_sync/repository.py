@@ -45,6 +45,7 @@ from moss_sync.errors import (
     StoreChangedError,
     UnauthorizedError,
     UnsupportedFormatError,
+    repair_command,
 )
 from moss_sync.features import UPGRADE, check_writable
 from moss_sync.keyring import Format, KdfParams, Keys
@@ -281,26 +282,59 @@ class Repository:
             NetworkError: the store could not be reached; repeating the call is safe.
         """
         async with self._lock:
+            return await self._restore()
+
+    async def mend(self) -> bool:
+        """Do what `restore` does if the store lacks `fmt`, or has a damaged or older one.
+
+        Otherwise it costs one request. Return whether it was done.
+
+        Raises:
+            As restore.
+        """
+        async with self._lock:
+            known = await self._known()
             cached = await self._run(self._cache.load, self._cached("fmt"))
-            if cached is None:
-                raise NotFoundError(
-                    f"this device remembers no keys of the store {self.store.url}",
-                    hint="run moss-local repair on a device that has used this store before",
-                )
-            keys = await self._unlock(cached)
-            check_writable(keys, None)
+            if known is None or cached is None:
+                raise self._never_known()
+            before = keyring.decode(cached)
             if isinstance(self.store, MayBeAway):
-                self.store.must_exist = False  # the user says that it is empty, not away
-            if keys.commit == "log":
-                return await self._put_back_log(cached)
+                self.store.must_exist = False  # as in _restore
             try:
-                verdict = await self._probe()
-                self._adopt(verdict)
-                lacked = await self._put_back(keyring.decode(cached))
-                await self._publish(verdict, self.opened)
+                found, _ = await self.read_fmt()
+            except (BlobNotFoundError, BlobCorruptError):
+                return await self._restore()
             finally:
                 self._expect()
-            return lacked
+            if found.repo_id == before.repo_id and found.newest < before.newest:
+                return await self._restore()
+            await self._renew(found.raw)
+            return False
+
+    async def _restore(self) -> bool:
+        cached = await self._run(self._cache.load, self._cached("fmt"))
+        if cached is None:
+            raise self._never_known()
+        keys = await self._unlock(cached)
+        check_writable(keys, None)
+        if isinstance(self.store, MayBeAway):
+            self.store.must_exist = False  # the user says that it is empty, not away
+        if keys.commit == "log":
+            return await self._put_back_log(cached)
+        try:
+            verdict = await self._probe()
+            self._adopt(verdict)
+            lacked = await self._put_back(keyring.decode(cached))
+            await self._publish(verdict, self.opened)
+        finally:
+            self._expect()
+        return lacked
+
+    def _never_known(self) -> NotFoundError:
+        return NotFoundError(
+            f"this device remembers no keys of the store {self.store.url}",
+            hint=f"on a device that has used this store before: {repair_command()}",
+        )
 
     async def _put_back_log(self, raw: bytes) -> bool:
         try:
@@ -327,6 +361,9 @@ class Repository:
             except BlobNotFoundError:
                 etag = None
                 await self._clock.sleep(self._clock.uniform(0.5, 1.0) * 2.0**attempt / 10)
+                continue
+            except BlobCorruptError:
+                etag = (await self._read(self.layout.fmt)).etag
                 continue
             if found.repo_id == fmt.repo_id and found.newest < fmt.newest:
                 etag = found_etag  # a backup's, of before a rotation: this one is newer
@@ -447,7 +484,11 @@ class Repository:
         except BlobNotFoundError:
             if self._keys is None:
                 raise keyring.wrong_key() from None
-            raise self._changed("holds no repository any more") from None
+            raise StoreChangedError(
+                f"the store {self.store.url} holds no repository any more",
+                hint="name the store that this project used before (store=, MOSS_STORE); if that "
+                f"was emptied: {repair_command()}",
+            ) from None
         return await self._renew(found.raw)
 
     async def _renew(self, raw: bytes, *, again: bool = False) -> Keys:
@@ -464,7 +505,7 @@ class Repository:
                 raise StoreChangedError(
                     f"the store {self.store.url} holds the keys of before a rotation: epoch "
                     f"{fmt.newest}, after {before.newest}; it was restored from a backup",
-                    hint="put back what this device knows: moss-local repair",
+                    hint=f"put back what this device knows: {repair_command()}",
                 )
         keys = await self._unlock(raw)
         known = {} if self._keys is None else self._keys.roots.by_epoch

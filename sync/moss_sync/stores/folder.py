@@ -36,6 +36,7 @@ from moss_sync.errors import (
     PermissionDeniedError,
     StoreBusyError,
     StoreLacksCasError,
+    repair_command,
 )
 from moss_sync.stores.base import (
     MAX_BLOB_BYTES,
@@ -288,7 +289,8 @@ class FolderStore:
         if self.must_exist and not self._holds_anything():
             raise NetworkError(
                 f"the folder {self.root} does not hold the store that it held before",
-                hint="mount the disk or share that it is on",
+                hint="mount the disk or share that it is on; if it was emptied: "
+                + repair_command(),
             )
 
     def _holds_anything(self) -> bool:
