@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from moss_local.catalog import Catalog
     from moss_local.project import Project
     from moss_local.session import SessionIndex
-    from moss_local.types import QueryOptions, Rewritten, SearchResult
+    from moss_local.types import QueryOptions, Repaired, Rewritten, SearchResult
     from moss_sync.directory import Directory
 
 
@@ -199,6 +199,17 @@ class MossClient(OpenUntilClosed[None]):
         """
         self._check_open()
         return await self._opened().rewrite_sessions()
+
+    async def repair_sessions(self, *, force: bool = False) -> list[Repaired]:
+        """Repair every session that is on this device; see `SessionIndex.repair`.
+
+        One that fails stands in the way of no other; its error is in the result.
+
+        Raises:
+            UnauthorizedError: the key is not this project's.
+        """
+        self._check_open()
+        return await self._opened().repair_sessions(force=force)
 
     async def check_key(self) -> int:
         """Make sure that the key opens what the store holds now; return its key epoch.

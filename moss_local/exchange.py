@@ -15,6 +15,8 @@ import logging
 import os
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
+from functools import partial
+from typing import TypeVar
 
 from moss_local.auto_sync import AutoSync
 from moss_local.runtime import runtime
@@ -23,10 +25,12 @@ from moss_local.standing import Trouble, has_unpushed, standing, trouble_of
 from moss_local.storage.file import SessionFile
 from moss_local.storage.replica import SqliteReplica
 from moss_local.types import SyncState
-from moss_sync import MossError, SyncReport
+from moss_sync import MossError, RepairReport, SyncReport
 from moss_sync.checkpoint import Checkpoint
 from moss_sync.clock import Clock
 from moss_sync.modes import Engine
+
+R = TypeVar("R", bound=SyncReport)
 
 log = logging.getLogger("moss_local")
 
@@ -123,6 +127,10 @@ class Exchange:
         """Pull, then push."""
         return await self._run("sync", self._engine.sync)
 
+    async def repair(self, *, force: bool) -> RepairReport:
+        """As `SyncEngine.repair`."""
+        return await self._run("sync", partial(self._engine.repair, force=force))
+
     async def rewrite(self) -> int:
         """As `SyncEngine.rewrite`."""
         async with self._turn:
@@ -168,7 +176,7 @@ class Exchange:
         if not done:
             running.cancel()
 
-    async def _run(self, work: Work, exchange: Callable[[], Awaitable[SyncReport]]) -> SyncReport:
+    async def _run(self, work: Work, exchange: Callable[[], Awaitable[R]]) -> R:
         async with self._turn:
             self._under_way = True
             try:

@@ -25,8 +25,8 @@ from moss_local.storage.log_replica import SqliteLogReplica
 from moss_local.storage.paths import check_name, project_path, session_path
 from moss_local.storage.project_cache import ProjectCache
 from moss_local.storage.push_lock import push_lock
-from moss_local.types import QueryOptions, Rewritten, SearchResult
-from moss_sync import InvalidArgumentError, MossError, NotFoundError
+from moss_local.types import QueryOptions, Repaired, Rewritten, SearchResult
+from moss_sync import InvalidArgumentError, MossError, NotFoundError, RepairReport
 from moss_sync.checkpoint import Checkpoint
 from moss_sync.clock import SystemClock
 from moss_sync.commit import Commit
@@ -183,6 +183,19 @@ class Project:
                     done.append(Rewritten(each.name, await session._rewrite()))
             except MossError as error:
                 done.append(Rewritten(each.name, 0, error))
+        return done
+
+    async def repair_sessions(self, *, force: bool) -> list[Repaired]:
+        """Repair what is on this device; see `MossClient.repair_sessions`."""
+        catalog = await self.local_sessions()
+        done = [Repaired(str(error), RepairReport(), error) for error in catalog.unreadable]
+        for name in [each.name for each in catalog.sessions]:
+            try:
+                opened = await self.session(name, None, pull=False, create=False, warm_up=False)
+                async with opened as session:
+                    done.append(Repaired(name, await session.repair(force=force)))
+            except MossError as error:
+                done.append(Repaired(name, RepairReport(), error))
         return done
 
     async def close_sessions(self, seconds: float) -> None:

@@ -62,6 +62,7 @@ from moss_sync import (
     ModelMismatchError,
     MossError,
     NotFoundError,
+    RepairReport,
     SyncReport,
     UnauthorizedError,
     VectorSpace,
@@ -346,6 +347,27 @@ class SessionIndex(OpenUntilClosed[SyncState]):
         """Pull, then push."""
         self._check_open()
         return await runtime.on_loop(self._exchange.sync())
+
+    async def repair(self, *, force: bool = False) -> RepairReport:
+        """Put back into the store what it has lost and this device holds.
+
+        For a store that was emptied, restored from a backup, or has lost or damaged blobs, and for
+        one whose history contradicts what this device has seen. What the store still has stays;
+        the project's keys are put back too. Every other device then adds what it holds, by itself,
+        with its next exchange. Repair first where the most is: what a device had not yet pulled
+        when the store lost it can only come from another one.
+
+        Where nothing is wrong this is an ordinary exchange, after reading every blob once.
+
+        Args:
+            force: Put the session together anew all the same. Every device then sends all of it.
+        Raises:
+            NotFoundError: this device has never seen the session whole, or never used this store.
+            StoreChangedError: the store holds another repository; it is left alone.
+            NetworkError: the store could not be reached; repair again.
+        """
+        self._check_open()
+        return await runtime.on_loop(self._exchange.repair(force=force))
 
     def checkpoint(self) -> str:
         """Return a short text that names the newest state of the session seen here.

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from moss_sync import MossError, SyncReport
+from moss_sync import MossError, RepairReport, SyncReport
 
 DEFAULT_TOP_K = 5
 DEFAULT_ALPHA = 0.5
@@ -253,6 +253,19 @@ class Rewritten:
 
     session: str
     merges: int
+    error: MossError | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Repaired:
+    """What became of one session when all of this device's were repaired.
+
+    Attributes:
+        error: Why it was not repaired; None where it was, or nothing was wrong.
+    """
+
+    session: str
+    report: RepairReport
     error: MossError | None = None
 
 

@@ -18,6 +18,7 @@ from moss_local.cli.history import history
 from moss_local.cli.init import init
 from moss_local.cli.quarantine import quarantine
 from moss_local.cli.query import query
+from moss_local.cli.repair import repair
 from moss_local.cli.rotate_key import rotate_key
 from moss_local.cli.sessions import sessions
 from moss_local.cli.show import show
@@ -48,6 +49,7 @@ EXAMPLES: dict[Callable[..., None], str] = {
     pull: "moss-local pull --all",
     sync: "moss-local sync conv-123",
     doctor: "moss-local doctor",
+    repair: "moss-local repair conv-123",
     rotate_key: "moss-local rotate-key",
 }
 """Each command's help ends with its example; a test runs them in this order."""

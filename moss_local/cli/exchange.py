@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -99,11 +100,22 @@ def summary(report: SyncReport) -> str:
         (report.received, "received"),
         (report.deleted, "deleted by others"),
         (report.superseded, "superseded by others"),
+        (report.quarantined, "set aside"),
         (report.lost_races, "races lost"),
     )
     did = ", ".join(f"{count} {what}" for count, what in counts if count) or "nothing new"
     cost = f"{render.plural(report.requests, 'request')}, {render.size(report.bytes_sent)} out"
     return f"{did} ({cost}, {render.size(report.bytes_received)} in, {report.elapsed_ms:.0f} ms)"
+
+
+def tell_of_set_aside(session: str, report: SyncReport) -> None:
+    """Say where local changes went that were not merged."""
+    if report.quarantined:
+        render.talk(
+            f"{session}: changes made here were set aside, because the session was deleted "
+            "elsewhere or this device's file was an old copy; see "
+            f"moss-local quarantine {shlex.quote(session)}"
+        )
 
 
 def _exchange(
@@ -126,6 +138,7 @@ def _exchange(
         for exchange in done:
             if exchange.error is None:
                 render.say(f"{exchange.session}: {summary(exchange.report)}")
+                tell_of_set_aside(exchange.session, exchange.report)
                 for sentence in exchange.report.waiting:
                     render.talk(f"waiting: {sentence}")
                 if strays := exchange.report.strays:

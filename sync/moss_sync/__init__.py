@@ -16,6 +16,7 @@ from moss_sync.errors import (
     MossError,
     NetworkError,
     NotFoundError,
+    NotInLogModeError,
     OutcomeUnknownError,
     PermissionDeniedError,
     StaleReadError,
@@ -36,7 +37,7 @@ from moss_sync.replica import (
     Seen,
     Snapshot,
 )
-from moss_sync.report import SyncReport
+from moss_sync.report import RepairReport, SyncReport
 
 __all__ = [
     "BlobCorruptError",
@@ -55,10 +56,12 @@ __all__ = [
     "MossError",
     "NetworkError",
     "NotFoundError",
+    "NotInLogModeError",
     "OutcomeUnknownError",
     "Pending",
     "PermissionDeniedError",
     "Record",
+    "RepairReport",
     "Replica",
     "ReplicaState",
     "Seen",

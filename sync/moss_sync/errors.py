@@ -185,6 +185,19 @@ class UnsupportedFormatError(MossError):
     exit_code = 8
 
 
+class NotInLogModeError(MossError):
+    """The project commits by log, where nobody can agree on this. Nothing was changed."""
+
+    default_code = "NOT_IN_LOG_MODE"
+    exit_code = 8
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what} takes a store that compares and swaps; this project commits by log",
+            hint="delete the session's documents one by one, or use another store",
+        )
+
+
 class ModelMismatchError(MossError, ValueError):
     """The vectors came from another model than the one asked for. Nothing was written."""
 

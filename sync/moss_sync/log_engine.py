@@ -31,6 +31,7 @@ from moss_sync.errors import (
     BlobMissingError,
     BlobNotFoundError,
     MossError,
+    NotInLogModeError,
 )
 from moss_sync.hlc import MAX_STAMP
 from moss_sync.keyring import Keys
@@ -42,7 +43,7 @@ from moss_sync.log_view import Held, Partial, View
 from moss_sync.manifest import tip_of
 from moss_sync.record import DEVICE_BYTES, Record, VectorSpace
 from moss_sync.replica import Committed, Exclusive, Pending, ReplicaState, Seen, Snapshot
-from moss_sync.report import SyncReport
+from moss_sync.report import RepairReport, SyncReport
 from moss_sync.repository import Repository, Runner
 from moss_sync.segment import Segment
 from moss_sync.spaces import check_space
@@ -127,6 +128,18 @@ class LogEngine:
     async def rewrite(self) -> int:
         """Return 0: the keys of a log follow from the project key and are never rotated."""
         return 0
+
+    async def repair(self, *, force: bool = True) -> RepairReport:
+        """Raise NotInLogModeError: a log has no state that could be put together anew."""
+        raise NotInLogModeError("repairing a session")
+
+    async def erase(self) -> None:
+        """Raise NotInLogModeError: who still holds an older blob is not known."""
+        raise NotInLogModeError("erasing")
+
+    async def delete(self) -> SyncReport:
+        """Raise NotInLogModeError: a deletion that arrives late would meet a session made anew."""
+        raise NotInLogModeError("deleting a session")
 
     async def _exchange(self, work: Callable[[SyncReport], Awaitable[None]]) -> SyncReport:
         report = SyncReport()

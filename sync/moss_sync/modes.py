@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 from moss_sync.commit import Commit
 from moss_sync.errors import MossError
-from moss_sync.report import SyncReport
+from moss_sync.report import RepairReport, SyncReport
 from moss_sync.repository import Repository
 from moss_sync.traffic import metered
 
@@ -41,6 +41,18 @@ class Engine(Protocol):
 
     async def rewrite(self) -> int:
         """Seal anew what stands under the keys of before a rotation; return how often it merged."""
+        ...
+
+    async def repair(self, *, force: bool = True) -> RepairReport:
+        """Put the session together anew."""
+        ...
+
+    async def erase(self) -> None:
+        """Rewrite the session without what was replaced, and delete what held it."""
+        ...
+
+    async def delete(self) -> SyncReport:
+        """Delete the session for everybody."""
         ...
 
 
@@ -73,6 +85,18 @@ class EitherEngine:
 
     async def rewrite(self) -> int:
         return await (await self._engine()).rewrite()
+
+    async def repair(self, *, force: bool = True) -> RepairReport:
+        # A store that was emptied says nothing of itself; what is remembered of it does.
+        if not await self._repository.is_known():
+            await self._repository.mend()
+        return await (await self._engine()).repair(force=force)
+
+    async def erase(self) -> None:
+        await (await self._engine()).erase()
+
+    async def delete(self) -> SyncReport:
+        return await (await self._engine()).delete()
 
     async def _exchange(self, verb: Literal["pull", "push", "sync"]) -> SyncReport:
         """Run one exchange; what it cost to find out which engine is part of its cost."""

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from moss_sync import (
+    BlobCorruptError,
     BlobMissingError,
     ForkDetectedError,
     HistoryError,
     Life,
     LostCommitError,
     ManifestMissingError,
+    NotFoundError,
     StaleReadError,
 )
 from tests.devices import Device
@@ -402,6 +404,115 @@ def test_a_fork_is_named(world: World) -> None:
         await one.engine.pull()
         assert one.texts == two.texts
         assert set(one.texts) == {"a", "b", "c"}
+
+    asyncio.run(story())
+
+
+def test_what_a_lost_manifest_listed_is_taken_over_where_it_can_still_be_read(
+    world: World,
+) -> None:
+    async def story() -> None:
+        one, two = world.device(), world.device()
+        one.put("a", noise(1, 9000))
+        await one.engine.push()
+        await two.engine.pull()
+        one.put("b", noise(2, 9000))
+        await one.engine.push()
+        # It has seen the second push, and not merged it.
+        keys = await two.repository.attach()
+        found = await two.engine._channel.read_manifest(keys, two.replica.state())
+        assert found is not None
+        two.replica.set_seen(found[1])
+        await world.store.inner.delete(await world.manifest_key())
+        report = await two.engine.repair()
+        assert (report.blobs, report.lost_blobs) == (2, 0)
+        assert two.texts.keys() == {"a", "b"}
+
+    asyncio.run(story())
+
+
+def test_a_repair_that_is_not_needed_is_an_ordinary_exchange(world: World) -> None:
+    async def story() -> None:
+        one, two = world.device(), world.device()
+        one.put("a", noise(1, 9000))
+        await one.engine.push()
+        two.put("b", "x")
+        report = await two.engine.repair(force=False)
+        assert (report.trouble, report.rebuilt, report.blobs) == (None, False, 1)
+        assert (report.received, report.sent) == (1, 1)
+        assert (await two.manifest()).repairs == 0
+
+    asyncio.run(story())
+
+
+def test_a_manifest_of_before_a_rotation_is_not_believed_by_a_repair(world: World) -> None:
+    """Whoever has only the old key could have written anything."""
+    from moss_sync.rotation import rotate
+
+    async def story() -> None:
+        one, two = world.device(), world.device()
+        one.put("a", noise(1, 9000))
+        await one.engine.push()
+        await two.engine.pull()
+        key = await world.manifest_key()
+        old = world.store.inner._content.blobs[key]
+        two.put("foreign", "x")
+        await two.engine.push()
+        forged = world.store.inner._content.blobs[key]
+        world.store.inner._content.blobs[key] = old
+        await rotate(one.repository, one.clock)
+        one.put("b", "x")
+        await one.engine.push()
+        world.store.inner._content.blobs[key] = forged
+        with pytest.raises(HistoryError):
+            await one.engine.pull()
+        report = await one.engine.repair(force=False)
+        assert report.rebuilt
+        assert one.texts.keys() == {"a", "b"}
+
+    asyncio.run(story())
+
+
+def test_a_repair_leaves_a_manifest_alone_whose_key_only_another_device_can_put_back(
+    world: World,
+) -> None:
+    from moss_sync.rotation import rotate
+
+    async def story() -> None:
+        one, two = world.device(), world.device()
+        one.put("a", "x")
+        await one.engine.push()
+        await two.engine.pull()
+        fmt = one.repository.layout.fmt
+        before = world.store.inner._content.blobs[fmt]
+        await rotate(one.repository, one.clock)
+        one.put("b", "x")
+        await one.engine.push()
+        world.store.inner._content.blobs[fmt] = before
+        blobs = dict(world.store.inner._content.blobs)
+        with pytest.raises(BlobCorruptError) as caught:
+            await two.engine.repair()
+        assert "moss-local repair --all" in (caught.value.hint or "")
+        assert world.store.inner._content.blobs == blobs
+        assert (await one.engine.repair(force=False)).keys_restored
+        await two.engine.sync()
+        assert two.texts == one.texts
+
+    asyncio.run(story())
+
+
+def test_a_damaged_manifest_is_no_start_for_a_device_that_never_saw_it_whole(world: World) -> None:
+    async def story() -> None:
+        one, fresh = world.device(), world.device()
+        one.put("a", "x")
+        await one.engine.push()
+        await world.store.inner.put(await world.manifest_key(), b"\0" * 200)
+        with pytest.raises(NotFoundError, match="never seen it whole") as caught:
+            await fresh.engine.repair()
+        assert "moss-local repair conv-123" in (caught.value.hint or "")
+        await one.engine.repair()
+        await fresh.engine.pull()
+        assert fresh.texts == {"a": "x"}
 
     asyncio.run(story())
 

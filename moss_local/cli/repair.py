@@ -1,0 +1,106 @@
+"""`moss-local repair`: back into the store what it has lost and this device holds."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from moss_local.cli import render
+from moss_local.cli.command import AsJson, fail, run
+from moss_local.cli.exchange import Sessions, summary, tell_of_set_aside
+from moss_sync import InvalidArgumentError, MossError, NetworkError, RepairReport
+
+if TYPE_CHECKING:
+    from moss_local.client import MossClient
+    from moss_local.types import Repaired
+
+
+def repair(
+    ctx: typer.Context,
+    session: Sessions = None,
+    all: Annotated[bool, typer.Option("--all", help="Every session on this device.")] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Also where nothing is wrong: every device sends all again."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put back into the store what it has lost and this device holds.
+
+    For a store that was emptied, restored from a backup, or has lost or damaged blobs, and for one
+    whose history contradicts what this device has seen: the errors that say so name this command.
+    What the store still has stays. Repair first on the device that has most; the others then add
+    what they hold by themselves, with their next push, pull or sync. Where nothing is wrong it is
+    an ordinary sync, after every blob was read once.
+
+    JSON: {repairs: [{session, error, trouble, rebuilt, keys_restored, blobs, lost_blobs, sent,
+    sent_deletes, received, deleted, superseded, reasserted, quarantined, adopted, seq, lost_races,
+    requests, bytes_sent, bytes_received, elapsed_ms, session_id, waiting, strays}]}; error is null
+    or {code, message}, trouble says what was wrong, null where nothing was.
+    """
+    names = session or []
+    if all == bool(names):
+        raise InvalidArgumentError(
+            "name sessions, or give --all", hint="moss-local repair SESSION, or --all"
+        )
+    done = run(ctx, lambda client: _repair(client, names, force))
+    if as_json:
+        render.say_json({"repairs": [_fields(each) for each in done]})
+    else:
+        for each in done:
+            for line in _lines(each):
+                render.say(line)
+            tell_of_set_aside(each.session, each.report)
+        if not done:
+            render.talk("there are no sessions on this device")
+    failed = [each.error for each in done if each.error is not None]
+    for error in failed:
+        fail(error)
+    if failed:
+        raise typer.Exit(failed[0].exit_code)
+
+
+async def _repair(client: MossClient, names: list[str], force: bool) -> list[Repaired]:
+    from moss_local.types import Repaired
+
+    if not names:
+        return await client.repair_sessions(force=force)
+    done: list[Repaired] = []
+    for name in names:
+        try:
+            opened = await client.session(
+                name, auto_load_on_init=False, create=False, warm_up=False
+            )
+            async with opened as session:
+                done.append(Repaired(name, await session.repair(force=force)))
+        except MossError as error:
+            done.append(Repaired(name, RepairReport(), error))
+            if isinstance(error, NetworkError):
+                break  # the others would only wait for the same store
+    return done
+
+
+def _lines(each: Repaired) -> list[str]:
+    if each.error is not None:
+        return []
+    report = each.report
+    lines = []
+    if report.keys_restored:
+        lines.append(f"{each.session}: the store lacked the project's keys; they are back")
+    if report.trouble is not None:
+        lines.append(f"{each.session}: {report.trouble}")
+    if not report.rebuilt:
+        did = "nothing was wrong"
+    else:
+        there = report.blobs - report.lost_blobs
+        kept = f", {render.plural(there, 'blob')} kept" if there else ""
+        did = f"put together anew{kept}"
+    return [*lines, f"{each.session}: {did}; {summary(report)}"]
+
+
+def _fields(each: Repaired) -> dict[str, Any]:
+    error = each.error
+    shown = None if error is None else {"code": error.code, "message": str(error)}
+    return {"session": each.session, "error": shown, **asdict(each.report)}
