@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -102,6 +103,8 @@ def options(
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    # What it has to say it says itself; unheard warnings would be printed beside that.
+    logging.getLogger("moss_local").addHandler(logging.NullHandler())
     for stream in (sys.stdout, sys.stderr):
         # A document may hold what the terminal's encoding has no characters for.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # is TextIOWrapper

@@ -81,10 +81,10 @@ class Session:
             raise
         finally:
             self.under_way -= 1
+        self.done.append((self.clock.now - self.start, work))
         if work != "pull":
             self.unpushed -= sent
-        self.done.append((self.clock.now - self.start, work))
-        self.auto.written()  # a merge, and the time of the exchange, are written to the file
+            self.auto.written()  # as everything that an exchange itself writes to the file
         self._tell(work, None)
         return SyncReport()
 

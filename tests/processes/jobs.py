@@ -239,11 +239,19 @@ def fork_in_the_background(where: Where) -> None:
         if pid == 0:
             signal.alarm(30)
             asyncio.run(_add_and_be_synced(index, f"child-{number}"))
+            asyncio.run(_exchange_once_more(index))
             os._exit(0)
         _, status = os.waitpid(pid, 0)
         assert status == 0
     asyncio.run(_add_and_be_synced(index, "after"))
     assert asyncio.run(client.close()) is None
+
+
+async def _exchange_once_more(index: SessionIndex) -> None:
+    """Its parent pushes for it as well; this is what the child does itself."""
+    before = index.last_report
+    while index.last_report is before:
+        await asyncio.sleep(0.005)
 
 
 async def _add_and_be_synced(index: SessionIndex, id: str) -> None:
