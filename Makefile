@@ -51,6 +51,10 @@ bench: setup ## measure a session: open, add, query, push, pull, on disk and on 
 	$(BIN)/python -m pip install --quiet --editable '.[dev,bench]'
 	$(BIN)/python -m benchmarks
 
+bench-peers: setup ## measure others on the same documents; writes docs/benchmarks.md and its plot
+	$(BIN)/python -m pip install --quiet --editable '.[dev,bench,bench-peers]'
+	$(BIN)/python -m benchmarks.bench_peers --write docs
+
 docs: setup ## write the generated pages
 	$(BIN)/python docs/generate.py
 

