@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from moss_local.client import MossClient
 from moss_local.errors import (
     DiskFullError,
+    ErasureIncompleteError,
     FileBusyError,
     FileCorruptError,
     ModelCorruptError,
@@ -26,6 +27,7 @@ from moss_local.types import (
     Changes,
     DocumentInfo,
     DocumentVersion,
+    Forgotten,
     GetDocumentsOptions,
     MutationOptions,
     ParentGrouping,
@@ -77,8 +79,10 @@ __all__ = [
     "DiskFullError",
     "DocumentInfo",
     "DocumentVersion",
+    "ErasureIncompleteError",
     "FileBusyError",
     "FileCorruptError",
+    "Forgotten",
     "ForkDetectedError",
     "GetDocumentsOptions",
     "HistoryError",

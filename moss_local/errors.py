@@ -34,6 +34,17 @@ class FileCorruptError(MossError):
     exit_code = 6
 
 
+class ErasureIncompleteError(MossError):
+    """What was to be forgotten is gone from this device, and not yet from the store.
+
+    Nothing else brings it to an end: call it again with the same ids.
+    """
+
+    default_code = "ERASURE_INCOMPLETE"
+    retryable = True
+    exit_code = 5
+
+
 class DiskFullError(MossError):
     """The disk is full or cannot be written. What was acknowledged before is safe."""
 

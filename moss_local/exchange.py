@@ -110,6 +110,10 @@ class Exchange:
             return self._at_the_end
         return standing(self._file, trouble=self._trouble, under_way=self._under_way)
 
+    def now_ms(self) -> int:
+        """Return the wall clock as the store's answers have corrected it; from any thread."""
+        return self._engine.now_ms()
+
     def checkpoint(self) -> str | None:
         """Return the checkpoint of the newest state seen; from any thread. None before any."""
         seen = self._replica.state().seen
@@ -130,6 +134,14 @@ class Exchange:
     async def repair(self, *, force: bool) -> RepairReport:
         """As `SyncEngine.repair`."""
         return await self._run("sync", partial(self._engine.repair, force=force))
+
+    async def erase(self) -> SyncReport:
+        """As `SyncEngine.erase`."""
+        return await self._run("sync", self._engine.erase)
+
+    async def delete(self) -> SyncReport:
+        """As `SyncEngine.delete`."""
+        return await self._run("sync", self._engine.delete)
 
     async def rewrite(self) -> int:
         """As `SyncEngine.rewrite`."""
@@ -190,6 +202,12 @@ class Exchange:
             finally:
                 self._under_way = False
             self._trouble, self.last_report = None, report
+            if report.quarantined:
+                log.warning(
+                    "session %r: %d changes made here were set aside; see session.quarantined()",
+                    self.name,
+                    report.quarantined,
+                )
             self._tell(work, None)
         idle = self._compaction is None or self._compaction.done()
         if (report.sent or report.sent_deletes) and idle and not self._closed:

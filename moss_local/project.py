@@ -119,7 +119,6 @@ class Project:
             name=name,
             file=file,
             exchange=Exchange(name, file, replica, engine, self._clock, interval_s=interval_s),
-            clock=self._clock,
             model=model,
             low_memory=self._low_memory,
             closed=self._forget,
@@ -145,7 +144,7 @@ class Project:
                 f"query_multi takes a list of sessions or names, not {type(sessions).__name__}"
             )
         opened = [self._open_one(session) for session in sessions]
-        return await query_several(opened, query, options, now_ms=self._clock.wall_ms())
+        return await query_several(opened, query, options, now_ms=self._repository.time.now_ms())
 
     async def local_sessions(self) -> Catalog:
         """Return what sessions there are on this device."""

@@ -26,6 +26,7 @@ from moss_local.changes import ChangeFeed, OwnWrites
 from moss_local.embedding.base import Kind, Progress
 from moss_local.embedding.models import custom_space
 from moss_local.exchange import Exchange
+from moss_local.forgetting import forget
 from moss_local.lifetime import CLOSE_S, OpenUntilClosed
 from moss_local.model_choice import CUSTOM_ID, ModelChoice
 from moss_local.options import QueryChoice, choose_get, choose_query
@@ -33,9 +34,10 @@ from moss_local.runtime import runtime
 from moss_local.search.fetch import fetch, select
 from moss_local.search.query import Asked, Hit, is_warm, search
 from moss_local.standing import trouble_of
-from moss_local.storage.documents import Document, StoredDocument, check_document
+from moss_local.storage.documents import Document, StoredDocument, check_document, check_id
 from moss_local.storage.edits import PutCounts, delete_documents, put_documents
 from moss_local.storage.encoding import check_vector
+from moss_local.storage.erasure import erase_documents
 from moss_local.storage.file import SessionFile
 from moss_local.storage.history import StoredVersion, find_version, read_history
 from moss_local.storage.quarantine import (
@@ -48,6 +50,7 @@ from moss_local.storage.state import read_state
 from moss_local.types import (
     DocumentInfo,
     DocumentVersion,
+    Forgotten,
     GetDocumentsOptions,
     MutationOptions,
     PushIndexResult,
@@ -67,7 +70,6 @@ from moss_sync import (
     UnauthorizedError,
     VectorSpace,
 )
-from moss_sync.clock import Clock
 
 log = logging.getLogger("moss_local")
 
@@ -97,7 +99,6 @@ class SessionIndex(OpenUntilClosed[SyncState]):
         name: str,
         file: SessionFile,
         exchange: Exchange,
-        clock: Clock,
         model: ModelChoice,
         low_memory: bool,
         closed: Callable[[SessionIndex], None],
@@ -106,7 +107,6 @@ class SessionIndex(OpenUntilClosed[SyncState]):
         self.name = name
         self._file = file
         self._exchange = exchange
-        self._clock = clock
         self._model = model
         self._low_memory = low_memory
         self._on_closed = closed
@@ -205,7 +205,7 @@ class SessionIndex(OpenUntilClosed[SyncState]):
             InvalidArgumentError: an option is wrong; of a filter, the message shows which part.
         """
         self._check_open()
-        choice = choose_get(options, now_ms=self._clock.wall_ms())
+        choice = choose_get(options, now_ms=self._exchange.now_ms())
         return await runtime.blocking(fetch, self._file, choice)
 
     async def thread(self, *, filter: dict[str, Any] | None = None) -> list[StoredDocument]:
@@ -215,7 +215,7 @@ class SessionIndex(OpenUntilClosed[SyncState]):
             filter: Only documents whose metadata match, see docs/filters.md.
         """
         self._check_open()
-        choice = choose_get(GetDocumentsOptions(filter=filter), now_ms=self._clock.wall_ms())
+        choice = choose_get(GetDocumentsOptions(filter=filter), now_ms=self._exchange.now_ms())
         stored = await runtime.blocking(select, self._file, choice)
         return sorted(stored, key=lambda document: (document.hlc, document.dev))
 
@@ -234,7 +234,7 @@ class SessionIndex(OpenUntilClosed[SyncState]):
         started = perf_counter()
         if not isinstance(query, str):
             raise InvalidArgumentError(f"a query is a str, not {type(query).__name__}")
-        choice = choose_query(options, now_ms=self._clock.wall_ms())
+        choice = choose_query(options, now_ms=self._exchange.now_ms())
         with self._file.reading() as conn:
             state = read_state(conn)
         space, blank = state.space, not query.strip()
@@ -368,6 +368,33 @@ class SessionIndex(OpenUntilClosed[SyncState]):
         """
         self._check_open()
         return await runtime.on_loop(self._exchange.repair(force=force))
+
+    async def forget(self, ids: Iterable[str]) -> Forgotten:
+        """Forget documents for good: deleted everywhere, and their contents erased.
+
+        When this returns, nothing of their texts, metadata, payloads and vectors is left in this
+        device's file, history and quarantine included, nor in any blob of the store. What stays is
+        that documents of these ids were deleted: the ids, sealed. SECURITY.md says what other
+        devices and the store's own backups keep.
+
+        It rewrites the session in the store, and the file here: as long as reading and writing all
+        of both. Ids that are not there any more are forgotten in the same way.
+
+        Raises:
+            InvalidArgumentError: an id that no document can have; nothing was done.
+            ErasureIncompleteError: gone here and not yet in the store, which did not answer or
+                cannot do it; the same call again ends it.
+            FileBusyError: another process is reading the file; the same call again ends it.
+        """
+        self._check_open()
+        if isinstance(ids, str):
+            raise InvalidArgumentError(
+                "forget takes a list of ids, not one str", hint=f"write [{ids!r:.60}]"
+            )
+        wanted = list(dict.fromkeys(ids))
+        for id in wanted:
+            check_id(id)
+        return await forget(self._file, self._exchange, wanted, lambda: self._erase(wanted))
 
     def checkpoint(self) -> str:
         """Return a short text that names the newest state of the session seen here.
@@ -607,14 +634,18 @@ class SessionIndex(OpenUntilClosed[SyncState]):
             if also is not None:
                 also(conn)
             return put_documents(
-                conn, documents, space=space, now_ms=self._clock.wall_ms(), upsert=upsert
+                conn, documents, space=space, now_ms=self._exchange.now_ms(), upsert=upsert
             )
 
     def _delete(self, ids: Sequence[str], also: Also | None = None) -> int:
         with self._own.writing(self._file) as conn:
             if also is not None:
                 also(conn)
-            return delete_documents(conn, ids, now_ms=self._clock.wall_ms())
+            return delete_documents(conn, ids, now_ms=self._exchange.now_ms())
+
+    def _erase(self, ids: Sequence[str]) -> tuple[int, int]:
+        with self._own.writing(self._file) as conn:
+            return erase_documents(conn, ids, now_ms=self._exchange.now_ms())
 
     def _history(self, id: str | None) -> list[StoredVersion]:
         with self._file.reading() as conn:

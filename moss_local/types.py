@@ -257,6 +257,21 @@ class Rewritten:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Forgotten:
+    """What was forgotten, here and in the store.
+
+    Attributes:
+        documents: How many there still were.
+        versions: How many kept ones, replaced before, were dropped on this device.
+        report: Of the exchange that took it out of the store.
+    """
+
+    documents: int
+    versions: int
+    report: SyncReport
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Repaired:
     """What became of one session when all of this device's were repaired.
 

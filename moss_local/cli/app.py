@@ -15,6 +15,7 @@ from moss_local.cli.command import INTERRUPTED, Commands, Globals
 from moss_local.cli.demo import demo
 from moss_local.cli.doctor import doctor
 from moss_local.cli.exchange import pull, push, sync
+from moss_local.cli.forget import forget
 from moss_local.cli.history import history
 from moss_local.cli.init import init
 from moss_local.cli.quarantine import quarantine
@@ -44,6 +45,7 @@ EXAMPLES: dict[Callable[..., None], str] = {
     show: "moss-local show conv-123",
     history: "moss-local history conv-123 --json",
     quarantine: "moss-local quarantine conv-123 --json",
+    forget: "moss-local forget conv-123 turn-1 --yes",
     sessions: "moss-local sessions",
     status: "moss-local status conv-123",
     push: "moss-local push conv-123",

@@ -37,6 +37,8 @@ Filter = Annotated[
 ]
 Local = Annotated[bool, typer.Option("--local", help="Ask this device only, not the store.")]
 
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
 
 @dataclass(frozen=True, slots=True)
 class Globals:
@@ -118,6 +120,22 @@ def ask_for_key(project: str, *, variable: str, command: str) -> str:
         )
     key: str = typer.prompt(f"Key of project {project}", hide_input=True, err=True)
     return key.strip()
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Ask before something is done that nothing undoes.
+
+    Raises:
+        InvalidArgumentError: there is no terminal to ask at.
+        typer.Abort: the answer was no.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise InvalidArgumentError(
+            "this cannot be undone, and there is no terminal to ask at", hint="add --yes"
+        )
+    typer.confirm(question, abort=True, err=True)
 
 
 def run(

@@ -51,8 +51,10 @@ async def compact(
     """
     state: ReplicaState = await run(replica.state)
     current = channel.remembered(state)
-    merged = None if current is None else choose(current[0])
-    if current is None or merged is None:
+    if current is None or current[1].etag is None:
+        return None
+    merged = choose(current[0])
+    if merged is None:
         return None
     channel.check_writable(current[0])
     output = await _written(channel, keys, run, state, current[0], merged)

@@ -184,17 +184,34 @@ class SyncEngine:
             return 0
         return await collect(self._channel, keys, self._replica, self._run)
 
-    async def erase(self) -> None:
+    async def erase(self) -> SyncReport:
         """Rewrite the session without any superseded content, and delete what held it.
 
-        When this returns, no blob of the store holds a version that a committed one has replaced.
+        When this returns, no blob of the store holds a version that had been replaced, here or by
+        anybody's commit, when it was called. (What a device was uploading at that very moment can
+        be committed by nobody any more, and goes with the next collection.)
 
         Raises:
             ContentionError: others kept committing; nothing is lost, erase again.
         """
+        return await self._exchange(self._erase, SyncReport())
+
+    async def _erase(self, report: SyncReport) -> None:
+        target: int | None = None
         for attempt in range(MAX_ERASURES):
-            await self.sync()
-            if await self._compact(everything, erasing=True):
+            if await self._repository.keys() is None:
+                return  # nobody of this project has pushed anything yet
+            await self._pull(report)
+            await self._push(report)
+            known = self._channel.remembered(await self._run(self._replica.state))
+            if known is None:
+                continue
+            # Whoever wrote on top of less than this may have written what was replaced since.
+            target = known[0].seq if target is None else target
+            rewritten: Manifest | None = known[0]
+            if everything(known[0]) is not None:
+                rewritten = await self._merge(everything, erasing=True)
+            if rewritten is not None and rewritten.gc_floor >= target:
                 await self.collect()
                 return
             await self._clock.sleep(self._channel.backoff(CONFLICT_BACKOFF_S, attempt))
@@ -233,10 +250,15 @@ class SyncEngine:
     async def _compact(
         self, choose: Callable[[Manifest], Compaction | None], *, erasing: bool = False
     ) -> bool:
+        return await self._merge(choose, erasing=erasing) is not None
+
+    async def _merge(
+        self, choose: Callable[[Manifest], Compaction | None], *, erasing: bool = False
+    ) -> Manifest | None:
         keys = await self._repository.keys()
         if keys is None:
-            return False
-        committed = await compact(
+            return None
+        return await compact(
             self._channel,
             keys,
             self._replica,
@@ -245,7 +267,6 @@ class SyncEngine:
             choose,
             erasing=erasing,
         )
-        return committed is not None
 
     async def rewrite(self) -> int:
         """Seal anew what stands under the keys of before a rotation; return how often it merged.
@@ -371,6 +392,8 @@ class SyncEngine:
             current = self._channel.remembered(state)
             # A pending push of before has an unknown outcome; a session never seen may exist.
             unseen = current is None and not self._repository.made_here
+            if state.seen is not None and state.seen.etag is None:
+                unseen = True  # what is remembered is not all of it
             if state.pending is not None or unseen:
                 current = await self._channel.read_manifest(keys, state)
             while True:
@@ -541,7 +564,9 @@ class SyncEngine:
 
     async def _delete(self, report: SyncReport) -> None:
         async with self._exclusive():
-            keys = await self._repository.attach()
+            keys = await self._repository.keys()
+            if keys is None:
+                return  # nobody of this project has pushed anything yet
             await self._attach(keys, report)
             await self._repository.ready_to_write()
             state: ReplicaState = await self._run(self._replica.state)

@@ -133,7 +133,7 @@ class LogEngine:
         """Raise NotInLogModeError: a log has no state that could be put together anew."""
         raise NotInLogModeError("repairing a session")
 
-    async def erase(self) -> None:
+    async def erase(self) -> SyncReport:
         """Raise NotInLogModeError: who still holds an older blob is not known."""
         raise NotInLogModeError("erasing")
 

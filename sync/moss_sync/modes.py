@@ -47,7 +47,7 @@ class Engine(Protocol):
         """Put the session together anew."""
         ...
 
-    async def erase(self) -> None:
+    async def erase(self) -> SyncReport:
         """Rewrite the session without what was replaced, and delete what held it."""
         ...
 
@@ -92,8 +92,8 @@ class EitherEngine:
             await self._repository.mend()
         return await (await self._engine()).repair(force=force)
 
-    async def erase(self) -> None:
-        await (await self._engine()).erase()
+    async def erase(self) -> SyncReport:
+        return await (await self._engine()).erase()
 
     async def delete(self) -> SyncReport:
         return await (await self._engine()).delete()

@@ -52,7 +52,8 @@ class Seen:
     Attributes:
         seq: Its sequence number.
         hash: blake2b-256 of its ciphertext; the next manifest names it as `prev`.
-        etag: Under which the store holds it; None when only the contents are known.
+        etag: Under which the store holds it; None where `plain` is not all of it any more, so that
+            it must be read again before anything is committed on top of it.
         plain: Its decoded msgpack bytes, so that the next push needs no download.
         life: Which life of the session it belongs to.
     """

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
@@ -20,57 +18,13 @@ from moss_local import (
     StaleReadError,
     StoreChangedError,
 )
-from moss_sync.layout import Layout
-from moss_sync.stores import open_store
-from moss_sync.stores.base import Blob
+from tests.moss_local.bucket import Bucket
 from tests.moss_local.cli_harness import Cli
 from tests.moss_sync.world import noise
 
 VECTOR = [1.0, 0.0, 0.0, 0.0]
 SESSION = 'it\'s a "name"'
 COMMAND = "moss-local repair 'it'\"'\"'s a \"name\"'"
-
-
-@dataclass
-class Bucket:
-    """A project's part of a store, as the store's operator sees it."""
-
-    url: str
-    project: str = field(default_factory=lambda: f"p-{uuid4().hex}")  # servers are shared
-
-    def client(self, directory: Path) -> MossClient:
-        return MossClient(self.project, "k", store=self.url, data_dir=directory)
-
-    @property
-    def prefix(self) -> str:
-        return Layout.of(self.project).prefix
-
-    async def backup(self) -> dict[str, bytes]:
-        store = open_store(self.url)
-        held = {}
-        for listed in await store.keys(self.prefix):
-            blob = await store.get(listed.key)
-            assert isinstance(blob, Blob)
-            held[listed.key] = blob.data
-        await store.close()
-        return held
-
-    async def restore(self, blobs: dict[str, bytes]) -> None:
-        """Make these its contents; none: empty it."""
-        store = open_store(self.url)
-        for listed in await store.keys(self.prefix):
-            if listed.key not in blobs:
-                await store.delete(listed.key)
-        for key, data in blobs.items():
-            await store.put(key, data)
-        await store.close()
-
-
-@pytest.fixture(params=["folder", "s3"])
-def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> Bucket:
-    if request.param == "folder":
-        return Bucket(str(tmp_path / "store"))
-    return Bucket(request.getfixturevalue("s3_url"))
 
 
 Device = Callable[[str], MossClient]

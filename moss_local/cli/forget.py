@@ -1,0 +1,51 @@
+"""`moss-local forget`: documents out of this device and out of every blob of the store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from moss_local.cli import render
+from moss_local.cli.command import AsJson, Name, Yes, confirm, run
+
+if TYPE_CHECKING:
+    from moss_local.client import MossClient
+    from moss_local.types import Forgotten
+
+
+def forget(
+    ctx: typer.Context,
+    session: Name,
+    id: Annotated[list[str], typer.Argument(metavar="ID...", help="Documents, by their ids.")],
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Forget documents for good: deleted everywhere, and their contents erased.
+
+    Afterwards nothing of their texts, metadata and vectors is left in this device's file, its
+    history included, nor in any blob of the store. Ids that were deleted before are forgotten in
+    the same way. What other devices keep in their histories, and the store in its own backups and
+    old versions, is not reached: SECURITY.md. If the store does not answer, they are gone here,
+    and the same command again ends it.
+
+    JSON: {session, documents, versions}; documents that were still there, and kept versions that
+    were dropped here.
+    """
+    confirm(f"Forget {render.plural(len(set(id)), 'document')} of {session!r} for good?", yes)
+    done = run(ctx, lambda client: _forget(client, session, id))
+    if as_json:
+        render.say_json(
+            {"session": session, "documents": done.documents, "versions": done.versions}
+        )
+        return
+    render.say(
+        f"{session}: {render.plural(done.documents, 'document')} and "
+        f"{render.plural(done.versions, 'kept version')} forgotten; "
+        "no blob of the store holds them any more"
+    )
+
+
+async def _forget(client: MossClient, name: str, ids: list[str]) -> Forgotten:
+    session = await client.session(name, auto_load_on_init=False, create=False, warm_up=False)
+    return await session.forget(ids)

@@ -1,0 +1,72 @@
+"""Forgetting: documents out of this device's file and out of every blob of the store.
+
+  1 pull, if the store answers: what is to go may have been written elsewhere
+  2 delete, and drop all that is kept of it here, in one transaction
+                                         crash: deleted, and kept versions gone; bytes in the file
+  3 push the deletions, rewrite the session without what was replaced, delete what held it
+                                         crash: some of it may still be in the store
+  4 drop again what came meanwhile, and write the file anew
+Each step may be done again, so the whole is done again where it was cut off.
+What holds: tests/moss_local/test_forget.py. Source: SYNC-PROTOCOL 2.15.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Sequence
+
+from moss_local.errors import ErasureIncompleteError
+from moss_local.exchange import Exchange
+from moss_local.runtime import runtime
+from moss_local.storage.erasure import purge_history, scrub
+from moss_local.storage.file import SessionFile
+from moss_local.types import Forgotten
+from moss_sync import MossError, SyncReport
+
+SHOWN_IDS = 5
+
+
+async def forget(
+    file: SessionFile,
+    exchange: Exchange,
+    ids: Sequence[str],
+    erase: Callable[[], tuple[int, int]],
+) -> Forgotten:
+    """Forget documents; see `SessionIndex.forget`.
+
+    Args:
+        erase: Does step 2.
+    """
+    trouble: MossError | None = None
+    report = SyncReport()
+    try:
+        await runtime.on_loop(exchange.pull())
+    except MossError as error:
+        trouble = error
+    documents, versions = await runtime.blocking(erase)
+    if trouble is None:
+        try:
+            report = await runtime.on_loop(exchange.erase())
+        except MossError as error:
+            trouble = error
+    versions += await runtime.blocking(_wipe, file, ids)
+    if trouble is not None:
+        raise _incomplete(exchange.name, ids, trouble) from trouble
+    return Forgotten(documents, versions, report)
+
+
+def _wipe(file: SessionFile, ids: Sequence[str]) -> int:
+    with file.writing() as conn:
+        versions = purge_history(conn, ids)
+    scrub(file)
+    return versions
+
+
+def _incomplete(session: str, ids: Sequence[str], cause: MossError) -> ErasureIncompleteError:
+    words = [shlex.quote(id) for id in ids[:SHOWN_IDS]] + ["..."] * (len(ids) > SHOWN_IDS)
+    return ErasureIncompleteError(
+        f"gone from this device, and not yet from the store: {cause}",
+        hint="when the store answers, the same again ends it: moss-local forget "
+        f"{shlex.quote(session)} {' '.join(words)}",
+        detail=cause.code,
+    )
