@@ -184,7 +184,8 @@ class Lance(Peer):
         self.table: Any = lancedb.connect(str(self.folder / "lance")).create_table("t", rows)
 
     def ask(self, vector: NDArray[np.float32], text: str) -> list[tuple[int, str]]:
-        found = self.table.search(vector).distance_type("cosine").select(["id", "text"])
+        found = self.table.search(vector).distance_type("cosine")
+        found = found.select(["id", "text", "_distance"])  # it warns of the column left out
         return [(row["id"], row["text"]) for row in found.limit(TOP_K).to_list()]
 
 

@@ -348,6 +348,14 @@ def _best(moments: Sequence[_Moment], question: Question) -> list[tuple[int, Hit
         _joined([found.rowids for found in evidence]),
         question.top_k,
     )
+    if len(moments) == 1 and question.group_by is None and not question.context:
+        hits = _read(
+            moments[0].conn,
+            evidence[0].rowids[places].tolist(),
+            evidence[0].semantic[places].tolist(),
+            scores[0][places].tolist(),
+        )
+        return [(0, hit) for hit in hits]
     starts = np.cumsum([0, *(found.rowids.size for found in evidence)])
     result = []
     for place in places:
@@ -403,13 +411,15 @@ def _joined(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
 
 def _hit(moment: _Moment, place: int, blended: float, question: Question) -> Hit:
     found = moment.found
-    hit = _read(moment.conn, int(found.rowids[place]), found.semantic[place], blended)
+    (hit,) = _read(
+        moment.conn, [int(found.rowids[place])], [float(found.semantic[place])], [blended]
+    )
     if question.context:
         before, after = _around(found, place, question.context)
         hit = replace(
             hit,
-            before=tuple(_read(moment.conn, rowid, np.float32(0), 0.0) for rowid in before),
-            after=tuple(_read(moment.conn, rowid, np.float32(0), 0.0) for rowid in after),
+            before=tuple(_read(moment.conn, before, [0.0] * len(before), [0.0] * len(before))),
+            after=tuple(_read(moment.conn, after, [0.0] * len(after), [0.0] * len(after))),
         )
     by = question.group_by
     if by is None or found.groups is None or found.groups[place] < 0:
@@ -417,10 +427,12 @@ def _hit(moment: _Moment, place: int, blended: float, question: Question) -> Hit
     same = found.groups == found.groups[place]
     if found.matching is not None:
         same &= found.matching
-    members = [
-        _read(moment.conn, int(found.rowids[own]), found.semantic[own], blended)
-        for own in np.flatnonzero(same)
-    ]
+    members = _read(
+        moment.conn,
+        found.rowids[same].tolist(),
+        found.semantic[same].tolist(),
+        [blended] * int(np.count_nonzero(same)),
+    )
     group = whole(members, by.order_field)
     return Hit(
         (hit.metadata or {})[by.parent_field],
@@ -444,10 +456,29 @@ def _around(found: _Evidence, place: int, count: int) -> tuple[list[int], list[i
     return found.rowids[before].tolist(), found.rowids[after].tolist()
 
 
-def _read(conn: apsw.Connection, rowid: int, cosine: np.float32, blended: float) -> Hit:
-    row: Any = conn.execute(
-        "SELECT id, text, metadata, payload, hlc FROM document WHERE rowid = ?", (rowid,)
-    ).fetchone()
-    id, text, metadata, payload, hlc = row
-    score = min(max(float(cosine), 0.0), 1.0) if not np.isnan(cosine) else 0.0
-    return Hit(id, text, read_metadata(metadata), payload, score, blended, hlc)
+def _read(
+    conn: apsw.Connection,
+    rowids: Sequence[int],
+    cosines: Sequence[float],
+    blended: Sequence[float],
+) -> list[Hit]:
+    """Return documents in the order of their row ids."""
+    rows: list[Any] = conn.executemany(
+        "SELECT id, text, metadata, payload, hlc FROM document WHERE rowid = ?",
+        ((rowid,) for rowid in rowids),
+    ).fetchall()
+    return [
+        # No cosine (it is NaN) is none above 0.
+        Hit(
+            id,
+            text,
+            read_metadata(metadata),
+            payload,
+            min(cosine, 1.0) if cosine > 0 else 0.0,
+            own,
+            hlc,
+        )
+        for (id, text, metadata, payload, hlc), cosine, own in zip(
+            rows, cosines, blended, strict=True
+        )
+    ]
