@@ -25,11 +25,11 @@ from moss_sync.log_engine import LogEngine
 from moss_sync.log_plan import DEFAULT_POLICY as DEFAULT_LOG_POLICY
 from moss_sync.log_plan import LogPolicy
 from moss_sync.manifest import Manifest
-from moss_sync.repository import Repository
+from moss_sync.repository import Repository, RepositoryCache
 from moss_sync.stores.base import BlobStore
 
 SPACE = VectorSpace("custom", "test-space", 4, "f4")
-PROJECT_KEY = "a key for tests"
+PROJECT, PROJECT_KEY = "project", "a key for tests"
 
 
 class QuickClock:
@@ -90,14 +90,15 @@ class Device:
         key: str = PROJECT_KEY,
         clock: QuickClock | None = None,
         space: VectorSpace = SPACE,
-        cache: MemoryCache | None = None,
+        cache: RepositoryCache | None = None,
         checkpoint: Checkpoint | None = None,
         policy: Policy = DEFAULT_POLICY,
         commit: Commit = "cas",
         log_policy: LogPolicy = DEFAULT_LOG_POLICY,
-        project: str = "project",
+        project: str = PROJECT,
         repository: Repository | None = None,
     ) -> None:
+        self.path = path
         self.clock = clock or QuickClock(seed)
         self.space = space
         self.cache = MemoryCache() if cache is None else cache

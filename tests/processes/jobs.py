@@ -6,6 +6,7 @@ Arguments and results are JSON. `where` says which device: the arguments of a `M
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import random
 import signal
@@ -18,6 +19,7 @@ from moss_local import (
     GetDocumentsOptions,
     MossClient,
     MossError,
+    NetworkError,
     QueryOptions,
     SessionIndex,
     schedule,
@@ -25,9 +27,12 @@ from moss_local import (
 from moss_local.storage.paths import project_path
 from moss_local.storage.project_cache import ProjectCache
 from moss_sync.derivation import derived
+from moss_sync.floors import Policy
 from moss_sync.keyring import KdfParams
 from moss_sync.packing import unpack
 from moss_sync.repository import MAX_VERDICT_BYTES
+from moss_sync.stores.url import open_store
+from tests.devices import Device, QuickClock
 from tests.processes.documents import document, documents, vector_of, word_of
 from tests.processes.ledger import IDLE, OPENING, PUSHING, WRITING, Ledger, Mark, Revisions
 
@@ -117,6 +122,43 @@ async def _write_for_ever(
             result = await index.push_index()
             mark.call = IDLE
             ledger.acknowledged(result.report.seq)
+
+
+def push_through_outages(where: Where, session: str, tag: str, ledger: str, enough: str) -> None:
+    """Add and push again and again, whatever becomes of the store, until there is a file `enough`.
+
+    What could not be pushed goes with the next push that can be; the last one is tried until it is
+    through.
+    """
+    asyncio.run(_push_through_outages(where, session, tag, Ledger(Path(ledger)), Path(enough)))
+
+
+async def _push_through_outages(
+    where: Where, session: str, tag: str, ledger: Ledger, enough: Path
+) -> None:
+    async with client_at(where) as client:
+        index = await client.session(session, "custom")
+        for number in itertools.count():
+            last = enough.exists()
+            put = {f"{tag}.{number}": 0}
+            ledger.begin("put", list(put.items()))
+            await index.add_docs([document(id, revision) for id, revision in put.items()])
+            ledger.acknowledged(None)
+            ledger.begin("push", None)
+            while True:
+                try:
+                    result = await index.push_index()
+                except NetworkError as error:
+                    print(f"{tag}, push {number}: {error}", flush=True)
+                    if last:
+                        await asyncio.sleep(0.1)
+                        continue
+                    ledger.refused()
+                else:
+                    ledger.acknowledged(result.report.seq)
+                break
+            if last:
+                return
 
 
 # -- several at one file -------------------------------------------------------------------------
@@ -259,6 +301,33 @@ async def _add_and_be_synced(index: SessionIndex, id: str) -> None:
     assert await index.add_docs([document(id)]) == (1, 0)
     while index.sync_state.status != "synced":
         await asyncio.sleep(0.005)
+
+
+# -- one exchange, not to its end ----------------------------------------------------------------
+
+
+def exchange(
+    path: str, url: str, cache: str, session: str, seed: int, policy: dict[str, int], verb: str
+) -> None:
+    """Open a file whose repository is known, and push, pull, compact or repair."""
+    asyncio.run(_exchange(path, url, cache, session, seed, policy, verb))
+
+
+async def _exchange(
+    path: str, url: str, cache: str, session: str, seed: int, policy: dict[str, int], verb: str
+) -> None:
+    store = open_store(url)
+    device = Device(
+        Path(path),
+        store,
+        clock=QuickClock(seed),
+        session=session,
+        cache=ProjectCache(Path(cache)),
+        policy=Policy(**policy),
+    )
+    await getattr(device.engine, verb)()
+    device.close()
+    await store.close()
 
 
 # -- one step after another ----------------------------------------------------------------------

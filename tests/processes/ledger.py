@@ -40,6 +40,10 @@ class Ledger:
         os.write(self._file, json.dumps(["ok", answer]).encode() + b"\n")
         os.fsync(self._file)
 
+    def refused(self) -> None:
+        """Say that the call of the last `begin` has failed; it may have happened all the same."""
+        os.write(self._file, json.dumps(["failed", None]).encode() + b"\n")
+
 
 @dataclass
 class Account:
@@ -72,6 +76,8 @@ def read_account(path: Path) -> Account:
             running = {id: r for id, r in account.acknowledged.items() if id not in value}
         elif call == "push":
             pushing = dict(account.acknowledged)
+        elif call == "failed":
+            running, pushing = None, None
         elif call == "ok":
             account.calls += 1
             if running is not None:

@@ -56,11 +56,12 @@ class Process:
 
 
 class Nursery:
-    """The test's side: starts the process that forks."""
+    """The test's side: starts the process that forks. Threads may share one."""
 
     def __init__(self, logs: Path) -> None:
         self._logs = logs
         self._count = 0
+        self._turn = threading.Lock()
         self._process = subprocess.Popen(
             [sys.executable, "-W", "error", "-m", "tests.processes.nursery"],
             stdin=subprocess.PIPE,
@@ -76,8 +77,9 @@ class Nursery:
 
         Paths may be given as they are.
         """
-        self._count += 1
-        log = self._logs / f"{self._count}-{job}.log"
+        with self._turn:
+            self._count += 1
+            log = self._logs / f"{self._count}-{job}.log"
         env = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
         answer = self._ask({"job": job, "args": args, "env": env, "log": str(log)})
         return Process(answer["pid"], log, self)
@@ -93,6 +95,7 @@ class Nursery:
         self._ask({"learn": where})
 
     def wait(self, pid: int, seconds: float) -> int | None:
+        """Return how a process has ended, None if it runs on; others are not served meanwhile."""
         status = self._ask({"wait": pid, "seconds": seconds}).get("status")
         assert status is None or isinstance(status, int)
         return status
@@ -103,9 +106,10 @@ class Nursery:
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(request, default=str) + "\n")
-        self._process.stdin.flush()
-        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+        with self._turn:
+            self._process.stdin.write(json.dumps(request, default=str) + "\n")
+            self._process.stdin.flush()
+            answer: dict[str, Any] = json.loads(self._process.stdout.readline())
         return answer
 
 

@@ -1,22 +1,16 @@
 """Every fault at every request of an exchange, on a real S3 server behind a proxy that makes it.
 
-Each case is a session of its own: it is set up, one thing is done to it while the proxy spoils one
-request (or a run of them), and then everybody goes on without faults. Whatever happened, the call
-has succeeded or has said by name what was wrong; the next push settles what was pending; nothing is
-committed twice, nothing is lost, nobody is told of a conflict that there was not; and no
-compare-and-swap was sent again by anything below the engine.
+Each case is a scene with one request (or a run of them) spoiled. Whatever happened, the call has
+succeeded or has said by name what was wrong, nobody is told of a conflict that there was not, and
+what `Case.check` asserts holds once everybody has gone on without faults.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import random
-from base64 import b85encode
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from uuid import uuid4
 
@@ -25,22 +19,27 @@ from aiobotocore.httpsession import AIOHTTPSession
 from botocore.retries import standard
 
 from moss_sync import BlobCorruptError, ContentionError, MossError, NetworkError
-from moss_sync import manifest as manifests
-from moss_sync.floors import DEFAULT_POLICY, Policy
 from moss_sync.layout import Layout
-from moss_sync.manifest import Manifest
 from moss_sync.replica import ReplicaState
 from moss_sync.stores import s3_client
 from moss_sync.stores.base import BlobStore
 from moss_sync.stores.url import open_store
 from tests import fault_proxy
-from tests.devices import Device, MemoryCache, QuickClock
+from tests.devices import Device
 from tests.fault_proxy import Fault, FaultProxy, Passage, Plan, Request, busy
+from tests.processes.scenes import (
+    SCENES,
+    Case,
+    Lab,
+    Scene,
+    a_push_that_loses_two_races_and_takes_another_along,
+    begun,
+    distinct,
+    lab_at,
+)
 from tests.seaweed import SeaweedServer
 
 AT_ONCE = 16
-BIG = 9_000
-"""Bytes of text that does not compress, so that a push needs a segment."""
 
 FAULTS: dict[str, tuple[Fault, int]] = {
     "the answer is lost": (fault_proxy.lost_answer, 1),
@@ -65,130 +64,6 @@ NOTHING_TO_A_READER = frozenset(
     ["the request comes late", "the request comes when all is over", "the request comes twice"]
 )
 
-TINY = Policy(grace_ms=0, small_session_entries=2)
-
-Act = Callable[[], Awaitable[object]]
-Scene = Callable[["Case"], Awaitable[Act]]
-"""Sets a case up and returns what is to be done under a fault."""
-
-
-class Lab:
-    """A repository behind a proxy, and devices that know it.
-
-    Attributes:
-        acting: The cases whose act runs, by the session's id, which is in the keys of its blobs.
-    """
-
-    def __init__(self, proxy: FaultProxy, store: BlobStore, folder: Path) -> None:
-        self.proxy = proxy
-        self.store = store
-        self.cache = MemoryCache()
-        self.acting: dict[str, Case] = {}
-        self._folder = folder
-        self._seeds = itertools.count(1)
-        proxy.plan = self._plan
-
-    def _plan(self, request: Request) -> Fault | None:
-        for sid, case in self.acting.items():
-            if sid in request.path:
-                return case.spoil(request)
-        return None
-
-    def device(self, session: str, policy: Policy) -> Device:
-        seed = next(self._seeds)
-        return Device(
-            self._folder / f"{seed}.sqlite3",
-            self.store,
-            clock=QuickClock(seed),
-            session=session,
-            cache=self.cache,
-            policy=policy,
-        )
-
-
-@dataclass
-class Case:
-    """One session, what must be in it, and what goes wrong at its requests."""
-
-    lab: Lab
-    session: str
-    fault: Fault | None = None
-    first: int = 0
-    run: int = 1
-    asked: list[Request] = field(default_factory=list)
-    """What the act has sent, the spoiled requests among it."""
-    expected: dict[str, str] = field(default_factory=dict)
-    before_swap: Callable[[], Awaitable[object]] | None = None
-    """Done by somebody else just before the act's next compare-and-swap comes to the server."""
-    policy: Policy = TINY
-    sid: str = ""
-    devices: list[Device] = field(default_factory=list)
-
-    def device(self) -> Device:
-        device = self.lab.device(self.session, self.policy)
-        self.devices.append(device)
-        return device
-
-    def put(self, device: Device, id: str, text: str = "hello") -> None:
-        device.put(id, text)
-        self.expected[id] = text
-
-    def spoil(self, request: Request) -> Fault | None:
-        """The plan of the proxy for this session's requests while the act runs."""
-        self.asked.append(request)
-        number = len(self.asked) - 1
-        if self.fault is not None and self.first <= number < self.first + self.run:
-            return self.fault
-        if request.verb == "swap" and self.before_swap is not None:
-            return self._after_somebody_else
-        return None
-
-    async def _after_somebody_else(self, passage: Passage) -> None:
-        meanwhile, self.before_swap = self.before_swap, None
-        assert meanwhile is not None
-        self.lab.acting.pop(self.sid)
-        await meanwhile()
-        self.lab.acting[self.sid] = self
-        await passage.pass_on()
-
-    async def newest(self) -> tuple[Manifest, dict[str, str]]:
-        """Return what a device that joins now finds."""
-        fresh = self.device()
-        await fresh.engine.pull()
-        state: ReplicaState = fresh.replica.state()
-        assert state.seen is not None
-        return manifests.decode(state.seen.plain, what="the manifest"), fresh.texts
-
-    async def check(self, error: MossError | None) -> None:
-        """Let everybody go on without faults, and assert that all is well."""
-        assert_named(error, self)
-        devices = tuple(self.devices)
-        for device in devices:
-            report = await device.engine.sync()
-            assert (report.superseded, report.quarantined, report.reasserted) == (0, 0, 0)
-        await self.lab.proxy.catch_up(self.sid)
-        for device in devices:
-            await device.engine.sync()
-            state: ReplicaState = device.replica.state()
-            assert (state.dirty, state.pending, state.acked_n) == (0, None, state.n)
-            assert device.texts == self.expected
-        known, texts = await self.newest()
-        assert texts == self.expected, "a fresh device does not see what was written"
-        # Every commit is one that the server has done, and the other way round.
-        assert known.seq == self.lab.proxy.swaps_won(f"/m/{self.sid}")
-        for device in devices:
-            state = device.replica.state()
-            found = known.device(state.dev)
-            assert (0 if found is None else found.n) == state.n
-        pushes = [f"{item.dev.hex()}-{item.n:08x}" for item in known.inline]
-        pushes += [entry.name.split("-", 1)[1][:25] for entry in known.entries if entry.lvl == 0]
-        assert len(set(pushes)) == len(pushes), "a push was committed twice"
-        assert self.lab.proxy.sent_again(self.sid) == []
-
-    def close(self) -> None:
-        for device in self.devices:
-            device.close()
-
 
 def assert_named(error: MossError | None, case: Case) -> None:
     """Assert that a call has succeeded, or has failed for want of the store and says so."""
@@ -204,168 +79,28 @@ def assert_named(error: MossError | None, case: Case) -> None:
     assert spoiled.verb != "swap" or case.run > 1, "one lost answer of a swap is not settled"
 
 
-# -- what is done --------------------------------------------------------------------------------
-
-
-def noise(seed: int) -> str:
-    return b85encode(random.Random(seed).randbytes(BIG)).decode()
-
-
-async def begun(case: Case) -> tuple[Device, Device]:
-    """Give the case a session with two devices that both know it."""
-    one, two = case.device(), case.device()
-    case.put(one, "first")
-    case.sid = (await one.engine.push()).session_id
-    await two.engine.pull()
-    return one, two
-
-
-async def a_small_push(case: Case) -> Act:
-    one, _ = await begun(case)
-    case.put(one, "small")
-    return one.engine.push
-
-
-async def a_large_push(case: Case) -> Act:
-    one, _ = await begun(case)
-    case.put(one, "large", noise(1))
-    return one.engine.push
-
-
-async def the_first_push_of_a_session(case: Case) -> Act:
-    one, two = case.device(), case.device()
-    case.sid = (await two.engine.pull()).session_id
-    case.put(one, "first", noise(1))
-    return one.engine.push
-
-
-async def a_push_after_somebody_else_has_pushed(case: Case) -> Act:
-    one, two = await begun(case)
-    case.put(two, "theirs")
-    await two.engine.push()
-    case.put(one, "large", noise(1))
-    return one.engine.push
-
-
-async def a_push_that_loses_two_races_and_takes_another_along(case: Case) -> Act:
-    """The third is given up by its author between its upload and its compare-and-swap."""
-    case.policy = DEFAULT_POLICY  # an hour's grace: what waits is below no floor
-    one, two = await begun(case)
-    three = case.device()
-    await three.engine.pull()
-    case.put(three, "waiting", noise(3))
-    case.fault, (fault, first, run) = fault_proxy.dropped, (case.fault, case.first, case.run)
-    case.first, case.run = 1, 100
-    case.lab.acting[case.sid] = case
-    with pytest.raises(NetworkError):
-        await three.engine.push()
-    del case.lab.acting[case.sid]
-    case.asked.clear()
-    case.fault, case.first, case.run = fault, first, run
-
-    async def two_pushes_twice() -> None:
-        case.put(two, "theirs, 1")
-        await two.engine.push()
-        case.before_swap = two_pushes_again
-
-    async def two_pushes_again() -> None:
-        case.put(two, "theirs, 2")
-        await two.engine.push()
-
-    case.before_swap = two_pushes_twice
-    case.put(one, "small")
-
-    async def act() -> None:
-        report = await one.engine.push()
-        assert report.adopted == 1 or case.fault is not None
-
-    return act
-
-
-async def a_pull(case: Case) -> Act:
-    one, two = await begun(case)
-    for number in range(2):
-        case.put(one, f"large, {number}", noise(number))
-        await one.engine.push()
-    case.put(one, "small")
-    await one.engine.push()
-    return two.engine.pull
-
-
-async def a_compaction_and_a_collection(case: Case) -> Act:
-    one, _ = await begun(case)
-    for number in range(3):
-        case.put(one, f"large, {number}", noise(number))
-        await one.engine.push()
-    await one.engine.pull()
-    return one.engine.compact
-
-
-async def a_repair(case: Case) -> Act:
-    one, _ = await begun(case)
-    case.put(one, "large", noise(1))
-    await one.engine.push()
-    return one.engine.repair
-
-
-SCENES: list[Scene] = [
-    a_small_push,
-    a_large_push,
-    the_first_push_of_a_session,
-    a_push_after_somebody_else_has_pushed,
-    a_push_that_loses_two_races_and_takes_another_along,
-    a_pull,
-    a_compaction_and_a_collection,
-    a_repair,
-]
-
 # -- the cases -----------------------------------------------------------------------------------
-
-
-@asynccontextmanager
-async def lab_at(server: SeaweedServer, folder: Path) -> AsyncIterator[Lab]:
-    async with FaultProxy(server.endpoint) as proxy:
-        store = open_store(proxy.url("test", f"t-{uuid4().hex}"))
-        try:
-            lab = Lab(proxy, store, folder)
-            founder = lab.device("another session", TINY)
-            founder.put("any", "text")
-            await founder.engine.push()
-            founder.close()
-            yield lab
-        finally:
-            await store.close()
 
 
 async def played(case: Case, scene: Scene) -> Case:
     """Set a case up, do what is to be done under its fault, and check what is left."""
     try:
-        act = await scene(case)
+        device, verb = await scene(case)
         case.lab.acting[case.sid] = case
         error = None
         try:
-            await act()
+            report = await getattr(device.engine, verb)()
+            if case.fault is None and scene is a_push_that_loses_two_races_and_takes_another_along:
+                assert (report.lost_races, report.adopted) == (2, 1)
         except MossError as named:
             error = named
         finally:
             del case.lab.acting[case.sid]
-        await case.check(error)
+        assert_named(error, case)
+        await case.check()
     finally:
         case.close()
     return case
-
-
-def distinct(asked: list[Request]) -> list[tuple[int, Request]]:
-    """Return the requests with their numbers; of several segments read in a row only the first."""
-    return [
-        (number, request)
-        for number, request in enumerate(asked)
-        if number == 0 or _kind(request) != _kind(asked[number - 1])
-    ]
-
-
-def _kind(request: Request) -> tuple[str, str]:
-    return request.verb, request.path.rsplit("/", 1)[0]
 
 
 async def every_fault_at_every_request(lab: Lab, scene: Scene) -> list[Case]:
@@ -450,7 +185,7 @@ def test_a_swap_whose_answer_is_lost_on_a_reused_connection_was_sent_once(
         assert case.asked[0].nth > 1, "this connection was a fresh one"
         assert [request.verb for request in case.asked] == ["swap", "get"]
         assert (report.sent, report.lost_races, report.requests) == (1, 0, 2)
-        await case.check(None)
+        await case.check()
 
     run_in_lab(seaweed, tmp_path, body)
 
@@ -501,7 +236,7 @@ def test_a_swap_that_takes_effect_after_its_time_out_is_found_out(
         # It was not there at the first look, and had won when it was tried again.
         assert [request.verb for request in case.asked] == ["swap", "get", "swap", "get"]
         assert (report.sent, report.lost_races) == (1, 1)
-        await case.check(None)
+        await case.check()
 
     run_in_lab(seaweed, tmp_path, body)
 
@@ -519,7 +254,7 @@ def test_a_busy_store_is_left_alone_for_as_long_as_it_asks(
         del case.lab.acting[case.sid]
         assert report.sent == 1
         assert [seconds >= 7 for seconds in one.clock.slept] == [True]
-        await case.check(None)
+        await case.check()
 
     run_in_lab(seaweed, tmp_path, body)
 
