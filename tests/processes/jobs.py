@@ -150,8 +150,8 @@ async def _push_through_outages(
                     result = await index.push_index()
                 except NetworkError as error:
                     print(f"{tag}, push {number}: {error}", flush=True)
+                    await asyncio.sleep(0.1)
                     if last:
-                        await asyncio.sleep(0.1)
                         continue
                     ledger.refused()
                 else:

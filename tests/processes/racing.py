@@ -64,9 +64,8 @@ def race(
         for each, r, a in zip(arguments, ready, answers, strict=True)
     ]
     deadline = time.monotonic() + seconds
-    while not all(path.exists() for path in ready):
-        late = next(p for p, path in zip(processes, ready, strict=True) if not path.exists())
-        assert time.monotonic() < deadline, late.log.read_text()
+    while late := [p for p, path in zip(processes, ready, strict=True) if not path.exists()]:
+        assert time.monotonic() < deadline, late[0].log.read_text()
         time.sleep(0.01)
     opened = gate.open()
     for process in processes:
