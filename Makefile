@@ -1,14 +1,17 @@
 # `make demo` sets everything up and shows the main job; `make test` and `make check` are what CI runs.
 PYTHON ?= python3
 VENV   := .venv
+PEERS  := .bench/peers-env
 ifeq ($(OS),Windows_NT)
-BIN    := $(VENV)/Scripts
+SCRIPTS := Scripts
 else
-BIN    := $(VENV)/bin
+SCRIPTS := bin
 endif
+BIN    := $(VENV)/$(SCRIPTS)
+PEERS_BIN := $(PEERS)/$(SCRIPTS)
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup demo test mutants simulate agreement lint check bench docs clean help
+.PHONY: setup demo test mutants simulate agreement lint check bench bench-peers docs clean help
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -51,9 +54,10 @@ bench: setup ## measure a session: open, add, query, push, pull, on disk and on 
 	$(BIN)/python -m pip install --quiet --editable '.[dev,bench]'
 	$(BIN)/python -m benchmarks
 
-bench-peers: setup ## measure others on the same documents; writes docs/benchmarks.md and its plot
-	$(BIN)/python -m pip install --quiet --editable '.[dev,bench,bench-peers]'
-	$(BIN)/python -m benchmarks.bench_peers --write docs
+bench-peers: ## measure beside Chroma, LanceDB and others, in an environment of its own; ARGS=--quick
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS_BIN)/python -m pip install --quiet --requirement benchmarks/comparison/requirements.txt --editable .
+	$(PEERS_BIN)/python -m benchmarks.comparison $(ARGS)
 
 docs: setup ## write the generated pages
 	$(BIN)/python docs/generate.py
