@@ -16,12 +16,26 @@ from typing import TYPE_CHECKING
 
 from moss_local.client import MossClient
 from moss_local.errors import (
+    AlreadyExistsError,
     DiskFullError,
     ErasureIncompleteError,
     FileBusyError,
     FileCorruptError,
     ModelCorruptError,
     ModelNotFoundError,
+)
+from moss_local.index_types import (
+    IndexInfo,
+    IndexStatus,
+    IndexStatusValues,
+    JobHandle,
+    JobPhase,
+    JobProgress,
+    JobStatus,
+    JobStatusResponse,
+    LoadIndexesResult,
+    ModelRef,
+    MutationResult,
 )
 from moss_local.types import (
     Changes,
@@ -72,6 +86,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "AlreadyExistsError",
     "BlobCorruptError",
     "BlobMissingError",
     "Changes",
@@ -86,15 +101,26 @@ __all__ = [
     "ForkDetectedError",
     "GetDocumentsOptions",
     "HistoryError",
+    "IndexInfo",
+    "IndexStatus",
+    "IndexStatusValues",
     "InvalidArgumentError",
+    "JobHandle",
+    "JobPhase",
+    "JobProgress",
+    "JobStatus",
+    "JobStatusResponse",
+    "LoadIndexesResult",
     "LostCommitError",
     "ManifestMissingError",
     "ModelCorruptError",
     "ModelMismatchError",
     "ModelNotFoundError",
+    "ModelRef",
     "MossClient",
     "MossError",
     "MutationOptions",
+    "MutationResult",
     "NetworkError",
     "NotFoundError",
     "NotInLogModeError",

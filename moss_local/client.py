@@ -7,6 +7,7 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
+from moss_local.index_api import IndexApi
 from moss_local.lifetime import CLOSE_S, OpenUntilClosed
 from moss_local.settings import Settings, resolve
 from moss_local.storage.paths import check_name
@@ -16,13 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from moss_local.catalog import Catalog
+    from moss_local.indexes import Indexes
     from moss_local.project import Project
     from moss_local.session import SessionIndex
     from moss_local.types import QueryOptions, Repaired, Rewritten, SearchResult
     from moss_sync.directory import Directory
 
 
-class MossClient(OpenUntilClosed[None]):
+class MossClient(IndexApi, OpenUntilClosed[None]):
     """One project: its sessions on this device, exchanged through one store.
 
     Making a client touches neither network nor disk. It may be used from several event loops and
@@ -69,6 +71,7 @@ class MossClient(OpenUntilClosed[None]):
         check_name(self._settings.project_id, what="project id")
         self._store = open_store(self._settings.store)
         self._project: Project | None = None
+        self._indexes: Indexes | None = None
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -232,6 +235,8 @@ class MossClient(OpenUntilClosed[None]):
 
     async def _close(self, seconds: float) -> None:
         try:
+            if self._indexes is not None:
+                await self._indexes.close(seconds)
             if self._project is not None:
                 await self._project.close_sessions(seconds)
         finally:
@@ -249,6 +254,16 @@ class MossClient(OpenUntilClosed[None]):
                     low_memory=self._low_memory,
                 )
             return self._project
+
+    def _index(self) -> Indexes:
+        self._check_open()
+        project = self._opened()
+        from moss_local.indexes import Indexes
+
+        with self._lock:
+            if self._indexes is None:
+                self._indexes = Indexes(project, default_model=self.DEFAULT_MODEL_ID)
+            return self._indexes
 
     def _check_open(self) -> None:
         if self._closed:

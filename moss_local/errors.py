@@ -5,6 +5,20 @@ from __future__ import annotations
 from moss_sync import MossError
 
 
+class AlreadyExistsError(MossError):
+    """There is one of this name already. Nothing was written."""
+
+    default_code = "ALREADY_EXISTS"
+    exit_code = 2
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"index {name!r} already exists",
+            hint=f"add to it with add_docs({name!r:.60}, ...), or delete it first",
+        )
+        self.name = name
+
+
 class ModelNotFoundError(MossError):
     """The model, or a part of it, is not on this machine. Nothing is ever downloaded."""
 

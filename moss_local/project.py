@@ -10,6 +10,7 @@ import asyncio
 import threading
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 from moss_local.auto_sync import check_interval
 from moss_local.catalog import Catalog, read_catalog
@@ -25,17 +26,25 @@ from moss_local.storage.log_replica import SqliteLogReplica
 from moss_local.storage.paths import check_name, project_path, session_path
 from moss_local.storage.project_cache import ProjectCache
 from moss_local.storage.push_lock import push_lock
+from moss_local.storage.state import read_state
 from moss_local.types import QueryOptions, Repaired, Rewritten, SearchResult
 from moss_sync import InvalidArgumentError, MossError, NotFoundError, RepairReport
 from moss_sync.checkpoint import Checkpoint
 from moss_sync.clock import SystemClock
 from moss_sync.commit import Commit
-from moss_sync.directory import Directory, has_session, list_sessions
+from moss_sync.directory import (
+    Directory,
+    find_session,
+    find_session_by_id,
+    has_session,
+    list_sessions,
+)
 from moss_sync.engine import SyncEngine
 from moss_sync.log_engine import LogEngine
 from moss_sync.modes import EitherEngine, Engine
 from moss_sync.repository import Repository
 from moss_sync.rotation import rotate
+from moss_sync.stored_session import StoredSession
 from moss_sync.stores import BlobStore
 
 
@@ -154,6 +163,25 @@ class Project:
         """Return what sessions there are in the store."""
         return await runtime.on_loop(list_sessions(self._repository))
 
+    async def find(self, name: str) -> StoredSession | None:
+        """Return what the store tells of a session, also of a deleted one; None if it has none."""
+        return await runtime.on_loop(find_session(self._repository, name))
+
+    async def find_by_id(self, session_id: str) -> StoredSession | None:
+        """As `find`, by the name under which the store knows the session."""
+        return await runtime.on_loop(find_session_by_id(self._repository, session_id))
+
+    async def delete(self, name: str) -> None:
+        """Delete a session for everybody; see `SyncEngine.delete`. Its empty file stays."""
+        session = await self.session(name, None, pull=False, create=True, warm_up=False)
+        async with session:
+            await runtime.on_loop(session._exchange.delete())
+
+    async def was_exchanged(self, name: str) -> bool:
+        """Return whether this device has ever exchanged a session of this name with the store."""
+        path = session_path(self._settings.data_dir, self._settings.project_id, name)
+        return await runtime.blocking(_was_exchanged, path)
+
     async def rotate_key(self, new_key: str | None) -> int:
         """Rotate the project's key; see `MossClient.rotate_key`."""
         return await runtime.on_loop(rotate(self._repository, self._clock, new_key))
@@ -233,3 +261,14 @@ class Project:
     def _forget(self, session: SessionIndex) -> None:
         with self._lock:
             self._sessions.discard(session)
+
+
+def _was_exchanged(path: Path) -> bool:
+    if not path.exists():
+        return False
+    file = open_session_file(path)
+    try:
+        with file.reading() as conn:
+            return read_state(conn).exchanged_ms is not None
+    finally:
+        file.close()

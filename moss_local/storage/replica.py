@@ -22,6 +22,7 @@ from moss_local.storage.rows import (
     check_space,
     establish_space,
     find,
+    forget_space,
     purge_tombstones,
     read_vectors,
     write_records,
@@ -239,6 +240,7 @@ class SqliteReplica:
                 moved = set_aside(conn, _dirty_rows(conn), reason="deleted")
                 rows: list[Any] = conn.execute("SELECT rowid FROM document").fetchall()
                 remove_rows(conn, [rowid for (rowid,) in rows])
+                forget_space(conn, state)  # who creates it again may use another model
             elif keep == "all":
                 conn.execute("UPDATE document SET dirty = 1, commit_seq = NULL")
             _become(conn, dev, inc)

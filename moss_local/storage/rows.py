@@ -128,6 +128,13 @@ def establish_space(conn: apsw.Connection, state: State, space: VectorSpace) -> 
         create_vectors(conn, space.dim)
 
 
+def forget_space(conn: apsw.Connection, state: State) -> None:
+    """Let a session without documents take vectors of any space again."""
+    if state.space is not None:
+        conn.execute("DROP TABLE vec")
+        update_state(conn, model_id=None, model_fingerprint=None, model_dim=None, model_dtype=None)
+
+
 def write_records(
     conn: apsw.Connection,
     state: State,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from moss_sync import layout, log_directory, manifest, plan
+from moss_sync import log_directory, manifest, plan, segment
 from moss_sync.channel import PARALLEL_READS, manifest_place
 from moss_sync.errors import (
     BlobCorruptError,
@@ -21,7 +21,9 @@ from moss_sync.errors import (
     repair_command,
 )
 from moss_sync.keyring import Keys
+from moss_sync.layout import session_id
 from moss_sync.manifest import Manifest
+from moss_sync.merge import newest
 from moss_sync.repository import Repository
 from moss_sync.seal import unseal
 from moss_sync.stored_session import StoredSession as StoredSession
@@ -51,7 +53,7 @@ async def list_sessions(repository: Repository) -> Directory:
         NetworkError: the store could not be reached.
     """
     await _recall(repository)
-    found = await _session_ids(repository)
+    found = await _names(repository)
     if not found:
         return Directory()
     keys = await _keys_of(repository)
@@ -66,7 +68,8 @@ async def list_sessions(repository: Repository) -> Directory:
     async def read(sid: str) -> StoredSession | MossError | None:
         async with gate:
             try:
-                return await _read(repository, keys, sid)
+                found = await _read(repository, keys, sid)
+                return None if found.deleted else found
             except BlobNotFoundError:
                 return None  # removed since it was listed
             except (BlobCorruptError, UnsupportedFormatError) as error:
@@ -98,12 +101,50 @@ async def has_session(repository: Repository, name: str) -> bool:
     keys = await _keys_of(repository)
     if keys is None:
         return False
-    key = repository.layout.manifest(layout.session_id(keys.names, name))
+    key = repository.layout.manifest(session_id(keys.names, name))
     # A listing, not a read: whoever asks goes on to read the manifest with its history checked.
     listed = await repository.store.keys(manifests, start_after=key[:-1], limit=1)
     if keys.commit == "log":
         return bool(listed) and listed[0].key.startswith(f"{key}-")
     return bool(listed) and listed[0].key == key
+
+
+async def find_session(repository: Repository, name: str) -> StoredSession | None:
+    """Return what the store tells of the session of this name; None if it was never pushed.
+
+    One request, in a log one listing and one for each device. A deleted one is returned, and says
+    so. What is told was not compared with what this device has seen: that is a pull's.
+
+    Raises:
+        UnauthorizedError, NetworkError: as list_sessions.
+        BlobCorruptError, UnsupportedFormatError: it is there and cannot be read.
+    """
+    keys = await _recalled(repository)
+    return None if keys is None else await _find(repository, keys, session_id(keys.names, name))
+
+
+async def find_session_by_id(repository: Repository, sid: str) -> StoredSession | None:
+    """As `find_session`, by the name under which the store knows the session."""
+    keys = await _recalled(repository)
+    return None if keys is None else await _find(repository, keys, sid)
+
+
+async def _recalled(repository: Repository) -> Keys | None:
+    await _recall(repository)
+    return await repository.keys()
+
+
+async def _find(repository: Repository, keys: Keys, sid: str) -> StoredSession | None:
+    if keys.commit == "log":
+        parts = await _names(repository, only=f"{sid}-")
+        listed, errors = await log_directory.read_sessions(repository, keys, parts)
+        if not listed and errors:
+            raise errors[0]
+        return listed[0] if listed else None
+    try:
+        return await _read(repository, keys, sid)
+    except BlobNotFoundError:
+        return None
 
 
 async def _recall(repository: Repository) -> None:
@@ -127,19 +168,21 @@ async def _keys_of(repository: Repository) -> Keys | None:
     return keys
 
 
-async def _session_ids(repository: Repository) -> list[str]:
+async def _names(repository: Repository, *, only: str = "") -> list[str]:
+    """Return the names below `m/` that start with `only`; one request per thousand."""
     prefix = repository.layout.manifests
     found: list[str] = []
-    after = ""
+    after = prefix + only if only else ""
     while True:
         page = await repository.store.keys(prefix, start_after=after, limit=PAGE)
-        found += [listed.key.removeprefix(prefix) for listed in page]
-        if len(page) < PAGE:
+        names = [listed.key.removeprefix(prefix) for listed in page]
+        found += [name for name in names if name.startswith(only)]
+        if len(page) < PAGE or not names[-1].startswith(only):
             return found
         after = page[-1].key
 
 
-async def _read(repository: Repository, keys: Keys, sid: str) -> StoredSession | None:
+async def _read(repository: Repository, keys: Keys, sid: str) -> StoredSession:
     blob = await repository.store.get(repository.layout.manifest(sid))
     if not isinstance(blob, Blob):
         raise AssertionError("an unconditional get returned no blob")
@@ -147,9 +190,9 @@ async def _read(repository: Repository, keys: Keys, sid: str) -> StoredSession |
     plain = unseal(roots, manifest_place(keys, sid), blob.data, max_plain=manifest.MAX_PLAIN_BYTES)
     current = manifest.decode(plain, what=f"the manifest {sid}")
     plan.check_place(current, repo_id=keys.repo_id, sid=sid, name=current.name)
-    if layout.session_id(keys.names, current.name) != sid:
+    if session_id(keys.names, current.name) != sid:
         raise BlobCorruptError(f"the manifest {sid} says that it is session {current.name!r}")
-    return None if current.deleted else _described(current)
+    return _described(current)
 
 
 def _described(current: Manifest) -> StoredSession:
@@ -161,4 +204,24 @@ def _described(current: Manifest) -> StoredSession:
         devices=len(current.devs),
         bytes=sum(entry.bytes for entry in current.entries) + current.inline_bytes,
         model_id=None if current.space is None else current.space.id,
+        documents=_documents(current),
+        first_ms=current.tl[0][1] if current.tl else current.ct,
+        model_version=None if current.space is None else current.space.fingerprint,
+        deleted=current.deleted,
     )
+
+
+def _documents(current: Manifest) -> int | None:
+    """Return how many documents the session has, if nothing else need be read for it."""
+    if not current.entries:
+        records = [
+            record
+            for each in current.inline
+            for record in plan.clamped(
+                segment.decode(each.payload, what=f"push {each.n} in a manifest").records, each.ct
+            )
+        ]
+        return sum(not record.deleted for record in newest(records).values())
+    if len(current.entries) == 1 and not current.inline:
+        return current.entries[0].docs  # an id stands in a segment once
+    return None

@@ -17,6 +17,11 @@ class StoredSession:
         devices: How many have pushed.
         bytes: Of everything that a new device would read, the manifest left out.
         model_id: Of its vectors; None while it has none.
+        documents: How many there are, where the manifest alone tells; None where telling takes
+            reading the segments that it lists, or the log.
+        first_ms: Store time of the oldest commit that the manifest still tells of.
+        model_version: Fingerprint of the vectors' space; None where `model_id` is, and in a log.
+        deleted: There was such a session, and it was deleted.
     """
 
     name: str
@@ -26,3 +31,7 @@ class StoredSession:
     devices: int
     bytes: int
     model_id: str | None
+    documents: int | None = None
+    first_ms: int | None = None
+    model_version: str | None = None
+    deleted: bool = False

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import TypeVar
+from uuid import uuid4
 
 import pytest
 
 from moss_sync import BlobCorruptError, BlobMissingError, NetworkError, UnauthorizedError
-from moss_sync.directory import has_session, list_sessions
+from moss_sync.commit import Commit
+from moss_sync.directory import find_session, find_session_by_id, has_session, list_sessions
 from moss_sync.stores import BlobStore, FolderStore, MemoryStore
 from moss_sync.traffic import metered
 from tests.devices import Device
@@ -104,6 +107,69 @@ def test_a_session_is_found_by_its_exact_name_only(tmp_path: Path) -> None:
             assert await has_session(device.repository, name)
         for name in ("conv-12", "conv-1234", "CONV-123", "x", "ünïcode"):
             assert not await has_session(device.repository, name)
+
+    asyncio.run(run())
+
+
+def test_the_manifest_tells_how_many_documents_there_are_where_it_can(tmp_path: Path) -> None:
+    async def run() -> None:
+        device = Device(tmp_path / "a.sqlite3", MemoryStore(), session="s")
+        device.put("turn-1", "one")
+        device.put("turn-2", "two")
+        await device.engine.push()
+        device.put("turn-1", "one, mended")
+        device.delete("turn-2")
+        device.put("turn-3", "three")
+        await device.engine.push()
+        told = await find_session(device.repository, "s")
+        assert told is not None
+        assert (told.documents, told.commits, told.deleted) == (2, 2, False)
+        assert told.first_ms is not None
+        assert told.first_ms < told.committed_ms
+        assert told.model_version == "test-space"
+        assert await find_session_by_id(device.repository, told.session_id) == told
+        # Segments beside each other may hold the same document: only reading them tells.
+        for name in ("big-1", "big-2"):
+            device.put(name, "".join(random.Random(name).choices("abcdefgh ", k=200_000)))
+            await device.engine.push()
+        assert (await list_sessions(device.repository)).sessions[0].documents is None
+        device.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("commit", ["cas", "log"])
+def test_one_session_is_found_by_name_among_others(tmp_path: Path, commit: Commit) -> None:
+    async def run() -> None:
+        store = MemoryStore()
+        for name in NAMES:
+            device = Device(tmp_path / uuid4().hex, store, session=name, commit=commit)
+            device.put("turn-1", "hello")
+            await (device.log if commit == "log" else device.engine).push()
+            device.close()
+        for name in NAMES:
+            found = await find_session(device.repository, name)
+            assert found is not None
+            assert found.name == name
+            by_id = await find_session_by_id(device.repository, found.session_id)
+            assert by_id is not None
+            assert by_id.name == name
+        assert await find_session(device.repository, "nobody") is None
+
+    asyncio.run(run())
+
+
+def test_a_deleted_session_is_found_as_such_and_not_listed(tmp_path: Path) -> None:
+    async def run() -> None:
+        device = Device(tmp_path / "a.sqlite3", MemoryStore(), session="s")
+        device.put("turn-1", "one")
+        await device.engine.push()
+        await device.engine.delete()
+        found = await find_session(device.repository, "s")
+        assert found is not None
+        assert (found.deleted, found.documents) == (True, 0)
+        assert (await list_sessions(device.repository)).sessions == ()
+        device.close()
 
     asyncio.run(run())
 
