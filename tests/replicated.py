@@ -153,6 +153,7 @@ class CopyStore:
         ]
         if self.omit is not None:
             found = [each for each in found if self.omit.random() < 0.7]
+        self._call("after")
         return found[:limit]
 
     async def delete(self, key: str) -> None:
