@@ -11,6 +11,7 @@ from moss_local.index_api import IndexApi
 from moss_local.lifetime import CLOSE_S, OpenUntilClosed
 from moss_local.settings import Settings, resolve
 from moss_local.storage.paths import check_name
+from moss_sync.commit import Commit
 from moss_sync.stores import open_store
 
 if TYPE_CHECKING:
@@ -62,11 +63,17 @@ class MossClient(IndexApi, OpenUntilClosed[None]):
         data_dir: str | os.PathLike[str] | None = None,
         cache_path: str | os.PathLike[str] | None = None,
         low_memory: bool = False,
+        commit: Commit | None = None,
     ) -> None:
         super().__init__()
         self._low_memory = low_memory
         self._settings: Settings = resolve(
-            project_id, project_key, store=store, data_dir=data_dir, cache_path=cache_path
+            project_id,
+            project_key,
+            store=store,
+            data_dir=data_dir,
+            cache_path=cache_path,
+            commit=commit,
         )
         check_name(self._settings.project_id, what="project id")
         self._store = open_store(self._settings.store)

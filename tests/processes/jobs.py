@@ -58,6 +58,7 @@ def client_at(where: Where) -> MossClient:
         store=where["store"],
         data_dir=where["data_dir"],
         cache_path=where["data_dir"] + "-cache",
+        commit="log" if where.get("commit") == "log" else None,
     )
 
 

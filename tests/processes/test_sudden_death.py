@@ -70,6 +70,7 @@ class Arena:
     devices: int = 1
     victims: int = 1
     push: bool = True
+    commit: str = "cas"
     newborn: bool = False
     """Every round has a session of its own, and its victims die while they make its file."""
     fates: dict[str, Revisions] = field(default_factory=dict)
@@ -88,6 +89,7 @@ class Arena:
             "project_key": "a key",
             "store": self.store,
             "data_dir": str(self.folder / name),
+            "commit": self.commit,
         }
 
     async def _be_known(self) -> None:
@@ -249,6 +251,20 @@ def test_what_was_acknowledged_survives_kills_while_pushing_to_a_bucket(
 ) -> None:
     tally = Tally()
     arena = Arena(nursery, tmp_path / "arena", s3_url, chance, tally, devices=2)
+    for each in range(8):
+        arena.round(each)
+    print(tally)
+    assert tally.kills == 16
+    assert tally.in_push > 0
+
+
+@pytest.mark.parametrize("place", ["folder", "bucket"])
+def test_what_was_acknowledged_survives_kills_while_pushing_to_a_log(
+    nursery: Nursery, s3_url: str, tmp_path: Path, chance: random.Random, place: str
+) -> None:
+    tally = Tally()
+    store = s3_url if place == "bucket" else str(tmp_path / "store")
+    arena = Arena(nursery, tmp_path / "arena", store, chance, tally, devices=2, commit="log")
     for each in range(8):
         arena.round(each)
     print(tally)
