@@ -113,12 +113,9 @@ async def check_store(settings: Settings) -> list[Finding]:
 async def _mode(repository: Repository) -> Commit:
     """Return how the repository commits, or will once it is made."""
     try:
-        keys = await repository.keys()
+        return await repository.mode()
     except MossError:
-        keys = None  # said already
-    if keys is None:
-        return repository.wanted or "cas"
-    return "log" if keys.commit == "log" else "cas"
+        return repository.wanted or "cas"  # what is wrong has been said
 
 
 async def _check_log_store(

@@ -121,10 +121,7 @@ class EitherEngine:
         return done
 
     async def _engine(self) -> Engine:
-        keys = await self._repository.keys()
-        mode: Commit = self._repository.wanted or "cas"
-        if keys is not None:
-            mode = "log" if keys.commit == "log" else "cas"
+        mode = await self._repository.mode()
         if mode not in self._made:
             self._made[mode] = self._make(mode)
         return self._made[mode]

@@ -124,6 +124,7 @@ class Repository:
         self._keys: Keys | None = None
         self._confirmed = False
         self._seen_absent = False
+        self._just_absent = False
         self._made_here = False
         self._verdict: ProbeVerdict | None = None
         self._lock = asyncio.Lock()
@@ -385,6 +386,19 @@ class Repository:
         async with self._lock:
             return await self._known()
 
+    async def mode(self) -> Commit:
+        """Return how the repository commits, or would if it were made now.
+
+        Raises:
+            As keys, of which the next call does not ask a second time for what is not there.
+        """
+        async with self._lock:
+            keys = await self._known()
+            self._just_absent = keys is None
+        if keys is None:
+            return self._commit or "cas"
+        return "log" if keys.commit == "log" else "cas"
+
     async def is_known(self) -> bool:
         """Return whether this device has opened this store's repository before; asks no store."""
         return await self._run(self._cache.load, self._cached("fmt")) is not None
@@ -463,6 +477,9 @@ class Repository:
         return report.require()
 
     async def _known(self) -> Keys | None:
+        just_absent, self._just_absent = self._just_absent, False
+        if self._keys is None and just_absent:
+            return None
         if self._keys is None:
             cached = await self._run(self._cache.load, self._cached("fmt"))
             if cached is None:

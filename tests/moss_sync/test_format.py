@@ -14,6 +14,7 @@ from moss_sync import (
     floors,
     keyring,
     layout,
+    log_blob,
     manifest,
     packing,
     plan,
@@ -22,6 +23,7 @@ from moss_sync import (
     segment,
     tiers,
 )
+from moss_sync.coverage import Coverage
 from moss_sync.keyring import KdfParams
 from moss_sync.layout import Layout
 from moss_sync.manifest import Device, Entry, Inline, Manifest
@@ -34,6 +36,7 @@ MODULES = {
     "floors": floors,
     "keyring": keyring,
     "layout": layout,
+    "log_blob": log_blob,
     "manifest": manifest,
     "packing": packing,
     "plan": plan,
@@ -213,3 +216,35 @@ def test_a_wrapped_key_and_the_flags_are_those_of_the_page() -> None:
 def test_no_feature_is_known_and_the_page_says_so() -> None:
     assert not features.READER_FEATURES | features.WRITER_FEATURES
     assert "both lists are empty in format 1" in section("Versions, features and unknown keys")
+
+
+def test_the_fields_of_a_logs_blobs_are_those_of_the_page() -> None:
+    keys, _, blob, head = tables(section("Repositories that commit by log"))
+    found = unpack(
+        log_blob.encode(b"", ct=0, since=None, covers=Coverage()), max_bytes=2**20, what="it"
+    )
+    assert first_column(blob) == list(found)
+    said = unpack(
+        log_blob.encode_head(log_blob.Head("s", "n", bytes(8), bytes(8), 0, 0)),
+        max_bytes=2**20,
+        what="it",
+    )
+    assert first_column(head) == list(said)
+    place, dev = Layout("<prefix>/"), bytes(8)
+    made = [
+        place.fmt,
+        place.log_blob("<sid>", "s/<rest of the name>"),
+        place.log_blob("<sid>", "b/<rest of the name>"),
+        place.head("<sid>", dev).replace(dev.hex(), "<dev>"),
+    ]
+    assert first_column(keys) == made
+
+
+def test_the_fmt_of_a_log_follows_from_the_project_alone() -> None:
+    kdf = keyring.log_kdf("project")
+    assert kdf == keyring.log_kdf("project") != keyring.log_kdf("another")
+    made = keyring.create_log(b"k" * 32, kdf)
+    assert made.raw == keyring.create_log(b"k" * 32, kdf).raw
+    assert made.commit == "log"
+    assert keyring.FRESH_BYTES == 116
+    assert keyring.unlock(made, b"k" * 32).commit == "log"
