@@ -9,9 +9,9 @@ from moss_local.standing import standing
 from moss_local.storage.file import open_session_file
 from moss_local.storage.paths import SUFFIX
 from moss_local.storage.replica import SqliteReplica
-from moss_local.storage.state import read_state
+from moss_local.storage.state import State, read_state
 from moss_local.types import SyncState
-from moss_sync import MossError
+from moss_sync import MossError, Seen, manifest
 from moss_sync.checkpoint import Checkpoint
 
 
@@ -26,6 +26,8 @@ class LocalSession:
         device_id: Which device this copy writes as: 16 hex digits.
         bytes: Size on disk, write-ahead log included.
         checkpoint: As `session.checkpoint()`; None where it was never exchanged.
+        deleted: It was deleted for everybody, as this device has learned, and not created again.
+        set_aside: Changes made here that were not merged; see `session.quarantined`.
     """
 
     name: str
@@ -36,6 +38,8 @@ class LocalSession:
     bytes: int
     path: Path
     checkpoint: str | None = None
+    deleted: bool = False
+    set_aside: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,7 @@ def _read(path: Path) -> LocalSession:
     try:
         with file.reading() as conn:
             state = read_state(conn)
+            set_aside: int = conn.execute("SELECT count(*) FROM quarantine").get
         sync_state = standing(file)
         seen = SqliteReplica(file).state().seen
     finally:
@@ -86,4 +91,12 @@ def _read(path: Path) -> LocalSession:
         bytes=sum(each.stat().st_size for each in beside if each.exists()),
         path=path,
         checkpoint=None if seen is None else str(Checkpoint.of(seen)),
+        deleted=_is_deleted(state, seen) and not sync_state.pending,
+        set_aside=set_aside,
     )
+
+
+def _is_deleted(state: State, seen: Seen | None) -> bool:
+    if seen is None or not state.gen or state.live:
+        return False
+    return manifest.decode(seen.plain, what="the remembered manifest").deleted

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from moss_local.project import Project
     from moss_local.session import SessionIndex
     from moss_local.types import QueryOptions, Repaired, Rewritten, SearchResult
+    from moss_sync import SyncReport
     from moss_sync.directory import Directory
 
 
@@ -209,6 +210,26 @@ class MossClient(IndexApi, OpenUntilClosed[None]):
         """
         self._check_open()
         return await self._opened().rewrite_sessions()
+
+    async def delete_session(self, index_name: str, *, local_only: bool = False) -> SyncReport:
+        """Delete a session: in the store, and so on every device, then its file here.
+
+        Objects that this client has open of it are closed. Other devices drop its documents with
+        their next exchange; what they had not pushed is set aside there, and they are told. A
+        session of the same name can be created again, and remembers nothing.
+
+        Args:
+            local_only: Delete this device's file only; what was not pushed from here is lost.
+        Raises:
+            NotFoundError: there is no such session, here or in the store.
+            NetworkError: the store could not be reached; nothing was deleted.
+            FileBusyError: another process has it open. It is deleted in the store; the file is
+                left to that process, without documents.
+            NotInLogModeError: the project commits by log, where sessions cannot be deleted.
+            HistoryError: the store contradicts what this device has seen; nothing was deleted.
+        """
+        self._check_open()
+        return await self._opened().delete_session(index_name, local_only=local_only)
 
     async def repair_sessions(self, *, force: bool = False) -> list[Repaired]:
         """Repair every session that is on this device; see `SessionIndex.repair`.

@@ -21,14 +21,14 @@ from moss_local.model_choice import ModelChoice
 from moss_local.runtime import runtime
 from moss_local.session import SessionIndex
 from moss_local.settings import Settings
-from moss_local.storage.file import SessionFile, open_session_file
+from moss_local.storage.file import SessionFile, open_session_file, remove_session_file
 from moss_local.storage.log_replica import SqliteLogReplica
 from moss_local.storage.paths import check_name, project_path, session_path
 from moss_local.storage.project_cache import ProjectCache
 from moss_local.storage.push_lock import push_lock
 from moss_local.storage.state import read_state
 from moss_local.types import QueryOptions, Repaired, Rewritten, SearchResult
-from moss_sync import InvalidArgumentError, MossError, NotFoundError, RepairReport
+from moss_sync import InvalidArgumentError, MossError, NotFoundError, RepairReport, SyncReport
 from moss_sync.checkpoint import Checkpoint
 from moss_sync.clock import SystemClock
 from moss_sync.commit import Commit
@@ -211,6 +211,26 @@ class Project:
             except MossError as error:
                 done.append(Rewritten(each.name, 0, error))
         return done
+
+    async def delete_session(self, name: str, *, local_only: bool) -> SyncReport:
+        """Delete a session; see `MossClient.delete_session`."""
+        path = session_path(self._settings.data_dir, self._settings.project_id, name)
+        if local_only and not path.exists():
+            raise NotFoundError(
+                f"there is no session {name!r} on this device",
+                hint="list what there is with: moss-local sessions",
+            )
+        report = SyncReport()
+        if not local_only:
+            opened = await self.session(name, None, pull=False, create=False, warm_up=False)
+            async with opened as session:
+                report = await session._delete_for_everybody()
+        with self._lock:
+            mine = [known for known in self._sessions if known.name == name]
+        for known in mine:
+            await asyncio.wrap_future(known.begin_to_close(0.0))
+        await runtime.blocking(remove_session_file, path)
+        return report
 
     async def repair_sessions(self, *, force: bool) -> list[Repaired]:
         """Repair what is on this device; see `MossClient.repair_sessions`."""

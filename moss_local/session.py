@@ -414,6 +414,10 @@ class SessionIndex(OpenUntilClosed[SyncState]):
             )
         return found
 
+    async def _delete_for_everybody(self) -> SyncReport:
+        """Delete the session in the store; see `MossClient.delete_session`."""
+        return await runtime.on_loop(self._exchange.delete())
+
     async def _rewrite(self) -> int:
         """Seal anew what is under old keys; see `MossClient.rewrite_sessions`."""
         return await runtime.on_loop(self._exchange.rewrite())

@@ -12,6 +12,7 @@ import typer
 
 from moss_local.cli.add import add
 from moss_local.cli.command import INTERRUPTED, Commands, Globals
+from moss_local.cli.delete import delete
 from moss_local.cli.demo import demo
 from moss_local.cli.doctor import doctor
 from moss_local.cli.exchange import pull, push, sync
@@ -54,6 +55,7 @@ EXAMPLES: dict[Callable[..., None], str] = {
     doctor: "moss-local doctor",
     repair: "moss-local repair conv-123",
     rotate_key: "moss-local rotate-key",
+    delete: "moss-local delete conv-123 --yes",
 }
 """Each command's help ends with its example; a test runs them in this order."""
 

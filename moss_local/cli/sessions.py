@@ -21,13 +21,14 @@ def sessions(ctx: typer.Context, local: Local = False, as_json: AsJson = False) 
 
     If the store does not answer, those on this device.
 
-    JSON: {store_reached, sessions: [{name, here, documents, state, pending, last_exchange,
-    in_store, commits, committed_at, devices, stored_bytes}]}; null where it is not known.
+    JSON: {store_reached, sessions: [{name, here, documents, state, pending, set_aside,
+    last_exchange, in_store, commits, committed_at, devices, stored_bytes}]}; null where it is not
+    known.
     """
     catalog, directory = run(ctx, lambda client: _read(client, local))
     for error in (*catalog.unreadable, *(directory.unreadable if directory else ())):
         render.talk(f"not listed: {error}")
-    here = {session.name: session for session in catalog.sessions}
+    here = {session.name: session for session in catalog.sessions if not _is_gone(session)}
     stored = {session.name: session for session in directory.sessions} if directory else {}
     names = sorted(here.keys() | stored.keys())
     if as_json:
@@ -59,6 +60,11 @@ async def _read(client: MossClient, local: bool) -> tuple[Catalog, Directory | N
         return catalog, None
 
 
+def _is_gone(session: LocalSession) -> bool:
+    """Return whether it was deleted for everybody, and nothing of it waits here."""
+    return session.deleted and not session.set_aside
+
+
 def _row(
     name: str, here: LocalSession | None, stored: StoredSession | None, *, asked: bool
 ) -> tuple[str, ...]:
@@ -70,10 +76,15 @@ def _row(
         there = "no" if asked else "not known"
     return (
         "" if here is None else str(here.documents),
-        "no" if here is None else str(here.sync_state),
+        "no" if here is None else _standing(here),
         there,
         name,
     )
+
+
+def _standing(here: LocalSession) -> str:
+    waiting = f", {here.set_aside} set aside" if here.set_aside else ""
+    return f"{'deleted' if here.deleted else here.sync_state}{waiting}"
 
 
 def _fields(
@@ -87,6 +98,7 @@ def _fields(
         "documents": None if here is None else here.documents,
         "state": None if state is None else state.status,
         "pending": None if state is None else state.pending,
+        "set_aside": None if here is None else here.set_aside,
         "last_exchange": None if state is None else render.iso_time(state.last_exchange_ms),
         "in_store": None if stored is None else there is not None,
         "commits": None if there is None else there.commits,

@@ -138,6 +138,27 @@ def prepare(
     return state.session
 
 
+def mark_removed(conn: apsw.Connection) -> bool:
+    """Make the file one that nobody opens any more; False while others have it open.
+
+    Leaving the write-ahead log takes the only connection that there is. The file stays locked for
+    all others until this one is closed.
+    """
+    try:
+        conn.execute("PRAGMA locking_mode = EXCLUSIVE")
+        if conn.pragma("journal_mode", "delete") != "delete":
+            return False
+        conn.execute("BEGIN EXCLUSIVE")
+        with conn_rollback(conn):
+            # Somebody may have come, and gone back to the log, in between.
+            if conn.pragma("journal_mode") != "delete":
+                return False
+            conn.execute(f"PRAGMA application_id = {schema.REMOVED_ID}; COMMIT")
+    except apsw.BusyError:
+        return False
+    return True
+
+
 class conn_rollback:  # noqa: N801  # reads as what it is at `with`
     """Roll back whatever transaction is still open when the block is left."""
 

@@ -19,7 +19,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -29,6 +29,7 @@ from moss_local.errors import FileBusyError
 from moss_local.storage import connection
 from moss_local.storage.connection import Durability
 from moss_local.storage.failures import translated, translated_os
+from moss_local.storage.schema import BeingDeletedError
 from moss_sync import InvalidArgumentError, NotFoundError
 
 T = TypeVar("T")
@@ -341,6 +342,10 @@ class _Registry:
             file._owners += 1
         return file
 
+    def is_open(self, path: Path) -> bool:
+        with self._lock:
+            return os.path.realpath(path) in self._files
+
     def give_back(self, file: SessionFile) -> None:
         with self._lock:
             file._owners -= 1
@@ -419,6 +424,22 @@ def open_session_file(
     """
     if (session is None or not create) and not path.exists():
         raise NotFoundError(f"there is no session file {path}")
+    try:
+        return _open(path, session, durability, busy_ms, token)
+    except BeingDeletedError:
+        if session is None:
+            raise
+        remove_session_file(path, busy_ms=busy_ms)  # by who may have died meanwhile
+        return _open(path, session, durability, busy_ms, token)
+
+
+def _open(
+    path: Path,
+    session: str | None,
+    durability: Durability,
+    busy_ms: int,
+    token: Callable[[int], bytes],
+) -> SessionFile:
     file = _registry.get(
         path,
         lambda: SessionFile(
@@ -435,6 +456,51 @@ def open_session_file(
         file.close()
         raise
     return file
+
+
+def remove_session_file(path: Path, *, busy_ms: int = BUSY_MS) -> None:
+    """Delete a session's file, its log and its lock, if nobody has it open; none is no error.
+
+    Raises:
+        FileBusyError: somebody has; what they wrote from then on would be lost with it.
+        PermissionDeniedError.
+    """
+    if _registry.is_open(path):
+        raise FileBusyError(f"{path} is open in this process", hint="close the session first")
+    with translated(path), translated_os(path):
+        if path.exists():
+            _remove(path, time.monotonic() + busy_ms / 1000)
+        for suffix in ("-wal", "-shm", "-journal", ".push"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _remove(path: Path, deadline: float) -> None:
+    """Delete the file itself, which may have gone, or been made anew, at any moment before."""
+    try:
+        number = path.stat().st_ino
+        conn = connection.connect(path, durability="full", busy_ms=0)
+    except FileNotFoundError:
+        return
+    except (apsw.NotADBError, apsw.CorruptError):
+        path.unlink(missing_ok=True)  # nothing can be written into it
+        return
+    try:
+        while not connection.mark_removed(conn):
+            if not _wait_until(deadline):
+                raise FileBusyError(
+                    f"{path} is open in another process",
+                    hint="close the session there, and delete it again",
+                )
+        # Whoever deletes it holds this lock: from here on nobody else does.
+        with suppress(FileNotFoundError):
+            if os.name != "nt" and path.stat().st_ino == number:
+                path.unlink()
+    except (apsw.NotADBError, apsw.CorruptError):
+        path.unlink(missing_ok=True)
+    finally:
+        conn.close()
+    if os.name == "nt":  # where what is open cannot be deleted
+        path.unlink(missing_ok=True)
 
 
 def _wait_until(deadline: float) -> bool:

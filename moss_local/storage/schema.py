@@ -19,13 +19,16 @@ from collections.abc import Callable, Sequence
 
 import apsw
 
-from moss_local.errors import FileCorruptError
+from moss_local.errors import FileBusyError, FileCorruptError
 from moss_local.search.keywords import KEYWORD_VERSION, TOKENIZER, prepare_text
 from moss_local.storage.state import read_state, update_state
 from moss_sync import UnsupportedFormatError
 
 APPLICATION_ID = 0x6D6F7373
 """'moss' in ASCII."""
+
+REMOVED_ID = 0x676F6E65
+"""'gone' in ASCII: the file is being deleted, and what is written into it would be lost."""
 
 PAGE_SIZE = 2048
 """Bytes. The many mostly empty pages of a young file weigh 156 KB in all; 4096 makes that 209 KB
@@ -145,6 +148,11 @@ CREATE UNIQUE INDEX history_content ON history (id, digest);
 CREATE INDEX history_bytes ON history (number, bytes);
 """
 
+
+class BeingDeletedError(FileBusyError):
+    """Somebody is about to delete the file, or was cut off while doing so."""
+
+
 Migration = Callable[[apsw.Connection], None]
 
 
@@ -172,6 +180,10 @@ def current(
         FileCorruptError: it is another program's database.
     """
     application, version = conn.pragma("application_id"), conn.pragma("user_version")
+    if application == REMOVED_ID:
+        raise BeingDeletedError(
+            f"{path} is being deleted by another process", hint="open the session again"
+        )
     if application != APPLICATION_ID:
         if version or application or conn.execute("SELECT 1 FROM sqlite_schema").fetchone():
             raise FileCorruptError(

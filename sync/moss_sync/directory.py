@@ -101,12 +101,17 @@ async def has_session(repository: Repository, name: str) -> bool:
     keys = await _keys_of(repository)
     if keys is None:
         return False
-    key = repository.layout.manifest(session_id(keys.names, name))
-    # A listing, not a read: whoever asks goes on to read the manifest with its history checked.
-    listed = await repository.store.keys(manifests, start_after=key[:-1], limit=1)
+    sid = session_id(keys.names, name)
     if keys.commit == "log":
+        key = repository.layout.manifest(sid)
+        listed = await repository.store.keys(manifests, start_after=key[:-1], limit=1)
         return bool(listed) and listed[0].key.startswith(f"{key}-")
-    return bool(listed) and listed[0].key == key
+    try:
+        return not (await _read(repository, keys, sid)).deleted
+    except BlobNotFoundError:
+        return False
+    except (BlobCorruptError, UnsupportedFormatError):
+        return True  # whoever asks goes on to read it, and is told
 
 
 async def find_session(repository: Repository, name: str) -> StoredSession | None:
