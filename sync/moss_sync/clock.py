@@ -63,11 +63,15 @@ class StoreClock:
     """This machine's clock, corrected by what the store's answers say.
 
     The offset is the median of the last five answers, so one delayed answer moves nothing.
+
+    Attributes:
+        heard: Whether there was an answer yet that could tell the time.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._offsets: list[int] = []
+        self.heard = False
 
     @property
     def offset_ms(self) -> int:
@@ -76,12 +80,9 @@ class StoreClock:
             return 0
         return sorted(self._offsets)[len(self._offsets) // 2]
 
-    @property
-    def known(self) -> bool:
-        """Whether any answer has told the store's time yet."""
-        return bool(self._offsets)
-
     def observe(self, time_ms: int | None) -> None:
+        """Take in what an answer says; None from a store that has no clock."""
+        self.heard = True
         if time_ms is not None:
             self._offsets.append(time_ms - self._clock.wall_ms())
             del self._offsets[:-OFFSET_SAMPLES]

@@ -437,7 +437,7 @@ class Repository:
         For a commit that nothing else bounds: the time of a session never falls, so one commit by a
         clock that is a year ahead would spoil it for all.
         """
-        if not self.time.known:
+        if not self.time.heard:
             with suppress(BlobNotFoundError):
                 await self._read(self.layout.fmt)
 
