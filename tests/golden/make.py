@@ -15,12 +15,13 @@ by hand, so that no mistake of this file can be repeated there.
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 from moss_sync import keyring, layout, manifest, segment
 from moss_sync.keyring import KdfParams
 from moss_sync.layout import TAG_RANDOM_BYTES, session_id
-from moss_sync.manifest import Device, Entry, Inline, Manifest
+from moss_sync.manifest import UNKNOWN_INC, Device, Entry, Inline, Manifest
 from moss_sync.packing import pack
 from moss_sync.record import Record, VectorSpace, Version, content_digest
 from moss_sync.seal import Place, seal
@@ -187,10 +188,33 @@ def files() -> dict[str, bytes]:
         features_w=(),
         extra={"zz_later": {"kept": [1, "two", b"three", None, True]}},
     )
+    tidy = replace(
+        listed,
+        seq=9,
+        commit_id=b"golden-commit-20",
+        ct=1_700_000_500_000,
+        ring=((7, salt(11)[:16]), (8, salt(12)[:16])),
+        prev=salt(12),
+        gen=1,
+        entries=(replace(listed.entries[0], epoch=1), replace(listed.entries[1], epoch=1)),
+        inline=(),
+        devs={
+            PHONE: replace(listed.devs[PHONE], seq=4, inc=UNKNOWN_INC),
+            LAPTOP: replace(listed.devs[LAPTOP], seq=8, acked_seq=8),
+        },
+        gc_floor=7,
+        tomb_seq=6,
+        tomb_hlc=CLOCK + 9,
+        tl=((1, 1_699_999_000_000), (8, 1_700_000_400_000)),
+        retired=3,
+        repairs=2,
+        epoch=1,
+    )
     return {
         "fmt": fmt.raw,
         "fmt-rotated": rotated.raw,
         "manifest": sealed("manifest", "m", manifest.encode(listed), 1),
+        "manifest-floors": sealed("manifest", "m", manifest.encode(tidy), 5),
         "segment": push_blob,
         "base": base_blob,
         "inline": payload,

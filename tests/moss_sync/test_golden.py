@@ -144,6 +144,7 @@ def test_the_golden_folder_holds_one_file_of_every_format() -> None:
         "fmt-rotated",
         "inline",
         "manifest",
+        "manifest-floors",
         "probe",
         "segment",
     ]
@@ -238,6 +239,37 @@ def test_the_golden_manifest_says_what_it_said(keys: Keys) -> None:
     )
     again = manifest.encode(opened)
     assert unpack(again, max_bytes=2**20, what="") == grown(unpack(data, max_bytes=2**20, what=""))
+
+
+def test_the_golden_manifest_of_a_session_that_forgets_says_what_it_said(keys: Keys) -> None:
+    data = plain(keys, "manifest", "m", "manifest-floors")
+    opened = manifest.decode(data, what="the golden manifest")
+    assert (opened.seq, opened.gen, opened.repairs, opened.retired) == (9, 1, 2, 3)
+    assert (opened.gc_floor, opened.tomb_seq, opened.tomb_hlc) == (7, 6, CLOCK + 9)
+    assert opened.tl == ((1, 1_699_999_000_000), (8, 1_700_000_400_000))
+    assert opened.epoch == 1
+    assert [(entry.name, entry.epoch) for entry in opened.entries] == [(BASE, 1), (PUSH, 1)]
+    assert opened.devs == {
+        PHONE: Device(
+            1,
+            0,
+            1_700_000_000_000,
+            bytes(8),
+            bytes.fromhex("45e3ef36730a90f793ce6bf5aeb6662b"),
+            seq=4,
+        ),
+        LAPTOP: Device(
+            2,
+            8,
+            1_700_000_000_000,
+            b"laptinc1",
+            manifest.tip_of(read("inline")),
+            "work",
+            seq=8,
+        ),
+    }
+    again = unpack(manifest.encode(opened), max_bytes=2**20, what="")
+    assert again == unpack(data, max_bytes=2**20, what="")
 
 
 LATER: dict[str, dict[str, Any]] = {
