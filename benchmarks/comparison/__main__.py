@@ -86,8 +86,8 @@ def main() -> None:
         plan = Plan(
             rounds=3 if chosen.quick else 10,
             by_vector=20 if chosen.quick else 100,
-            others=10 if chosen.quick else 30,
-            load_limit=60.0 if chosen.quick else 600.0,
+            others=10 if chosen.quick else 20,
+            load_limit=60.0 if chosen.quick else 900.0,
             deadline=begun + chosen.minutes * 60 * share,
         )
         with tempfile.TemporaryDirectory() as stores:

@@ -63,6 +63,7 @@ class Chroma(Engine):
 
 
 class LanceExact(Engine):
+    exact = True
     settings = (
         "exact scan (no vector index), full-text index for hybrid (its reciprocal rank fusion),"
         " `optimize()` after the load"
@@ -125,6 +126,7 @@ class LanceExact(Engine):
 
 
 class LanceIndexed(LanceExact):
+    exact = False
     settings = (
         "index `IVF_HNSW_SQ` (its defaults) with `refine_factor=5`, BITMAP indexes on the metadata,"
         " full-text index for hybrid, `optimize()` after the load"
@@ -134,6 +136,7 @@ class LanceIndexed(LanceExact):
 
 
 class Qdrant(Engine):
+    exact = True
     settings = (
         "`QdrantClient(path=...)`, cosine: the local mode, an exact scan in numpy, which has no"
         " payload indexes; no hybrid: it takes sparse vectors that the caller makes"

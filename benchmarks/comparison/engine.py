@@ -48,10 +48,12 @@ class Engine(ABC):
     Attributes:
         settings: What was chosen, in words, for the page; what is not named is the default.
         kinds: Of KINDS, those that it has.
+        exact: It compares every vector at any size: fewer questions tell its recall.
     """
 
     settings: str
     kinds: Sequence[str] = KINDS
+    exact = False
 
     @abstractmethod
     def open(self, folder: Path) -> None:

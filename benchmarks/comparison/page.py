@@ -108,18 +108,18 @@ def _body(results: Mapping[str, Any]) -> str:
 
 
 def _asked(figures: Figures) -> str:
-    own = next((own for own in figures.values() if VECTOR in own), None)
-    if own is None:
+    measured = [own for own in figures.values() if VECTOR in own]
+    if not measured:
         return ""
-    others = next(
-        (own[kind]["asked"] for kind in FILTERS if kind in own and "asked" in own[kind]), 0
-    )
+    own = max(measured, key=lambda each: int(each[VECTOR].get("asked", 0)))
+    asked = [each[kind].get("asked", 0) for each in measured for kind in FILTERS if kind in each]
+    others = max(asked, default=0)
     return (
-        f"{own['rounds']} rounds; {own[VECTOR]['asked']} questions by vector, {others} of each"
-        " other kind. Load: all documents and every index; add one: the median of"
-        f" {ADDED}, with what the engine does to keep it; first answer: in a new process, the"
-        " engine's import, opening and one query; memory: resident after all rounds, above the"
-        " process that has only imported the engine."
+        f"{own['rounds']} rounds; {own[VECTOR].get('asked')} questions by vector ({others} of those"
+        f" that compare every vector) and {others} of each other kind. Load: all documents and"
+        f" every index; add one: the median of {ADDED}, with what the engine does to keep it; first"
+        " answer: in a new process, the engine's import, opening and one query; memory: resident"
+        " after all rounds, above the process that has only imported the engine."
     )
 
 

@@ -44,7 +44,8 @@ class Plan:
     """How much is asked, and what may take how long.
 
     Attributes:
-        by_vector, others: Questions in a round by vector, and of each other kind.
+        by_vector, others: Questions in a round by vector, and of each other kind; an engine that
+            is exact gets no more by vector than of the others.
         load_limit: Seconds; what would take longer to load is given up.
         deadline: No round begins after it, but for the first.
     """
@@ -186,11 +187,13 @@ def _ask(serving: dict[str, Process], figures: dict[str, dict[str, Any]], plan: 
         if done and perf_counter() > plan.deadline:
             break
         for kind in KINDS:
-            size = plan.by_vector if kind == VECTOR else plan.others
-            begin, end = round * size, (round + 1) * size
             for name in _moved_on(list(serving), round):
-                if kind not in engine_class(name).kinds:
+                engine = engine_class(name)
+                if kind not in engine.kinds:
                     continue
+                many = kind == VECTOR and not engine.exact
+                size = plan.by_vector if many else plan.others
+                begin, end = round * size, (round + 1) * size
                 with _failing(figures[name]):
                     _questions(serving[name], kind, 0, SETTLE)
                     answer = _questions(serving[name], kind, begin, end)

@@ -41,6 +41,7 @@ SELECT id, text, metadata, score FROM best JOIN document USING (rowid) ORDER BY 
 
 
 class SqliteVec(Engine):
+    exact = True
     settings = (
         "vec0 with `distance_metric=cosine` and the filtered fields as metadata columns, WAL with"
         " `synchronous=NORMAL`; hybrid: FTS5 (porter) beside it, the 50 best of each by reciprocal"
@@ -178,6 +179,7 @@ class Usearch(_Bare):
 
 
 class Faiss(_Bare):
+    exact = True
     settings = (
         "`IndexFlatIP`, exact; documents by row id from SQLite; the index is saved when all is"
         " loaded, so an added document is not durable; no words, filters only by lists of numbers"
