@@ -373,8 +373,10 @@ def _scores(evidence: Sequence[_Evidence], question: Question) -> list[NDArray[n
         _joined([found.keyword for found in evidence]),
         alpha,
     )
-    ends = np.cumsum([found.rowids.size for found in evidence])
-    scores = np.split(blended, ends[:-1])
+    scores = [blended]
+    if len(evidence) > 1:
+        ends = np.cumsum([found.rowids.size for found in evidence])
+        scores = np.split(blended, ends[:-1])
     if question.threaded and question.blends:
         scores = [in_thread(own, found.named) for found, own in zip(evidence, scores, strict=True)]
     moments = [found.moments for found in evidence if found.moments is not None]

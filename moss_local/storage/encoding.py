@@ -41,12 +41,15 @@ def check_vector(values: ArrayLike, *, dim: int | None, what: str) -> NDArray[np
         raise InvalidArgumentError(f"{what} is not a flat list of numbers")
     with np.errstate(over="ignore", under="ignore"):
         vector = np.ascontiguousarray(raw, np.float32)
+        square = vector.dot(vector)
     if dim is not None and vector.size != dim:
         raise InvalidArgumentError(f"{what} has {vector.size} dimensions; the session has {dim}")
     if vector.size > MAX_DIMENSIONS:
         raise InvalidArgumentError(
             f"{what} has {vector.size} dimensions, more than {MAX_DIMENSIONS}"
         )
+    if 0.0 < square < np.inf:
+        return vector  # nearly always: a third of the time of looking at each component
     if not np.isfinite(vector).all():
         raise InvalidArgumentError(f"{what} holds a value that is not finite in float32")
     if not vector.any():
