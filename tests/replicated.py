@@ -96,14 +96,13 @@ class ReplicatedFolder:
 
 
 class CopyStore:
-    """A machine's copy as a BlobStore; `omit` hides listed keys, `fail` ends calls."""
+    """A machine's copy as a BlobStore; `omit` hides some of what is listed."""
 
     def __init__(self, folder: ReplicatedFolder, machine: int) -> None:
         self.folder = folder
         self.machine = machine
         self.lock_free = False
         self.omit: random.Random | None = None
-        self.fail: list[tuple[str, BaseException]] = []
         self.calls = 0
 
     @property
@@ -115,9 +114,8 @@ class CopyStore:
         return self.folder.copies[self.machine].files
 
     def _call(self, when: str) -> None:
+        """Pass "before" and "after" each call; a test may end the process here."""
         self.calls += when == "before"
-        if self.fail and self.fail[0][0] == when:
-            raise self.fail.pop(0)[1]
 
     async def get(self, key: str, *, if_none_match: ETag | None = None) -> Blob | NotModified:
         self._call("before")
