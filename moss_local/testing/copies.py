@@ -23,9 +23,9 @@ from moss_local.storage.edits import delete_documents, put_documents
 from moss_local.storage.file import SessionFile, open_session_file
 from moss_local.storage.replica import SqliteReplica
 from moss_local.storage.rows import read_vectors
-from moss_local.storage.state import read_state, update_state
-from moss_sync import Record, VectorSpace, Version
-from moss_sync.testing.copies import LocalCopy, Row
+from moss_local.storage.state import read_state
+from moss_sync import Life, Record, VectorSpace, Version
+from moss_sync.testing.copies import LocalCopy, Look, Row
 
 SPACE = VectorSpace("custom", "simulated", 2, "f4")
 
@@ -60,11 +60,8 @@ class SqliteCopies:
 
     def fresh(self, session: str, *, dev: bytes, inc: bytes) -> SqliteCopy:
         path = self.path()
-        path.write_bytes(_template(session))
-        copy = SqliteCopy(self, path)
-        with copy.file.writing() as conn:
-            update_state(conn, dev=dev, inc=inc)
-        return copy
+        path.write_bytes(_template(session).replace(_DEV, dev).replace(_INC, inc))
+        return SqliteCopy(self, path)
 
     def path(self) -> Path:
         """Return the path of a file that is yet to be made."""
@@ -75,6 +72,9 @@ class SqliteCopies:
         shutil.rmtree(self.directory)
 
 
+_DEV, _INC = b"--dev---", b"--inc---"
+"""The identity of the template; these bytes stand in it once each."""
+
 _templates: dict[str, bytes] = {}
 
 
@@ -83,7 +83,8 @@ def _template(session: str) -> bytes:
     if session not in _templates:
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory) / "template.sqlite3"
-            open_session_file(path, session=session, token=bytes).close()
+            identity = iter((_DEV, _INC))
+            open_session_file(path, session=session, token=lambda size: next(identity)).close()
             _templates[session] = path.read_bytes()
     return _templates[session]
 
@@ -110,15 +111,21 @@ class SqliteCopy:
         with self.file.writing() as conn:
             delete_documents(conn, [id], now_ms=now_ms)
 
-    def rows(self) -> Mapping[str, Row]:
+    def look(self) -> Look:
         with self.file.reading() as conn:
             found: Any = conn.execute(
                 "SELECT id, hlc, dev, digest, deleted, dirty, commit_seq FROM document"
             )
-            return {
+            rows = {
                 id: Row(Version(hlc, dev, digest), bool(deleted), bool(dirty), seq)
                 for id, hlc, dev, digest, deleted, dirty, seq in found
             }
+            state: Any = conn.execute(
+                "SELECT repairs, gen, applied_seq, (SELECT etag FROM seen),"
+                " (SELECT count(*) FROM quarantine) FROM state"
+            ).fetchone()
+        repairs, gen, applied_seq, etag, set_aside = state
+        return Look(rows, Life(repairs, gen), applied_seq, etag, set_aside)
 
     def records(self) -> Mapping[str, Record]:
         with self.file.reading() as conn:
@@ -140,10 +147,6 @@ class SqliteCopy:
             )
             for rowid, id, hlc, dev, digest, text, metadata, payload, _ in rows
         }
-
-    def set_aside(self) -> int:
-        with self.file.reading() as conn:
-            return int(conn.execute("SELECT count(*) FROM quarantine").get)
 
     def problems(self) -> list[str]:
         with self.file.writing() as conn:

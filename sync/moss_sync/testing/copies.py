@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from moss_sync.record import Record, Version
-from moss_sync.replica import Replica
+from moss_sync.replica import Life, Replica
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,24 @@ class Row:
     deleted: bool
     dirty: bool
     commit_seq: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a copy holds at one moment.
+
+    Attributes:
+        rows: Every id that it knows of.
+        life, applied_seq: As in `moss_sync.ReplicaState`.
+        etag: Of the newest manifest that it has verified; None before the first.
+        set_aside: How many local changes stand in the quarantine, neither pushed nor lost.
+    """
+
+    rows: Mapping[str, Row]
+    life: Life
+    applied_seq: int
+    etag: str | None
+    set_aside: int
 
 
 class LocalCopy(Protocol):
@@ -40,16 +58,12 @@ class LocalCopy(Protocol):
         """Delete a document, as the application does; an unknown id is ignored."""
         ...
 
-    def rows(self) -> Mapping[str, Row]:
-        """Return what is known of every id."""
+    def look(self) -> Look:
+        """Return what there is, without a trace."""
         ...
 
     def records(self) -> Mapping[str, Record]:
         """Return every live document with all its content; `commit_seq` left out."""
-        ...
-
-    def set_aside(self) -> int:
-        """Return how many local changes stand in the quarantine, neither pushed nor lost."""
         ...
 
     def problems(self) -> list[str]:

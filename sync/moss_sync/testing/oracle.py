@@ -23,7 +23,7 @@ from moss_sync.manifest import Manifest
 from moss_sync.merge import newest
 from moss_sync.record import Record, Version
 from moss_sync.seal import Place, unseal
-from moss_sync.testing.copies import Row
+from moss_sync.testing.copies import Look, Row
 
 DRIFT_MS = 60_000
 """SYNC-PROTOCOL 2.8: what a clock may be ahead before its stamps are cut."""
@@ -356,48 +356,36 @@ class Oracle:
 
     # -- the devices -----------------------------------------------------------------------
 
-    def rows_changed(
-        self,
-        verb: str,
-        old: Mapping[str, Row],
-        new: Mapping[str, Row],
-        *,
-        life: tuple[int, int],
-        applied_seq: int,
-        set_aside: int,
-    ) -> None:
-        """A verb of a replica has changed the rows of its copy.
-
-        Args:
-            life, applied_seq: Of the copy before.
-            set_aside: How many changes the verb has put into the quarantine.
-        """
-        for id, before in old.items():
-            after = new.get(id)
-            if after is None:
-                set_aside -= before.dirty
-                if not before.dirty:
-                    self._check_removed(verb, id, before)
-                continue
-            if after == before:
-                continue
-            same = after.version[1:] == before.version[1:]
-            if not same:
-                require(
-                    after.version > before.version,
-                    "no lost update",
-                    f"{verb} replaced {before} by the older {after} for {id!r}",
-                )
-            if after.dirty:
-                require(same, "no lost update", f"{verb} made up a change of {id!r}")
-                if before.dirty:
-                    self._check_beats_seen(verb, id, after, life=life, applied_seq=applied_seq)
-            else:
-                self._check_committed(verb, id, after)
+    def rows_changed(self, verb: str, before: Look, after: Look) -> None:
+        """A verb of a replica has changed the rows of its copy."""
+        old, new = before.rows, after.rows
+        set_aside = after.set_aside - before.set_aside
+        for id, row in old.items():
+            found = new.get(id)
+            if found is None:
+                set_aside -= row.dirty
+                if not row.dirty:
+                    self._check_removed(verb, id, row)
+            elif found != row:
+                self._check_replaced(verb, id, row, found, before)
         require(set_aside >= 0, "no lost update", f"{verb} dropped {-set_aside} unpushed changes")
-        for id, after in new.items():
+        for id, row in new.items():
             if id not in old:
-                self._check_committed(verb, id, after)
+                self._check_committed(verb, id, row)
+
+    def _check_replaced(self, verb: str, id: str, old: Row, new: Row, seen: Look) -> None:
+        same = new.version[1:] == old.version[1:]
+        require(
+            same or new.version > old.version,
+            "no lost update",
+            lambda: f"{verb} replaced {_of(id, old)} by the older {_of(id, new)}",
+        )
+        if not new.dirty:
+            self._check_committed(verb, id, new)
+            return
+        require(same, "no lost update", f"{verb} made up a change of {id!r}")
+        if old.dirty:
+            self._check_beats_seen(verb, id, new, seen)
 
     def _check_committed(self, verb: str, id: str, row: Row) -> None:
         require(
@@ -418,43 +406,33 @@ class Oracle:
             lambda: f"{verb} dropped {_of(id, row)}, which nobody has deleted",
         )
 
-    def _check_beats_seen(
-        self, what: str, id: str, row: Row, *, life: tuple[int, int], applied_seq: int
-    ) -> None:
+    def _check_beats_seen(self, what: str, id: str, row: Row, seen: Look) -> None:
         """A version that is yet to be pushed beats all that its device has seen."""
         for fact in self.facts.get(id, {}).values():
             require(
-                fact.seq > applied_seq
-                or fact.life != life
+                fact.seq > seen.applied_seq
+                or fact.life != seen.life
                 or row.version > fact.version
                 or row.version[1:] == fact.version[1:],
                 "causality",
                 lambda: (
                     f"{what}: {_of(id, row)} does not beat {_short_fact(fact)}, which was "  # noqa: B023
-                    f"seen by a device that had applied {applied_seq}"
+                    f"seen by a device that had applied {seen.applied_seq}"
                 ),
             )
 
-    def edited(
-        self,
-        what: str,
-        id: str,
-        before: Row | None,
-        after: Row | None,
-        *,
-        life: tuple[int, int],
-        applied_seq: int,
-    ) -> None:
+    def edited(self, what: str, id: str, before: Look, after: Look) -> None:
         """A device has written a document: its version must beat all that the device has seen."""
-        if after is None or after == before:
+        old, new = before.rows.get(id), after.rows.get(id)
+        if new is None or new == old:
             return  # an unknown id was deleted
-        require(after.dirty, "no lost update", f"{what} of {id!r} is not marked to be pushed")
+        require(new.dirty, "no lost update", f"{what} of {id!r} is not marked to be pushed")
         require(
-            before is None or after.version.hlc > before.version.hlc,
+            old is None or new.version.hlc > old.version.hlc,
             "causality",
-            f"{what}: {after} does not beat {before}",
+            f"{what}: {new} does not beat {old}",
         )
-        self._check_beats_seen(what, id, after, life=life, applied_seq=applied_seq)
+        self._check_beats_seen(what, id, new, before)
 
 
 def _life(manifest: Manifest) -> tuple[int, int]:

@@ -86,8 +86,10 @@ class Profile:
 
     Attributes:
         weights: How often each verb comes, against the others.
+        delays_ms: A request takes up to one of these each way.
         gaps_ms: The pause between two steps is drawn from these.
         share: How often this profile comes, against the others.
+        returning: Tell stories of a device that comes back (`weights` then play no part).
     """
 
     weights: Mapping[str, float]
@@ -95,10 +97,12 @@ class Profile:
     actors: tuple[int, ...] = (3, 3, 3, 4, 4, 5)
     fault_rates: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3)
     skews_ms: tuple[int, ...] = (0, 0, 0, -500, 300, 5_000)
-    steps: tuple[int, int] = (48, 64)
+    delays_ms: tuple[int, ...] = (1, 20, 20, 200)
+    steps: tuple[int, int] = (42, 56)
     ids: int = 5
     dying: float = 0.08
     share: float = 1.0
+    returning: bool = False
 
 
 EDITS: Mapping[str, float] = {"put": 30, "put big": 4, "delete": 12}
@@ -122,19 +126,31 @@ PROFILES: Mapping[str, Profile] = {
     "ordinary": Profile({**EDITS, **EXCHANGES, **TURNS}, share=4),
     "contention": Profile(
         {
-            "put": 20,
+            "burst": 6,
+            "put": 10,
             "put big": 8,
             "delete": 5,
-            "push": 40,
+            "push": 20,
             "sync": 10,
             "compact": 4,
-            "die": 1,
             "collect": 2,
+            "die": 1,
         },
-        gaps_ms=(0, 0, 0, 1, 3, 10),
+        gaps_ms=(0, 0, 0, 1, 3, 10, 1_000),
         actors=(4, 5, 6, 8),
         fault_rates=(0.03, 0.1, 0.2),
+        delays_ms=(20, 200, 500),
         share=1.5,
+    ),
+    "returning": Profile(
+        {},
+        actors=(3, 3, 4),
+        fault_rates=(0.02, 0.05, 0.15),
+        skews_ms=(0, 0, -500, 5_000, -3_600_000, -DAY_MS),
+        ids=3,
+        dying=0.05,
+        share=3,
+        returning=True,
     ),
     "one document": Profile(
         {**EDITS, "delete": 24, **EXCHANGES, **TURNS},
@@ -164,7 +180,7 @@ PROFILES: Mapping[str, Profile] = {
         },
         ids=4,
         gaps_ms=(0, 5, 20, 100, 1_000, 20_000),
-        share=3,
+        share=2,
     ),
     "clocks": Profile(
         {**EDITS, **EXCHANGES, "jump": 4, "freeze": 2, "restore": 0.3},
@@ -186,32 +202,16 @@ def schedule_of(seed: int, profile: str | None = None) -> Schedule:
         profile = chance.choices(names, [PROFILES[name].share for name in names])[0]
     kind = PROFILES[profile]
     actors = chance.choice(kind.actors)
-    steps: list[Step] = []
-    now_ms, there = 0, actors
-    saved: list[int] = []
-    verbs, weights = list(kind.weights), list(kind.weights.values())
-    quick = chance.random() < 0.5
-    for number in range(1, chance.randint(*kind.steps) + 1):
-        now_ms += chance.choice(kind.gaps_ms[: 4 if quick else None])
-        verb = chance.choices(verbs, weights)[0]
-        actor = chance.randrange(there)
-        if verb == "restore":
-            actor = chance.choice(saved) if saved else actor
-            verb = "restore" if saved else "backup"
-        if verb == "backup":
-            saved.append(actor)
-        step = Step(
-            number,
-            now_ms,
-            actor,
-            verb,
-            id=f"doc-{chance.randrange(kind.ids)}" if verb in EDITS else "",
-            amount=_amount(chance, verb, there),
-            dies_after=_dies(chance, verb, kind.dying),
-            beside=verb in ("compact", "pull", "collect") and chance.random() < 0.3,
-        )
-        there += verb in ("join", "clone", "twin")
-        steps.append(step)
+    writer = _Writer(chance, kind, actors)
+    policy = _policy(chance)
+    if kind.returning:
+        policy = replace(policy, **{name: chance.choice(of) for name, of in FORGETFUL.items()})
+        while len(writer.steps) < kind.steps[0]:
+            _write_return(writer, actors)
+    else:
+        wanted = chance.randint(*kind.steps)
+        while len(writer.steps) < wanted:
+            _write_any(writer)
     return Schedule(
         seed=seed,
         profile=profile,
@@ -219,13 +219,115 @@ def schedule_of(seed: int, profile: str | None = None) -> Schedule:
         skews_ms=tuple(chance.choice(kind.skews_ms) for _ in range(actors)),
         fault_rate=chance.choice(kind.fault_rates),
         fault_weights=None if chance.random() < 0.6 else _weights(chance),
-        delay_ms=chance.choice((1, 20, 20, 200)),
-        policy=_policy(chance),
-        steps=tuple(steps),
+        delay_ms=chance.choice(kind.delays_ms),
+        policy=policy,
+        steps=tuple(writer.steps),
     )
 
 
-def _amount(chance: random.Random, verb: str, there: int) -> int:
+class _Writer:
+    """Writes steps, one after the other, in time."""
+
+    def __init__(self, chance: random.Random, kind: Profile, actors: int) -> None:
+        self.chance = chance
+        self.kind = kind
+        self.there = actors
+        self.saved: list[int] = []
+        self.steps: list[Step] = []
+        self.now_ms = 0
+        self.gaps_ms = kind.gaps_ms[: 4 if chance.random() < 0.5 else None]
+
+    def add(self, actor: int, verb: str) -> None:
+        """Write what `actor` does next."""
+        chance = self.chance
+        self.steps.append(
+            Step(
+                len(self.steps) + 1,
+                self.now_ms,
+                actor,
+                verb,
+                id=f"doc-{chance.randrange(self.kind.ids)}" if verb in EDITS else "",
+                amount=_amount(chance, verb),
+                dies_after=_dies(chance, verb, self.kind.dying),
+                beside=verb in ("compact", "pull", "collect") and chance.random() < 0.3,
+            )
+        )
+        self.there += verb in ("join", "clone", "twin")
+
+
+def _write_any(writer: _Writer) -> None:
+    """Write something that anybody may do at any time."""
+    chance, kind = writer.chance, writer.kind
+    writer.now_ms += chance.choice(writer.gaps_ms)
+    verb = chance.choices(list(kind.weights), list(kind.weights.values()))[0]
+    actor = chance.randrange(writer.there)
+    if verb == "burst":
+        # Everybody has something to say at once: who loses twice takes the others along.
+        for each in range(writer.there):
+            writer.add(each, chance.choice(("put", "put big", "put big")))
+        for each in range(writer.there):
+            writer.add(each, "push")
+        return
+    if verb == "restore" and not writer.saved:
+        verb = "backup"
+    if verb == "restore":
+        actor = chance.choice(writer.saved)
+    if verb == "backup":
+        writer.saved.append(actor)
+    writer.add(actor, verb)
+
+
+def _write_return(writer: _Writer, actors: int) -> None:
+    """Write how a device misses deletions until they are forgotten, and comes back.
+
+    SYNC-PROTOCOL 2.13 names five rules that random schedules hardly ever need: raising the clock
+    to the floor's, settling before a resync, forgetting before merging, not adopting twice, and
+    raising the collection floor with a purge. Each needs a part of this story.
+    """
+    chance = writer.chance
+    away = chance.randrange(actors)
+    others = [actor for actor in range(actors) if actor != away]
+
+    def some(who: list[int], verbs: tuple[str, ...], most: int) -> None:
+        for _ in range(chance.randint(1, most)):
+            writer.now_ms += chance.choice((0, 5, 50, 500))
+            writer.add(chance.choice(who), chance.choice(verbs))
+
+    some(list(range(actors)), ("put", "put", "push", "sync"), 4)
+    writer.add(away, chance.choice(("sync", "pull", "push")))
+    # What it leaves with: changes, perhaps a push whose outcome it does not know, perhaps none.
+    some([away], ("put", "put", "delete"), 2)
+    if chance.random() < 0.4:
+        some([away], ("push", "delete"), 2)
+    for _ in range(chance.randint(1, 2)):
+        some(others, ("delete", "delete", "delete", "put"), 4)
+        for actor in others:
+            writer.add(actor, chance.choice(("push", "sync")))
+        writer.now_ms += chance.choice((100, 600))
+        some(others, ("sync", "pull"), 2)
+        some(others, ("compact",), 2)
+    if chance.random() < 0.6:
+        writer.now_ms += chance.choice((0, 600))
+        some(others, ("compact", "collect"), 2)
+    some([away], ("put", "delete", "pull", "push"), 2)
+    if chance.random() < 0.5:
+        some(others, ("put", "delete", "push"), 2)
+    writer.add(away, chance.choice(("sync", "push", "pull")))
+    some([away], ("put", "delete", "push"), 2)
+
+
+FORGETFUL: Mapping[str, tuple[int, ...]] = {
+    "grace_ms": (0, 20, 500),
+    "purge_after_ms": (0, 0, 50),
+    "retention_ms": (0, 0, 50, 400),
+    "min_tombstones": (0,),
+    "spill_bytes": (0, 0, 300),
+    "small_session_entries": (1, 2),
+}
+"""A policy that forgets what one device has not seen, as after a quarter of a year."""
+
+
+def _amount(chance: random.Random, verb: str) -> int:
     if verb == "jump":
         return chance.choice(
             (-YEAR_MS, YEAR_MS, -DAY_MS, DAY_MS, -3_600_000, 3_600_000, -2_000, 61_000)
