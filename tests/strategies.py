@@ -1,140 +1,48 @@
-"""The only generators of hypothesis examples for what the protocol exchanges and stores.
+"""The generators of hypothesis examples besides the public ones of `moss_sync.testing.strategies`.
 
-They are small on purpose, so that ids and devices collide, and they keep the preconditions: one
-write owns its version, a segment holds an id once, a manifest lists nothing that it has not
-reached. Texts are of every script, with NUL, marks, joiners and what lies beyond 16 bits; never
-a lone surrogate, which no UTF-8 can say.
+They keep the preconditions too: a manifest lists nothing that it has not reached.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from hypothesis import strategies as st
 
 from moss_sync.layout import new_name
 from moss_sync.manifest import Device, Entry, Inline, Manifest
 from moss_sync.packing import MAX_UINT
-from moss_sync.record import Record, VectorSpace, Version, content_digest
-from moss_sync.segment import CUSTOM, Segment
-
-SCRIPTS = (
-    "",
-    " ",
-    "\0",
-    "a\0b",
-    "Ünïcödé",
-    "e\u0301 is not \u00e9",
-    "Ελληνικά",
-    "русский",
-    "العربية",
-    "עברית",
-    "हिन्दी",
-    "ไทย",
-    "中文",
-    "日本語",
-    "한국어",
-    "ქართული",
-    "አማርኛ",
-    "👩‍👩‍👧‍👦🏳️‍🌈",
-    "𝔘𐍈",
-    "\ufeff\u200b\u202e",
-    "line\r\nline\u2028line",
-    "../x",
-    "a/b",
-    "con",
+from moss_sync.record import VectorSpace
+from moss_sync.testing.strategies import (
+    SCRIPTS,
+    devices,
+    hashes,
+    hlcs,
+    ids,
+    metadata,
+    records,
+    segments,
+    session_names,
+    spaces,
+    texts,
+    uints,
 )
-"""Texts that have broken programs before, one of each kind."""
+
+__all__ = [
+    "SCRIPTS",
+    "devices",
+    "ids",
+    "metadata",
+    "records",
+    "segments",
+    "session_names",
+    "texts",
+]
 
 NAME_KEY = bytes(range(32))
 """The name key of every generated segment name."""
 
 SID = "s" * 26
-
-texts = st.sampled_from(SCRIPTS) | st.text(st.characters(codec="utf-8"), max_size=40)
-ids = st.sampled_from(["a", "b", "turn-1"]) | texts
-session_names = texts.filter(bool)
-metadata = st.none() | st.dictionaries(texts, texts, max_size=3)
-devices = st.sampled_from([b"device-A", b"device-B"]) | st.binary(min_size=8, max_size=8)
-uints = st.integers(0, 9) | st.integers(0, MAX_UINT)
-hlcs = st.integers(0, 9) | st.integers(0, MAX_UINT)
-hashes = st.binary(min_size=32, max_size=32)
-dtypes: st.SearchStrategy[Literal["f2", "f4"]] = st.sampled_from(["f2", "f4"])
-
-spaces = st.builds(
-    VectorSpace,
-    id=st.sampled_from([CUSTOM, "moss-minilm"]) | texts,
-    fingerprint=st.sampled_from(["00ff", "1234"]),
-    dim=st.integers(1, 5),
-    dtype=dtypes,
-)
-
-
-@st.composite
-def versions(draw: st.DrawFn, digest: bytes) -> Version:
-    """A version of the content that `digest` is of."""
-    return Version(draw(hlcs), draw(devices), digest)
-
-
-@st.composite
-def records(
-    draw: st.DrawFn,
-    *,
-    id: str | None = None,
-    space: VectorSpace | None = None,
-    committed: bool | None = None,
-) -> Record:
-    """A version of a document or of its deletion.
-
-    Args:
-        space: Where given, the record may hold a vector of it.
-        committed: Whether it has a `commit_seq`; None: either.
-    """
-    name = draw(ids) if id is None else id
-    seq = None if committed is False else draw(st.integers(1, 9))
-    if committed is None and draw(st.booleans()):
-        seq = None
-    if draw(st.booleans()):
-        digest = content_digest(name, deleted=True)
-        return Record(name, draw(versions(digest)), deleted=True, commit_seq=seq)
-    text, meta, payload = draw(texts), draw(metadata), draw(st.none() | texts)
-    vector = None
-    if space is not None:
-        size = space.vector_bytes
-        vector = draw(st.none() | st.binary(min_size=size, max_size=size))
-    digest = content_digest(
-        name,
-        deleted=False,
-        text=text,
-        metadata=meta,
-        payload=payload,
-        own_vector=vector if space is not None and space.id == CUSTOM else None,
-    )
-    return Record(
-        name,
-        draw(versions(digest)),
-        text=text,
-        metadata=meta,
-        payload=payload,
-        vector=vector,
-        commit_seq=seq,
-    )
-
-
-@st.composite
-def segments(draw: st.DrawFn, *, committed: bool | None = None) -> Segment:
-    """A segment: none to a few records, each id once."""
-    space = draw(st.none() | spaces)
-    names = draw(st.lists(ids, max_size=5, unique=True))
-    return Segment(
-        dev=draw(devices),
-        n=draw(uints),
-        base=draw(uints),
-        space=space,
-        prev_tip=draw(st.just(b"") | st.binary(min_size=16, max_size=16)),
-        records=[draw(records(id=name, space=space, committed=committed)) for name in names],
-    )
-
 
 unknown_values: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 5) | texts | st.binary(max_size=4),
