@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from moss_local.chunking import Chunker, Chunking
 from moss_local.client import MossClient
 from moss_local.errors import (
     AlreadyExistsError,
@@ -23,6 +24,17 @@ from moss_local.errors import (
     FileCorruptError,
     ModelCorruptError,
     ModelNotFoundError,
+    NotOfferedError,
+)
+from moss_local.file_input import ParseFileInput, ParseOptions
+from moss_local.hosted import (
+    CreateWebSourceResult,
+    DeleteWebSourceResult,
+    ManageApiError,
+    MossInference,
+    ResyncWebSourceResult,
+    UpdateWebSourceResult,
+    WebSource,
 )
 from moss_local.index_types import (
     IndexInfo,
@@ -37,6 +49,7 @@ from moss_local.index_types import (
     ModelRef,
     MutationResult,
 )
+from moss_local.ingest import DocsInput
 from moss_local.types import (
     Changes,
     DocumentInfo,
@@ -90,8 +103,13 @@ __all__ = [
     "BlobCorruptError",
     "BlobMissingError",
     "Changes",
+    "Chunker",
+    "Chunking",
     "ContentionError",
+    "CreateWebSourceResult",
+    "DeleteWebSourceResult",
     "DiskFullError",
+    "DocsInput",
     "DocumentInfo",
     "DocumentVersion",
     "ErasureIncompleteError",
@@ -112,6 +130,7 @@ __all__ = [
     "JobStatusResponse",
     "LoadIndexesResult",
     "LostCommitError",
+    "ManageApiError",
     "ManifestMissingError",
     "ModelCorruptError",
     "ModelMismatchError",
@@ -119,13 +138,17 @@ __all__ = [
     "ModelRef",
     "MossClient",
     "MossError",
+    "MossInference",
     "MutationOptions",
     "MutationResult",
     "NetworkError",
     "NotFoundError",
     "NotInLogModeError",
+    "NotOfferedError",
     "OutcomeUnknownError",
     "ParentGrouping",
+    "ParseFileInput",
+    "ParseOptions",
     "PermissionDeniedError",
     "PushIndexResult",
     "QuarantinedEdit",
@@ -133,6 +156,7 @@ __all__ = [
     "QueryResultDocumentInfo",
     "RepairReport",
     "Repaired",
+    "ResyncWebSourceResult",
     "Rewritten",
     "SearchResult",
     "SessionIndex",
@@ -144,6 +168,8 @@ __all__ = [
     "SyncState",
     "UnauthorizedError",
     "UnsupportedFormatError",
+    "UpdateWebSourceResult",
+    "WebSource",
     "__version__",
 ]
 

@@ -7,6 +7,7 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
+from moss_local.hosted import HostedApi
 from moss_local.index_api import IndexApi
 from moss_local.lifetime import CLOSE_S, OpenUntilClosed
 from moss_local.settings import Settings, resolve
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from moss_sync.directory import Directory
 
 
-class MossClient(IndexApi, OpenUntilClosed[None]):
+class MossClient(IndexApi, HostedApi, OpenUntilClosed[None]):
     """One project: its sessions on this device, exchanged through one store.
 
     Making a client touches neither network nor disk. It may be used from several event loops and

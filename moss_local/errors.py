@@ -65,3 +65,13 @@ class DiskFullError(MossError):
     default_code = "DISK_FULL"
     retryable = True
     exit_code = 10
+
+
+class NotOfferedError(MossError):
+    """A service of the hosted SDK that a local library cannot be. Nothing was done."""
+
+    default_code = "NOT_OFFERED"
+    exit_code = 2
+
+    def __init__(self, message: str, *, instead: str) -> None:
+        super().__init__(f"{message}, and cannot be offered locally: {instead}", hint=instead)

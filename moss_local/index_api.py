@@ -11,6 +11,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal, overload
 
+from moss_local.chunking import Chunker, Chunking
+from moss_local.file_input import ParseFileInput, ParseOptions
 from moss_local.index_types import (
     IndexInfo,
     JobHandle,
@@ -18,6 +20,7 @@ from moss_local.index_types import (
     LoadIndexesResult,
     MutationResult,
 )
+from moss_local.ingest import Cutting, DocsInput
 from moss_local.types import (
     DocumentInfo,
     GetDocumentsOptions,
@@ -44,27 +47,33 @@ class IndexApi(ABC):
     async def create_index(
         self,
         name: str,
-        docs: Iterable[DocumentInfo],
+        docs: DocsInput,
         model_id: str | None = None,
         *,
         wait: Literal[True] = True,
+        chunker: Chunker | None = None,
+        chunking: Chunking | None = None,
     ) -> MutationResult: ...
     @overload
     async def create_index(
         self,
         name: str,
-        docs: Iterable[DocumentInfo],
+        docs: DocsInput,
         model_id: str | None = None,
         *,
         wait: Literal[False],
+        chunker: Chunker | None = None,
+        chunking: Chunking | None = None,
     ) -> JobHandle: ...
     async def create_index(
         self,
         name: str,
-        docs: Iterable[DocumentInfo],
+        docs: DocsInput,
         model_id: str | None = None,
         *,
         wait: bool = True,
+        chunker: Chunker | None = None,
+        chunking: Chunking | None = None,
     ) -> MutationResult | JobHandle:
         """Create an index of documents and publish it; committed on return.
 
@@ -75,6 +84,7 @@ class IndexApi(ABC):
             model_id: As in `session`; when None, "custom" if any document has an embedding, else
                 `DEFAULT_MODEL_ID`.
             wait: False returns as soon as the name is found free, with a handle to wait on.
+            docs, chunker, chunking: As in `SessionIndex.add_docs`.
         Raises:
             AlreadyExistsError: there is an index of this name.
             InvalidArgumentError: a document cannot be stored; the message names it.
@@ -83,16 +93,42 @@ class IndexApi(ABC):
                 publishing, the documents are pending, and calling again publishes them.
         """
         indexes = self._index()
-        given = documents_of(docs, what="create_index")
+        cutting = Cutting(chunker, chunking)
         if not wait:
-            return JobHandle(self, await indexes.start_create(name, given, model_id))
-        return await indexes.create(name, given, model_id)
+            return JobHandle(self, await indexes.start_create(name, docs, model_id, cutting))
+        return await indexes.create(name, docs, model_id, cutting)
+
+    async def create_index_from_files(
+        self,
+        name: str,
+        files: Iterable[ParseFileInput],
+        model_id: str | None = None,
+        parse_options: ParseOptions | None = None,
+    ) -> MutationResult:
+        """Create an index of the texts of files, cut into chunks; as `create_index`.
+
+        Args:
+            files: At most 20: text, Markdown or JSON. PDF and DOCX are not read.
+            model_id: Not "custom": a file brings no vectors.
+        Raises:
+            NotOfferedError: a file is PDF or DOCX, or is to be recognised from an image.
+            AlreadyExistsError, InvalidArgumentError, NetworkError: as in `create_index`.
+        """
+        indexes = self._index()
+        if model_id == "custom":
+            raise InvalidArgumentError(
+                "an index of files cannot be of model 'custom': a file brings no vectors"
+            )
+        return await indexes.create_from_files(name, files, model_id, parse_options)
 
     async def add_docs(
         self,
         name: str,
-        docs: Iterable[DocumentInfo],
+        docs: DocsInput,
         options: MutationOptions | None = None,
+        *,
+        chunker: Chunker | None = None,
+        chunking: Chunking | None = None,
     ) -> MutationResult:
         """Add documents, or replace those whose id is there; committed on return.
 
@@ -107,8 +143,7 @@ class IndexApi(ABC):
             InvalidArgumentError: a document cannot be stored; the message names it.
             NetworkError: the store could not be reached; as in `create_index`.
         """
-        indexes = self._index()
-        return await indexes.add(name, documents_of(docs, what="add_docs"), options)
+        return await self._index().add(name, docs, options, Cutting(chunker, chunking))
 
     async def delete_docs(self, name: str, doc_ids: Iterable[str]) -> MutationResult:
         """Delete documents; committed on return. Unknown ids are ignored.
@@ -283,25 +318,6 @@ class IndexApi(ABC):
         indexes = self._index()
         _check_names(names)
         return await indexes.query_many(names, query, options)
-
-
-def documents_of(docs: Iterable[DocumentInfo], *, what: str) -> list[DocumentInfo]:
-    """Return the documents that were given.
-
-    Raises:
-        InvalidArgumentError: something among them is none.
-    """
-    if isinstance(docs, str | bytes) or not isinstance(docs, Iterable):
-        raise InvalidArgumentError(
-            f"{what} takes an iterable of DocumentInfo, not {type(docs).__name__}"
-        )
-    given = list(docs)
-    for place, document in enumerate(given):
-        if not isinstance(document, DocumentInfo):
-            raise InvalidArgumentError(
-                f"{what} takes DocumentInfo; item {place} is {type(document).__name__}"
-            )
-    return given
 
 
 def _check_names(names: object) -> None:

@@ -21,7 +21,9 @@ from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from moss_local.embedding.models import resolve_model
 from moss_local.errors import AlreadyExistsError
+from moss_local.file_input import ParseFileInput, ParseOptions, read_files
 from moss_local.index_types import (
     IndexInfo,
     IndexStatus,
@@ -32,6 +34,7 @@ from moss_local.index_types import (
     ModelRef,
     MutationResult,
 )
+from moss_local.ingest import Cutting, DocsInput, Given, as_they_are, read_given
 from moss_local.jobs import Jobs, Report, committed, iso, push_of
 from moss_local.joint_query import query_several
 from moss_local.model_choice import CUSTOM_ID
@@ -99,18 +102,43 @@ class Indexes:
     # -- mutations -------------------------------------------------------------------------
 
     async def create(
-        self, name: str, docs: Sequence[DocumentInfo], model_id: str | None
+        self, name: str, docs: DocsInput, model_id: str | None, cutting: Cutting
     ) -> MutationResult:
         """Create an index and wait for it; see `MossClient.create_index`."""
+        given = await self._given(docs, model_id, cutting)
         await self._check_new(name)
-        return await self._create(name, docs, model_id, lambda *_: None)
+        return await self._create(name, given, model_id, cutting, lambda *_: None)
 
     async def start_create(
-        self, name: str, docs: Sequence[DocumentInfo], model_id: str | None
+        self, name: str, docs: DocsInput, model_id: str | None, cutting: Cutting
     ) -> str:
         """Begin to create an index; return the job's id."""
+        given = await self._given(docs, model_id, cutting)
         await self._check_new(name)
-        return self._jobs.start(lambda report: self._create(name, docs, model_id, report))
+        return self._jobs.start(lambda report: self._create(name, given, model_id, cutting, report))
+
+    async def create_from_files(
+        self,
+        name: str,
+        files: Iterable[ParseFileInput],
+        model_id: str | None,
+        options: ParseOptions | None,
+    ) -> MutationResult:
+        """Create an index of files; see `MossClient.create_index_from_files`."""
+        given = await runtime.blocking(read_files, files, options)
+        await self._check_new(name)
+        model = model_id or self._default_model
+        return await self._create(name, given, model, Cutting(), lambda *_: None)
+
+    async def _given(self, docs: DocsInput, model_id: str | None, cutting: Cutting) -> list[Given]:
+        """Return what was given for a new index, once what can be said against it is."""
+        cutting.check()
+        if model_id is not None:
+            resolve_model(model_id)
+        given = as_they_are(docs)
+        if given is None:
+            given = await runtime.blocking(read_given, docs, what="create_index")
+        return given
 
     async def _check_new(self, name: str) -> None:
         found = await self._project.find(check_name(name, what="index name"))
@@ -120,11 +148,12 @@ class Indexes:
     async def _create(
         self,
         name: str,
-        docs: Sequence[DocumentInfo],
+        given: Sequence[Given],
         model_id: str | None,
+        cutting: Cutting,
         report: Report,
     ) -> MutationResult:
-        brought = any(each.embedding is not None and len(each.embedding) for each in docs)
+        brought = any(each.document.embedding is not None for each in given)
         model = model_id or (CUSTOM_ID if brought else self._default_model)
         # Here the store must answer: what it refuses is refused before anything is written. It
         # also takes the file past an index of this name that was deleted, whatever its model.
@@ -136,6 +165,7 @@ class Indexes:
             def progress(done: int, total: int) -> None:
                 report(JobStatus.BUILDING, JobPhase.GENERATING_EMBEDDINGS, 90.0 * done / total)
 
+            docs = await session._cut(given, cutting)
             await session.add_docs(docs, progress=progress)
             report(JobStatus.UPLOADING, JobPhase.UPLOADING, 90.0)
             # Another device may have created it meanwhile: then this is an update of it.
@@ -143,14 +173,16 @@ class Indexes:
         return MutationResult(pushed.job_id, name, _different(docs))
 
     async def add(
-        self, name: str, docs: Sequence[DocumentInfo], options: MutationOptions | None
+        self, name: str, docs: DocsInput, options: MutationOptions | None, cutting: Cutting
     ) -> MutationResult:
         """Add documents and publish them; see `MossClient.add_docs`."""
+        cutting.check()
         async with self._current(name) as session:
-            added, _ = await session.add_docs(docs, options)
+            given = await session._given(docs, cutting)
+            added, _ = await session.add_docs(given, options)
             pushed = await session.push_index()
         replaced = options is None or options.upsert is None or options.upsert
-        return MutationResult(pushed.job_id, name, _different(docs) if replaced else added)
+        return MutationResult(pushed.job_id, name, _different(given) if replaced else added)
 
     async def delete_docs(self, name: str, doc_ids: Iterable[str]) -> MutationResult:
         """Delete documents and publish that; see `MossClient.delete_docs`."""

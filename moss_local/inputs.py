@@ -22,7 +22,8 @@ from moss_local.types import DocumentInfo
 from moss_sync import InvalidArgumentError
 
 JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
-TEXT_SUFFIXES = (".txt", ".md")
+TEXT_SUFFIXES = (".txt", ".md", ".markdown")
+MARKDOWN_SUFFIXES = (".md", ".markdown")
 
 _KEYS = ("id", "text", "metadata", "embedding", "payload")
 _BLANK_LINES = re.compile(r"\n(?:[ \t]*\n)+")
@@ -42,17 +43,26 @@ def documents_of_file(name: str, data: bytes) -> list[DocumentInfo]:
             f"{name}: files that end in {suffix or 'nothing'!r} are not read",
             hint=f"endings that are: {' '.join(JSON_SUFFIXES + TEXT_SUFFIXES)}",
         )
+    text = text_of_file(name, data)
+    if suffix in TEXT_SUFFIXES:
+        return documents_of_text(text, name=name)
+    return documents_of_json(text, source=name)
+
+
+def text_of_file(name: str, data: bytes) -> str:
+    """Return the text of a file's bytes, without a byte order mark.
+
+    Raises:
+        InvalidArgumentError: not UTF-8; the message says in which line.
+    """
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise InvalidArgumentError(
             f"{name}, line {line}: not UTF-8 at byte {error.start}",
             hint="save the file as UTF-8",
         ) from error
-    if suffix in TEXT_SUFFIXES:
-        return documents_of_text(text, name=name)
-    return documents_of_json(text, source=name)
 
 
 def documents_of_text(text: str, *, name: str) -> list[DocumentInfo]:

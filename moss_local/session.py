@@ -23,10 +23,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from moss_local.changes import ChangeFeed, OwnWrites
+from moss_local.chunking import Chunker, Chunking, Window
 from moss_local.embedding.base import Kind, Progress
 from moss_local.embedding.models import custom_space
 from moss_local.exchange import Exchange
 from moss_local.forgetting import forget
+from moss_local.ingest import (
+    Cutting,
+    DocsInput,
+    Given,
+    as_they_are,
+    documents_from,
+    read_given,
+)
 from moss_local.lifetime import CLOSE_S, OpenUntilClosed
 from moss_local.model_choice import CUSTOM_ID, ModelChoice
 from moss_local.options import QueryChoice, choose_get, choose_query
@@ -160,9 +169,11 @@ class SessionIndex(OpenUntilClosed[SyncState]):
 
     async def add_docs(
         self,
-        docs: Iterable[DocumentInfo],
+        docs: DocsInput,
         options: MutationOptions | None = None,
         *,
+        chunker: Chunker | None = None,
+        chunking: Chunking | None = None,
         progress: Progress | None = None,
     ) -> tuple[int, int]:
         """Add documents, or replace those whose id is there; on disk when this returns.
@@ -170,6 +181,10 @@ class SessionIndex(OpenUntilClosed[SyncState]):
         All of them or, on any error, none. Of an id that comes twice, the last counts.
 
         Args:
+            docs: DocumentInfo, mappings and paths, one path, or JSON as text (docs/documents.md).
+                Text and Markdown files are cut into chunks `{path}#{n}`.
+            chunker: Cuts every text; each chunk is a document `{id}#{n}` of its own.
+            chunking: Cut every text, and how; see `Chunking`.
             progress: Called with (texts embedded, texts in all), from another thread.
         Returns:
             (added, updated): ids that were not there, and ids that were.
@@ -180,7 +195,10 @@ class SessionIndex(OpenUntilClosed[SyncState]):
         """
         self._check_open()
         upsert = True if options is None or options.upsert is None else options.upsert
-        return await self._add(_documents_of(docs), upsert=upsert, progress=progress)
+        cutting = Cutting(chunker, chunking)
+        cutting.check()
+        given = await self._given(docs, cutting)
+        return await self._add(given, upsert=upsert, progress=progress)
 
     async def delete_docs(self, doc_ids: Iterable[str]) -> int:
         """Delete documents and return how many there were; unknown ids are ignored.
@@ -515,6 +533,32 @@ class SessionIndex(OpenUntilClosed[SyncState]):
             self._pid, self._own = os.getpid(), OwnWrites()
             self._exchange.begin_anew_if_forked()
 
+    async def _given(self, docs: DocsInput, cutting: Cutting) -> list[DocumentInfo]:
+        """Return the documents that the caller means, files read and texts cut."""
+        given = as_they_are(docs)
+        if given is None:
+            given = await runtime.blocking(read_given, docs, what="add_docs")
+        return await self._cut(given, cutting)
+
+    async def _cut(self, given: Sequence[Given], cutting: Cutting) -> list[DocumentInfo]:
+        """Return the documents to store, cut where that is wanted."""
+        custom = self._model.id(self._stored_space()) == CUSTOM_ID
+        if custom and cutting.of_all:
+            raise InvalidArgumentError(
+                f"session {self.name!r} is of model 'custom': a chunk would have no embedding",
+                hint="cut the texts before embedding them",
+            )
+        if not cutting.of_all and not any(each.file for each in given):
+            return [each.document for each in given]
+
+        def window() -> Window | None:
+            if custom:
+                return None
+            embedder = self._model.embedder(self._stored_space())
+            return Window(embedder.token_count, embedder.max_tokens)
+
+        return await runtime.blocking(documents_from, given, cutting, window)
+
     async def _add(
         self,
         given: Sequence[DocumentInfo],
@@ -732,20 +776,6 @@ def result_of(hit: Hit, name: str) -> QueryResultDocumentInfo:
 
 def _turn_of(hit: Hit) -> DocumentInfo:
     return DocumentInfo(hit.id, hit.text, hit.metadata, None, hit.payload)
-
-
-def _documents_of(docs: Iterable[DocumentInfo]) -> list[DocumentInfo]:
-    if isinstance(docs, str | bytes) or not isinstance(docs, Iterable):
-        raise InvalidArgumentError(
-            f"add_docs takes an iterable of DocumentInfo, not {type(docs).__name__}"
-        )
-    given = list(docs)
-    for place, document in enumerate(given):
-        if not isinstance(document, DocumentInfo):
-            raise InvalidArgumentError(
-                f"add_docs takes DocumentInfo; item {place} is {type(document).__name__}"
-            )
-    return given
 
 
 def _version_of(stored: StoredVersion) -> DocumentVersion:

@@ -33,6 +33,16 @@ class Embedder(Protocol):
         """Past this many tokens, the model's own marks included, a text is cut."""
         ...
 
+    def token_count(self, text: str) -> int:
+        """Return how many tokens a text has as a document, the model's own marks included, uncut.
+
+        Up to `max_tokens` the vector is of the whole text. Loads the tokenizer on first use.
+
+        Raises:
+            ModelNotFoundError, ModelCorruptError: as in embed.
+        """
+        ...
+
     def embed(
         self,
         texts: Sequence[str],

@@ -104,6 +104,10 @@ class OnnxEmbedder:
         workers = min(_cores(), BULK_THREADS, len(texts))
         return _in_parallel(one, texts, self._space.dim, workers, progress)
 
+    def token_count(self, text: str) -> int:
+        """See `Embedder.token_count`."""
+        return self._ready().token_count(self._description.document_prefix + text)
+
     def warm_up(self) -> None:
         """Load now what the first query would load."""
         self.embed([""], kind="query")
@@ -171,6 +175,10 @@ class _Loaded:
                 hint="the graph is damaged, or its pooling is not what the description says",
             )
         return vector / np.float32(length)
+
+    def token_count(self, text: str) -> int:
+        """Return how many tokens a text has, uncut."""
+        return self._tokens.count(text)
 
     def _session(self, graph: bytes | Path, threads: int) -> Run:
         import onnxruntime as ort

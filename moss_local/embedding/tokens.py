@@ -33,6 +33,9 @@ class Tokens:
             self._tokenizer = Tokenizer.from_str(serialised.decode("utf-8"))
             self._tokenizer.no_padding()
             self._tokenizer.enable_truncation(max_tokens)
+            self._uncut = Tokenizer.from_str(serialised.decode("utf-8"))
+            self._uncut.no_padding()
+            self._uncut.no_truncation()
         except Exception as error:  # the library raises plain Exception for every cause
             raise ModelCorruptError(f"tokenizer.json cannot be used: {error}") from error
         self._max_tokens = max_tokens
@@ -50,3 +53,7 @@ class Tokens:
                 if len(start) == self._max_tokens:
                     return np.array(start, np.int64)
         return np.array(self._tokenizer.encode(text).ids, np.int64)
+
+    def count(self, text: str) -> int:
+        """Return how many tokens the whole text and the model's marks are."""
+        return len(self._uncut.encode(text).ids)

@@ -417,7 +417,7 @@ def test_a_closed_client_refuses_everything(client_of: Callable[[str], MossClien
     ("wrong", "named"),
     [
         (lambda client: client.create_index("", vectors("a")), "empty"),
-        (lambda client: client.create_index("x", "[]"), "iterable"),
+        (lambda client: client.create_index("x", "notes.txt"), "not JSON"),
         (lambda client: client.create_index("x", ["a"]), "item 0"),
         (lambda client: client.load_index("x", polling_interval_in_seconds=-1), "polling"),
         (lambda client: client.load_index("x", cache_path=3), "cache_path"),

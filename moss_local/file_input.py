@@ -1,0 +1,104 @@
+"""Files as `create_index_from_files` takes them: a name, a kind, and a path or bytes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from moss_local.errors import NotOfferedError
+from moss_local.ingest import Given, given_of_file, read_file
+from moss_sync import InvalidArgumentError
+
+MAX_FILES = 20
+"""In one call, as in the hosted SDK."""
+
+_SUFFIX = {
+    "text/plain": ".txt",
+    "text/markdown": ".md",
+    "application/json": ".json",
+    "application/jsonl": ".jsonl",
+    "application/x-ndjson": ".ndjson",
+}
+
+_ELSEWHERE = {
+    "application/pdf": "PDF",
+    "application/vnd.openxmlformats-officedocument.wordprocessingml.document": "DOCX",
+}
+
+
+@dataclass(slots=True)
+class ParseFileInput:
+    """One file.
+
+    Attributes:
+        name: What its chunks are called: `{name}#{n}`.
+        content_type: "text/plain", "text/markdown", "application/json" or "application/jsonl".
+        path: Where it lies; give this or `data`.
+        data: What it holds.
+    """
+
+    name: str
+    content_type: str
+    path: str | os.PathLike[str] | None = None
+    data: bytes | None = None
+
+
+@dataclass(slots=True)
+class ParseOptions:
+    """How the hosted parser is to read scanned pages; there is none here, so any value is refused.
+
+    Attributes:
+        ocr_mode: "auto_ocr" or "full_ocr" there.
+        use_high_resolution: Of scanned pages.
+    """
+
+    ocr_mode: str | None = None
+    use_high_resolution: bool | None = None
+
+
+def read_files(files: Iterable[ParseFileInput], options: ParseOptions | None) -> list[Given]:
+    """Return what files hold. Blocking.
+
+    Raises:
+        InvalidArgumentError: a file is none of the kinds that are read, or not what it says.
+        NotOfferedError: it is PDF or DOCX, or is to be recognised from an image.
+        NotFoundError, PermissionDeniedError: it cannot be read.
+    """
+    if isinstance(files, str | bytes) or not isinstance(files, Iterable):
+        raise InvalidArgumentError(f"files is a list of ParseFileInput, not {type(files).__name__}")
+    if options is not None and options != ParseOptions():
+        raise NotOfferedError(
+            "recognising the text of scanned pages is a service of the hosted SDK",
+            instead="recognise it with a tool of your choice, and add the text",
+        )
+    given = list(files)
+    if len(given) > MAX_FILES:
+        raise InvalidArgumentError(f"{len(given)} files are more than {MAX_FILES} in one call")
+    found: list[Given] = []
+    for place, file in enumerate(given):
+        if not isinstance(file, ParseFileInput):
+            raise InvalidArgumentError(
+                f"files takes ParseFileInput; item {place} is {type(file).__name__}"
+            )
+        found += _read(file)
+    return found
+
+
+def _read(file: ParseFileInput) -> list[Given]:
+    kind = file.content_type.split(";")[0].strip().lower()
+    if kind in _ELSEWHERE:
+        raise NotOfferedError(
+            f"{file.name}: reading {_ELSEWHERE[kind]} is a service of the hosted SDK",
+            instead="turn it into text or Markdown first, and add that",
+        )
+    if kind not in _SUFFIX:
+        raise InvalidArgumentError(
+            f"{file.name}: files of type {file.content_type!r} are not read",
+            hint=f"types that are: {', '.join(_SUFFIX)}",
+        )
+    if (file.path is None) == (file.data is None):
+        raise InvalidArgumentError(f"{file.name}: give one of path and data")
+    data = read_file(Path(file.path)) if file.path is not None else bytes(file.data or b"")
+    return given_of_file(file.name, data, suffix=_SUFFIX[kind])
