@@ -21,12 +21,16 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
 WAIT_S = 60.0
+
+LIFETIME_S = 600
+"""No job lives longer, whatever has become of the test that started it."""
 
 
 @dataclass
@@ -118,10 +122,14 @@ def main() -> None:
     from tests.processes import jobs
 
     jobs.import_everything()
+    running: set[int] = set()
     for line in sys.stdin:
         request = json.loads(line)
         if "wait" in request:
-            _answer(_wait(request["wait"], request["seconds"]))
+            ended = _wait(request["wait"], request["seconds"])
+            if ended:
+                running.discard(request["wait"])
+            _answer(ended)
             continue
         if "learn" in request:
             jobs.learn_key(request["learn"])
@@ -132,7 +140,12 @@ def main() -> None:
         pid = os.fork()
         if pid == 0:
             _be(request)
+        running.add(pid)
         _answer({"pid": pid})
+    # Whoever asked for them is gone.
+    for pid in running:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _answer(answer: dict[str, Any]) -> None:
@@ -151,6 +164,7 @@ def _wait(pid: int, seconds: float) -> dict[str, int]:
 
 def _be(request: dict[str, Any]) -> None:
     """Be the child, to the end: the interpreter is left the ordinary way."""
+    signal.alarm(LIFETIME_S)
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(log, stream)
