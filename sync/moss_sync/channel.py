@@ -63,6 +63,8 @@ class Channel:
         checkpoint: Checkpoint | None = None,
     ) -> None:
         self.policy = policy
+        self._sid: tuple[bytes, str] = b"", ""
+        self._newest: tuple[bytes, Manifest] | None = None
         self._checkpoint = checkpoint
         self._repository = repository
         self._store = repository.store
@@ -188,7 +190,7 @@ class Channel:
             answer.data,
             max_plain=manifest.MAX_PLAIN_BYTES,
         )
-        current = manifest.decode(plain, what=f"the manifest of session {self._name!r}")
+        current = self._decoded(plain, f"the manifest of session {self._name!r}")
         plan.check_place(current, repo_id=keys.repo_id, sid=sid, name=self._name)
         mark = manifest.ciphertext_hash(answer.data)
         return current, Seen(current.seq, mark, answer.etag, plain, plan.life_of(current))
@@ -232,7 +234,13 @@ class Channel:
         if state.seen is None:
             return None
         what = f"the remembered manifest of session {self._name!r}"
-        return manifest.decode(state.seen.plain, what=what), state.seen
+        return self._decoded(state.seen.plain, what), state.seen
+
+    def _decoded(self, plain: bytes, what: str) -> Manifest:
+        """Decode a manifest, or take it from the last time: most exchanges meet one twice."""
+        if self._newest is None or self._newest[0] != plain:
+            self._newest = plain, manifest.decode(plain, what=what)
+        return self._newest[1]
 
     async def read_segments(
         self,
@@ -429,7 +437,9 @@ class Channel:
 
     def sid(self, keys: Keys) -> str:
         """Return the session's id in the store."""
-        return layout.session_id(keys.names, self._name)
+        if self._sid[0] != keys.names:
+            self._sid = keys.names, layout.session_id(keys.names, self._name)
+        return self._sid[1]
 
     def backoff(self, first_s: float, attempt: int) -> float:
         """Return seconds to wait before attempt `attempt` + 1, spread so that racers part."""

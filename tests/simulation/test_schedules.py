@@ -1,4 +1,4 @@
-"""Schedules of the real engine on real files, on every change of the program."""
+"""Two thousand schedules of the real engine on real files, on every change of the program."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import pytest
 
 from moss_sync.testing import campaign
 
-FIRST, LAST = 0, 299
+FIRST, LAST = 0, 1_999
 
 
-def test_schedules_violate_nothing_and_meet_everything(
+def test_two_thousand_schedules_violate_nothing_and_meet_everything(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     code = campaign.main(
