@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from moss_sync import layout, plan
+from moss_sync import engine, layout, plan
 from moss_sync.engine import ADOPT_AFTER
 from moss_sync.manifest import UNKNOWN_INC, tip_of
 from tests.devices import Device
@@ -78,6 +78,68 @@ def test_who_loses_twice_commits_what_waits_and_its_author_finds_it_done(world: 
         assert [verb for verb, _ in world.store.calls] == ["get"]
         assert dead.replica.state().dirty == 0
         assert (await dead.manifest()).devs[dead.replica.state().dev].n == 1
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("slow_line", [False, True])
+def test_who_loses_after_a_long_wait_has_met_a_crowd_unless_the_line_is_slow(
+    world: World, slow_line: bool
+) -> None:
+    async def story() -> None:
+        dead, pusher, rival = world.device(), world.device(), world.device()
+        await rival.engine.push()
+        await left_waiting(dead, world, "waiting")
+        await pusher.engine.pull()
+        pusher.put("own", "y")
+        won: list[str] = []
+
+        async def slow(verb: str, key: str) -> None:
+            if verb == "swap" and not won:
+                won.append(key)
+                rival.put("theirs", "x")
+                await rival.engine.push()
+                pusher.clock.now_ms += 3_000
+            elif verb == "get" and slow_line:
+                pusher.clock.now_ms += 1_000
+
+        world.store.before = slow
+        world.store.calls.clear()
+        report = await pusher.engine.push()
+        assert report.lost_races == 1
+        assert report.adopted == (0 if slow_line else 1)
+
+    asyncio.run(story())
+
+
+def test_who_was_taken_along_while_it_gathered_sends_no_swap(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "ADOPT_AFTER", 0)  # everybody sees a crowd everywhere
+
+    async def story() -> None:
+        pusher, rival = world.device(), world.device()
+        rival.put("first", "z")
+        await rival.engine.push()
+        pusher.put("earlier", "y")
+        await pusher.engine.sync()
+        pusher.put("own", "y")
+        rival.put("theirs", "x")
+        adopted: list[int] = []
+
+        async def uploaded(verb: str, key: str) -> None:
+            if verb == "put" and not adopted:
+                world.store.after = None
+                adopted.append((await rival.engine.push()).adopted)
+
+        world.store.after = uploaded
+        world.store.calls.clear()
+        report = await pusher.engine.push()
+        assert adopted == [1]
+        assert (report.sent, report.lost_races, report.adopted) == (1, 0, 0)
+        assert report.requests == 2  # its own upload and one look
+        assert [verb for verb, _ in world.store.calls].count("swap") == 1
+        assert pusher.replica.state().dirty == 0
 
     asyncio.run(story())
 
