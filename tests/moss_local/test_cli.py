@@ -656,7 +656,7 @@ def test_ctrl_c_ends_a_long_add_at_once_and_nothing_of_it_is_there(cli: Cli, rec
         # A thread's number sends to the process as well, and that thread takes it.
         threads = sorted(int(task.name) for task in Path(f"/proc/{process.pid}/task").iterdir())
         os.kill(process.pid if receiver == "the process" else threads[-1], signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=30)
+        stdout, stderr = process.communicate(timeout=120)
     finally:
         process.kill()
         process.communicate()
@@ -671,7 +671,7 @@ def processor_seconds(pid: int) -> float:
 
 
 def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240  # two seconds of a processor that many may share
     while not holds():
         assert time.monotonic() < deadline, "it never came to that"
         time.sleep(0.05)
