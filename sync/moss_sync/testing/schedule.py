@@ -207,7 +207,8 @@ def schedule_of(seed: int, profile: str | None = None) -> Schedule:
     if kind.returning:
         policy = replace(policy, **{name: chance.choice(of) for name, of in FORGETFUL.items()})
         while len(writer.steps) < kind.steps[0]:
-            _write_return(writer, actors)
+            story = _write_latecomer if chance.random() < 0.4 else _write_return
+            story(writer, actors)
     else:
         wanted = chance.randint(*kind.steps)
         while len(writer.steps) < wanted:
@@ -237,16 +238,18 @@ class _Writer:
         self.now_ms = 0
         self.gaps_ms = kind.gaps_ms[: 4 if chance.random() < 0.5 else None]
 
-    def add(self, actor: int, verb: str) -> None:
-        """Write what `actor` does next."""
+    def add(self, actor: int, verb: str, *, id: str = "") -> None:
+        """Write what `actor` does next, with any document unless it is named."""
         chance = self.chance
+        if verb in EDITS and not id:
+            id = f"doc-{chance.randrange(self.kind.ids)}"
         self.steps.append(
             Step(
                 len(self.steps) + 1,
                 self.now_ms,
                 actor,
                 verb,
-                id=f"doc-{chance.randrange(self.kind.ids)}" if verb in EDITS else "",
+                id=id,
                 amount=_amount(chance, verb),
                 dies_after=_dies(chance, verb, self.kind.dying),
                 beside=verb in ("compact", "pull", "collect") and chance.random() < 0.3,
@@ -275,6 +278,37 @@ def _write_any(writer: _Writer) -> None:
     if verb == "backup":
         writer.saved.append(actor)
     writer.add(actor, verb)
+
+
+def _write_latecomer(writer: _Writer, actors: int) -> None:
+    """Write how an old put arrives after the deletion that beats it, and is purged around.
+
+    A purge must also rewrite what was committed late by somebody who had applied little.
+    """
+    chance = writer.chance
+    late, deleter = chance.sample(range(actors), 2)
+    others = [actor for actor in range(actors) if actor != late]
+    writer.add(deleter, "put")
+    id = writer.steps[-1].id
+    for actor in (deleter, late):
+        writer.add(actor, "sync")
+    writer.now_ms += 1_000
+    writer.add(late, chance.choice(("put", "put big")), id=id)
+    writer.now_ms += chance.choice((5, 50))
+    writer.add(deleter, "delete", id=id)
+    writer.add(deleter, "push")
+    writer.now_ms += chance.choice((0, 60, 60, 120))
+    for actor in others:
+        if chance.random() < 0.7:
+            writer.add(actor, chance.choice(("sync", "pull")))
+    writer.now_ms += chance.choice((0, 30, 60, 120))
+    writer.add(late, chance.choice(("push", "push", "sync")))
+    writer.now_ms += chance.choice((0, 5, 40, 80))
+    for _ in range(2):
+        actor = chance.choice(others)
+        writer.add(actor, "pull")
+        writer.add(actor, "compact")
+        writer.now_ms += chance.choice((0, 30))
 
 
 def _write_return(writer: _Writer, actors: int) -> None:
@@ -317,8 +351,8 @@ def _write_return(writer: _Writer, actors: int) -> None:
 
 
 FORGETFUL: Mapping[str, tuple[int, ...]] = {
-    "grace_ms": (0, 20, 500),
-    "purge_after_ms": (0, 0, 50),
+    "grace_ms": (0, 20, 500, 5_000),
+    "purge_after_ms": (0, 0, 50, 50),
     "retention_ms": (0, 0, 50, 400),
     "min_tombstones": (0,),
     "spill_bytes": (0, 0, 300),

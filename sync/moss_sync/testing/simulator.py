@@ -145,6 +145,7 @@ class Operation:
     Attributes:
         moments: How many more moments its process lives; 0: it is not to be killed.
         met: The faults that its requests have met.
+        fetched: How many segments it has asked for.
     """
 
     step: Step
@@ -153,6 +154,7 @@ class Operation:
     fault_rate: float
     moments: int
     met: set[Fault] = field(default_factory=set)
+    fetched: int = 0
 
 
 _operation: ContextVar[Operation] = ContextVar("moss_sync_simulated_operation")
@@ -397,6 +399,7 @@ class World:
     def next(self, verb: Verb, key: str) -> Fault | None:
         """Return what happens to a request: the world is the store's plan."""
         operation = _operation.get()
+        operation.fetched += verb == "get" and ("/s/" in key or "/b/" in key)
         fault = draw_fault(
             operation.chance,
             verb,
@@ -586,9 +589,9 @@ class World:
     def _check_cost(self, report: SyncReport, operation: Operation, *, first: bool) -> None:
         if operation.met or operation.step.verb != "push":
             return
-        # Settling asks once; from the second lost race on it lists; a rebuild pulls; the first
-        # contact of all has 16 requests of its own.
-        bound = 2 + 3 * report.lost_races + 7 + 16 * first
+        # Settling asks once; from the second lost race on it lists; a rebuild pulls what there is;
+        # the first contact of all has 16 requests of its own.
+        bound = 2 + 3 * report.lost_races + 7 + operation.fetched + 16 * first
         require(
             report.requests <= bound,
             "cost",
