@@ -1,6 +1,7 @@
 """`make bench-peers`: measure the library beside its peers and write docs/benchmarks.md.
 
     python -m benchmarks.comparison [--quick] [--sizes 1000 10000 100000] [--minutes 60]
+                                   [--threads 1]
 
 To be run in the peers' own environment, which `make bench-peers` makes. `--quick` takes a few
 minutes, for 1 000 and 10 000 documents, and writes no page; neither does a run of some engines or
@@ -69,6 +70,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=None)
     parser.add_argument("--engines", nargs="+", choices=list(ENGINES), default=list(ENGINES))
     parser.add_argument("--minutes", type=float, default=60.0, help="no new round after these")
+    parser.add_argument("--threads", type=int, help="of OpenMP and BLAS; 1 on a busy machine")
     parser.add_argument("--write", action="store_true", help="write the page whatever was run")
     parser.add_argument("--page-only", action="store_true", help="of the last run's figures")
     chosen = parser.parse_args()
@@ -80,6 +82,7 @@ def main() -> None:
     prepare(DATA)
     begun = perf_counter()
     results: dict[str, Any] = {"machine": machine(), "load": [load_average()], "sizes": {}}
+    results["threads"] = chosen.threads
     for place, count in enumerate(sizes):
         print(f"{count:,} documents", flush=True)
         share = (place + 1) / len(sizes) if len(sizes) == 1 else (0.15, 0.4, 1.0)[min(place, 2)]
@@ -89,6 +92,7 @@ def main() -> None:
             others=10 if chosen.quick else 20,
             load_limit=60.0 if chosen.quick else 900.0,
             deadline=begun + chosen.minutes * 60 * share,
+            threads=chosen.threads,
         )
         with tempfile.TemporaryDirectory() as stores:
             figures = measure(count, chosen.engines, plan, data=DATA, stores=Path(stores))

@@ -97,11 +97,14 @@ def _body(results: Mapping[str, Any]) -> str:
     for count, figures in results["sizes"].items():
         parts.append(table(int(count), figures))
         parts.append(_asked(figures))
+    threads = "as each engine chooses"
+    if results.get("threads") is not None:
+        threads = f"of OpenMP and BLAS: {results['threads']}, of their own as each engine chooses"
     parts.append("### Settings")
     parts.append(
         f"All: the same documents in the same batches, {WARM_UP} questions of each kind before the"
-        f" first round and {SETTLE} before each turn, not counted; one caller; threads as each"
-        " engine chooses. Not named is default.\n\n"
+        f" first round and {SETTLE} before each turn, not counted; one caller;"
+        f" threads {threads}. Not named is default.\n\n"
         + "\n".join(f"- **{name}**: {engine_class(name).settings}." for name in ENGINES)
     )
     return "\n\n".join(parts)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -38,6 +39,8 @@ TURN_LIMIT_S = 60.0
 
 ADDED = 30
 
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -48,6 +51,9 @@ class Plan:
             is exact gets no more by vector than of the others.
         load_limit: Seconds; what would take longer to load is given up.
         deadline: No round begins after it, but for the first.
+        threads: How many OpenMP and BLAS may use in a process that is asked; None: their choice.
+            A product that is spread over cores waits for the one that is busy with something else,
+            so on a machine with other work it is 1 that tells what the arithmetic costs.
     """
 
     rounds: int
@@ -55,6 +61,7 @@ class Plan:
     others: int
     load_limit: float
     deadline: float
+    threads: int | None = None
 
 
 class EngineFailedError(Exception):
@@ -64,14 +71,16 @@ class EngineFailedError(Exception):
 class Process:
     """One worker. Orders go out as lines and come back as lines."""
 
-    def __init__(self, name: str, folder: Path, data: Path) -> None:
+    def __init__(self, name: str, folder: Path, data: Path, *, threads: int | None = None) -> None:
         self.name = name
+        chosen = {} if threads is None else dict.fromkeys(THREADS, str(threads))
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.comparison.worker", name, str(folder), str(data)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             encoding="utf-8",
+            env=os.environ | chosen,
         )
 
     def do(
@@ -127,7 +136,7 @@ def measure(
         folder.mkdir(parents=True)
         try:
             figures[name] |= _loaded(name, count, folder, data, plan.load_limit)
-            serving[name] = Process(name, folder, data)
+            serving[name] = Process(name, folder, data, threads=plan.threads)
             figures[name] |= _opened(serving[name])
         except EngineFailedError as error:
             figures[name]["failed"] = str(error)
