@@ -11,7 +11,9 @@ BIN    := $(VENV)/$(SCRIPTS)
 PEERS_BIN := $(PEERS)/$(SCRIPTS)
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup demo test mutants simulate agreement lint check bench bench-peers docs clean help
+COMPAT := .venv-compat
+
+.PHONY: setup demo test mutants compat simulate agreement lint check bench bench-peers docs clean help
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -36,6 +38,12 @@ mutants: setup ## take each safety rule of the protocol away and see that a test
 
 agreement: setup ## 500 schedules end alike on every store, by one device and by three
 	SCHEDULES=500 $(BIN)/python -m pytest -q -s tests/properties/test_agreement.py
+
+compat: ## drive the integrations of the hosted SDK, as PyPI has them, on this library
+	$(PYTHON) -m venv $(COMPAT)
+	$(COMPAT)/$(SCRIPTS)/python -m pip install --quiet --editable . --requirement tests/compat/requirements.txt
+	$(COMPAT)/$(SCRIPTS)/python -m pip install --quiet --no-deps --requirement tests/compat/integrations.txt
+	$(COMPAT)/$(SCRIPTS)/python -m tests.compat
 
 lint: setup ## formatting, linters, types, import contracts, generated docs
 	$(BIN)/ruff format --check .
@@ -63,4 +71,4 @@ docs: setup ## write the generated pages
 	$(BIN)/python docs/generate.py
 
 clean: ## remove what setup and the tests made
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .simulations dist build
+	rm -rf $(VENV) $(COMPAT) .mypy_cache .ruff_cache .pytest_cache .hypothesis .simulations dist build
