@@ -35,7 +35,7 @@ def took(results: list[dict[str, Any]], *, winners: bool = False) -> float:
         winners: To the last that won a compare-and-swap: then everybody is committed, and those
             that others have committed have yet to look.
     """
-    ends = [r["ended"] for r in results if r["won"] or not winners]
+    ends = [r["ended"] for r in results if not winners or r["won"]]
     return float(max(ends) - min(r["begun"] for r in results))
 
 
