@@ -4,7 +4,7 @@ For folders that a service replicates file by file, and for stores without compa
 log is the set of blobs that a listing shows; what counts is the merge of all of them, in any
 order, so a listing that shows only some of them, or files that arrive late, delay and never
 mislead. What to do next is decided in `log_plan`, why that is enough stands in
-docs/design/0007-log.md.
+docs/design/0008-log.md.
 
   push 1 the first push of a file: write the device's head              crash: a head of no push
        2 prepare: records, number, name and exact bytes become pending  crash: resumed as it is

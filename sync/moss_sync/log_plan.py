@@ -1,6 +1,6 @@
 """What to do next in a log: every decision of coordination-free exchange, as functions of values.
 
-Rules of this file: values in, values out; see docs/design/0007-log.md for why they suffice.
+Rules of this file: values in, values out; see docs/design/0008-log.md for why they suffice.
   A blob is read once by its name. A blob that another one, which is held here, was made of need
   not be read, and may be deleted.
   A base is made of blobs that were read, and of nothing else.
