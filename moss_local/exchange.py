@@ -25,7 +25,7 @@ from moss_local.standing import Trouble, has_unpushed, standing, trouble_of
 from moss_local.storage.file import SessionFile
 from moss_local.storage.replica import SqliteReplica
 from moss_local.types import SyncState
-from moss_sync import MossError, RepairReport, SyncReport
+from moss_sync import MossError, RepairReport, SyncReport, VectorSpace
 from moss_sync.checkpoint import Checkpoint
 from moss_sync.clock import Clock
 from moss_sync.modes import Engine
@@ -44,6 +44,7 @@ class Exchange:
     Attributes:
         last_report: Of the last exchange; of a failed one, what had been done until then.
         outcome: Told how each exchange ended.
+        after: Called when one has succeeded; it must not take long.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Exchange:
         self.name = name
         self.last_report: SyncReport | None = None
         self.outcome: Callable[[Work, MossError | None], None] | None = None
+        self.after: Callable[[], None] | None = None
         self._file = file
         self._replica = replica
         self._engine = engine
@@ -139,6 +141,15 @@ class Exchange:
         """As `SyncEngine.erase`."""
         return await self._run("sync", self._engine.erase)
 
+    async def reembed(self, space: VectorSpace) -> SyncReport:
+        """As `SyncEngine.reembed`."""
+        return await self._run("sync", partial(self._engine.reembed, space))
+
+    async def publish_vectors(self) -> int:
+        """As `SyncEngine.publish_vectors`."""
+        async with self._turn:
+            return await self._engine.publish_vectors()
+
     async def delete(self) -> SyncReport:
         """As `SyncEngine.delete`."""
         return await self._run("sync", self._engine.delete)
@@ -209,6 +220,8 @@ class Exchange:
                     report.quarantined,
                 )
             self._tell(work, None)
+        if self.after is not None and not self._closed:
+            self.after()
         idle = self._compaction is None or self._compaction.done()
         if (report.sent or report.sent_deletes) and idle and not self._closed:
             self._compaction = runtime.in_background(self._compact())

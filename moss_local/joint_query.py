@@ -108,8 +108,9 @@ def _shown(space: VectorSpace) -> str:
 def _embed_and_search(
     sessions: Sequence[SessionIndex], query: str, choice: QueryChoice
 ) -> list[tuple[int, Hit]]:
+    space = sessions[0]._stored_space()
     vector = sessions[0]._embed([query], kind="query")[0]
-    return _search(sessions, query, vector, choice)
+    return _search(sessions, query, vector, choice, space)
 
 
 def _search(
@@ -117,10 +118,12 @@ def _search(
     query: str,
     vector: ArrayLike | None,
     choice: QueryChoice,
+    space: VectorSpace | None = None,
 ) -> list[tuple[int, Hit]]:
     return search_several(
         [session._file for session in sessions],
         ask(**asked_of(choice, query, vector)),
         at_once=runtime.at_once,
         low_memory=any(session._low_memory for session in sessions),
+        space=space,
     )

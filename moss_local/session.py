@@ -15,6 +15,7 @@ import shlex
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
@@ -25,8 +26,10 @@ from numpy.typing import ArrayLike, NDArray
 from moss_local.changes import ChangeFeed, OwnWrites
 from moss_local.chunking import Chunker, Chunking, Window
 from moss_local.embedding.base import Kind, Progress
-from moss_local.embedding.models import custom_space
+from moss_local.embedding.models import Model, custom_space, resolve_model
+from moss_local.errors import FileBusyError
 from moss_local.exchange import Exchange
+from moss_local.fill_in import FillIn
 from moss_local.forgetting import forget
 from moss_local.ingest import (
     Cutting,
@@ -66,6 +69,7 @@ from moss_local.types import (
     QuarantinedEdit,
     QueryOptions,
     QueryResultDocumentInfo,
+    Reembedded,
     SearchResult,
     SyncState,
 )
@@ -90,6 +94,9 @@ QUICK_DOCUMENTS = 4000
 """Up to here a query with a given vector takes under a millisecond and runs on the caller's thread
 (a hop to another costs 0.24-0.5 ms), but for the first one, which reads the whole file."""
 
+
+MOVES = 3
+"""Moves of the session to another model during one call; each takes an embedding of all of it."""
 
 Also = Callable[[apsw.Connection], None]
 """What is done in the transaction of a write, before it."""
@@ -122,8 +129,11 @@ class SessionIndex(OpenUntilClosed[SyncState]):
         self._last_model_id = model.id(None)
         self._pid = os.getpid()
         self._own = OwnWrites()
-        forgotten = weakref.finalize(self, exchange.abandon)
-        forgotten.atexit = False  # the loop ends by itself
+        self._fill_in = FillIn(name, file, model, self._own)
+        exchange.after = self._fill_in.start
+        for end in (exchange.abandon, self._fill_in.stop):
+            forgotten = weakref.finalize(self, end)
+            forgotten.atexit = False  # the loop ends by itself
 
     def __repr__(self) -> str:
         if self._closed:
@@ -270,7 +280,10 @@ class SessionIndex(OpenUntilClosed[SyncState]):
             else:
                 hits = await runtime.blocking(self._search, query, vector, choice)
         elif not blank and choice.top_k and state.live:
-            hits = await runtime.embedding(self._embed_and_search, query, choice)
+            if choice.alpha == 0.0:  # by word alone nothing is embedded
+                hits = await runtime.blocking(self._search, query, None, choice)
+            else:
+                hits = await runtime.embedding(self._embed_and_search, query, choice)
         return SearchResult(
             docs=[result_of(hit, self.name) for hit in hits],
             query=query,
@@ -414,6 +427,49 @@ class SessionIndex(OpenUntilClosed[SyncState]):
             check_id(id)
         return await forget(self._file, self._exchange, wanted, lambda: self._erase(wanted))
 
+    async def reembed(
+        self, model_id: str | None = None, *, progress: Progress | None = None
+    ) -> Reembedded:
+        """Move the session to another model, for everybody, and make its vectors here.
+
+        One compare-and-swap moves it; texts, ids and versions stay what they are, and vectors of
+        two models are never mixed. Until a document has its new vector it is found by its words.
+        Other devices take the move over with their next exchange and make the vectors they need by
+        themselves, in the background; one that does not have the model goes on exchanging, finds
+        by word (`alpha=0.0`), and says which model is missing when asked by meaning. Being cut off
+        harms nothing: whoever opens the session next goes on. At the end the vectors are put into
+        the store for devices that open it anew.
+
+        A "custom" session can be moved to a model, and forgets the vectors that were brought; not
+        the other way round: vectors of your own come with their documents.
+
+        Args:
+            model_id: As in `client.session`. None moves nothing and only makes here, now, what
+                vectors are lacking.
+            progress: Called with (vectors made, vectors to make), from another thread.
+        Raises:
+            ModelNotFoundError: there is no such model on this machine; nothing was moved.
+            NetworkError: the store could not be reached; nothing was moved. Or it was moved, and
+                then `model_id` says so: vectors are made the next time the session is opened.
+            NotInLogModeError: the project commits by log, where sessions stay with their model.
+            InvalidArgumentError: the model is "custom"; nothing was moved.
+        """
+        self._check_open()
+        before = self._model.id(await runtime.blocking(self._stored_space))
+        with self._fill_in.held():
+            if model_id is not None:
+                await self._move_to(resolve_model(model_id))
+            made = await runtime.on_loop(self._fill_in.run(progress))
+        if model_id is not None:
+            await runtime.on_loop(self._exchange.publish_vectors())
+        return Reembedded(self.model_id, made, None if before == self.model_id else before)
+
+    @property
+    def unembedded(self) -> int:
+        """Documents that have no vector yet, and are found by their words only until they have."""
+        self._check_open()
+        return self._fill_in.lacking()
+
     def checkpoint(self) -> str:
         """Return a short text that names the newest state of the session seen here.
 
@@ -488,6 +544,7 @@ class SessionIndex(OpenUntilClosed[SyncState]):
         model = self._model.id(await runtime.blocking(self._stored_space))
         if warm_up and model != CUSTOM_ID:
             runtime.in_background(self._warm_up())
+        await runtime.blocking(self._fill_in.start)
 
     async def _pull_to_open(self, *, strict: bool) -> None:
         """Pull; a store that is away or in disorder does not take away what is on this device."""
@@ -519,6 +576,7 @@ class SessionIndex(OpenUntilClosed[SyncState]):
     async def _close(self, seconds: float) -> SyncState:
         try:
             self._last_model_id = self._model.id(self._stored_space())  # stays readable
+            await self._fill_in.close()
             return await self._exchange.close(seconds)
         finally:
             await runtime.blocking(self._file.close)
@@ -531,6 +589,7 @@ class SessionIndex(OpenUntilClosed[SyncState]):
             )
         if self._pid != os.getpid():
             self._pid, self._own = os.getpid(), OwnWrites()
+            self._fill_in.begin(self._own)
             self._exchange.begin_anew_if_forked()
 
     async def _given(self, docs: DocsInput, cutting: Cutting) -> list[DocumentInfo]:
@@ -570,7 +629,27 @@ class SessionIndex(OpenUntilClosed[SyncState]):
         """Add checked documents; `also` is done in the same transaction, before."""
         if not given:
             return 0, 0
-        space = self._model.space(self._stored_space())
+        for _ in range(MOVES):
+            stored = await runtime.blocking(self._stored_space)
+            try:
+                return await self._add_to(
+                    self._model.space(stored), given, upsert=upsert, progress=progress, also=also
+                )
+            except ModelMismatchError:
+                # The session was moved to another model while these were embedded with the last.
+                if stored is None or await runtime.blocking(self._stored_space) == stored:
+                    raise
+        raise FileBusyError(f"session {self.name!r} is moved from model to model", hint="try again")
+
+    async def _add_to(
+        self,
+        space: VectorSpace | None,
+        given: Sequence[DocumentInfo],
+        *,
+        upsert: bool,
+        progress: Progress | None,
+        also: Also | None,
+    ) -> tuple[int, int]:
         documents, missing = self._prepared(given, space)
         if not missing:
             counts = await runtime.blocking(self._put, documents, space, upsert, also)
@@ -582,6 +661,19 @@ class SessionIndex(OpenUntilClosed[SyncState]):
             ready = await self._embedded_aside(documents, missing, progress)
             counts = await runtime.blocking(self._put, ready, space, upsert, also)
         return counts.added, counts.updated
+
+    async def _move_to(self, model: Model) -> None:
+        if model.space is None:
+            raise InvalidArgumentError(
+                "vectors of your own come with their documents: none can be made for 'custom'",
+                hint="create another session with model_id='custom', and add them there",
+            )
+        moved = replace(self._model, wanted=model)
+        embedder = moved.embedder(model.space)
+        await runtime.embedding(embedder.embed, ["is it here, and whole?"])
+        if await runtime.blocking(self._stored_space) != model.space:
+            await runtime.on_loop(self._exchange.reembed(model.space))
+        self._model = self._fill_in.model = moved
 
     def _stored_space(self) -> VectorSpace | None:
         with self._file.reading() as conn:
@@ -732,11 +824,25 @@ class SessionIndex(OpenUntilClosed[SyncState]):
             discard_set_aside(conn, number)
 
     def _embed_and_search(self, query: str, choice: QueryChoice) -> list[Hit]:
-        vector = self._embed([query], kind="query")[0]
-        return self._search(query, vector, choice)
+        for _ in range(MOVES):
+            space = self._stored_space()
+            vector = self._embed([query], kind="query")[0]
+            try:
+                return self._search(query, vector, choice, space)
+            except ModelMismatchError:
+                if self._stored_space() == space:
+                    raise
+        raise FileBusyError(f"session {self.name!r} is moved from model to model", hint="try again")
 
-    def _search(self, query: str, vector: NDArray[np.float32], choice: QueryChoice) -> list[Hit]:
-        return search(self._file, low_memory=self._low_memory, **asked_of(choice, query, vector))
+    def _search(
+        self,
+        query: str,
+        vector: NDArray[np.float32] | None,
+        choice: QueryChoice,
+        space: VectorSpace | None = None,
+    ) -> list[Hit]:
+        asked = asked_of(choice, query, vector)
+        return search(self._file, low_memory=self._low_memory, space=space, **asked)
 
 
 class _Abandoned(Exception):  # noqa: N818  # seen by nobody: whoever waited for it has gone

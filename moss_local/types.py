@@ -272,6 +272,21 @@ class Forgotten:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Reembedded:
+    """What became of a session that was to be moved to another model.
+
+    Attributes:
+        model_id: The session's model now.
+        made: How many vectors were made here.
+        moved_from: The model that it had before; None where it was not moved.
+    """
+
+    model_id: str
+    made: int
+    moved_from: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Repaired:
     """What became of one session when all of this device's were repaired.
 

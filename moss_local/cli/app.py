@@ -21,6 +21,7 @@ from moss_local.cli.history import history
 from moss_local.cli.init import init
 from moss_local.cli.quarantine import quarantine
 from moss_local.cli.query import query
+from moss_local.cli.reembed import reembed
 from moss_local.cli.repair import repair
 from moss_local.cli.rotate_key import rotate_key
 from moss_local.cli.sessions import sessions
@@ -53,6 +54,7 @@ EXAMPLES: dict[Callable[..., None], str] = {
     pull: "moss-local pull --all",
     sync: "moss-local sync conv-123",
     doctor: "moss-local doctor",
+    reembed: "moss-local reembed conv-123 --model moss-minilm",
     repair: "moss-local repair conv-123",
     rotate_key: "moss-local rotate-key",
     delete: "moss-local delete conv-123 --yes",

@@ -40,7 +40,7 @@ from moss_local.storage.encoding import check_vector, unit_rows
 from moss_local.storage.file import SessionFile
 from moss_local.storage.state import State
 from moss_local.types import ParentGrouping
-from moss_sync import InvalidArgumentError
+from moss_sync import InvalidArgumentError, ModelMismatchError, VectorSpace
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -173,18 +173,26 @@ def ask(**asked: Unpack[Asked]) -> Question:
     )
 
 
-def search(file: SessionFile, *, low_memory: bool = False, **asked: Unpack[Asked]) -> list[Hit]:
+def search(
+    file: SessionFile,
+    *,
+    low_memory: bool = False,
+    space: VectorSpace | None = None,
+    **asked: Unpack[Asked],
+) -> list[Hit]:
     """Return the best documents, best first; equal ones in order of the later addition.
 
     Args:
         low_memory: Keeps neither vectors nor postings nor metadata in memory; the same answers,
             more slowly.
+        space: What the vector is of, where that is known.
         asked: As in `ask`.
     Raises:
+        ModelMismatchError: the session is of another space by now.
         InvalidArgumentError: as `ask`, or the vector has another dimension than the session's.
     """
     question = ask(**asked)
-    with _moment(file, question, low_memory=low_memory) as moment:
+    with _moment(file, question, low_memory=low_memory, space=space) as moment:
         return [hit for _, hit in _best([moment], question)]
 
 
@@ -205,6 +213,7 @@ def search_several(
     *,
     at_once: AtOnce,
     low_memory: bool = False,
+    space: VectorSpace | None = None,
 ) -> list[tuple[int, Hit]]:
     """Return the best documents of all files together, each with the position of its file.
 
@@ -214,7 +223,7 @@ def search_several(
     Raises:
         As `search`.
     """
-    moments = [_moment(file, question, low_memory=low_memory) for file in files]
+    moments = [_moment(file, question, low_memory=low_memory, space=space) for file in files]
     with ExitStack() as open_ones:
 
         def enter(moment: AbstractContextManager[_Moment]) -> _Moment:
@@ -255,13 +264,19 @@ class _Moment:
 
 
 @contextmanager
-def _moment(file: SessionFile, question: Question, *, low_memory: bool) -> Iterator[_Moment]:
+def _moment(
+    file: SessionFile, question: Question, *, low_memory: bool, space: VectorSpace | None = None
+) -> Iterator[_Moment]:
     resident: Resident = (
         file.derived(Small, Small) if low_memory else file.derived(Resident, Resident)
     )
     with file.reading() as conn:
         with resident.at(conn) as state:
             unit = question.unit
+            if unit is not None and space is not None and state.space not in (None, space):
+                raise ModelMismatchError(
+                    state.session, stored=str(state.space and state.space.id), wanted=space.id
+                )
             if unit is not None and state.space is not None and unit.size != state.space.dim:
                 raise InvalidArgumentError(
                     f"the query's embedding has {unit.size} dimensions;"

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from moss_local.search.follower import Follower
 from moss_local.storage.encoding import unit_rows
 from moss_local.storage.state import State
+from moss_sync import VectorSpace
 
 PART_CHUNKS = 32
 """Chunks of vec0 read at a time, of 64 vectors: bounds the memory beside the matrix itself."""
@@ -59,6 +60,7 @@ class ResidentVectors(Follower):
     def __init__(self) -> None:
         super().__init__()
         self._count = 0
+        self._space: VectorSpace | None = None
         self._rows: NDArray[np.float32] = np.empty((0, 0), np.float32)
         self._rowids: NDArray[np.int64] = np.empty(0, np.int64)
         # Row ids are small and dense, so where each one stands is an array: -1 means nowhere.
@@ -151,8 +153,7 @@ class ResidentVectors(Follower):
         return self._count
 
     def _fits(self, state: State) -> bool:
-        dim = 0 if state.space is None else state.space.dim
-        return bool(self._rows.shape[1] == dim)
+        return self._space == state.space
 
     def _clear(self, dim: int, capacity: int = 0) -> None:
         self._count = 0
@@ -162,6 +163,7 @@ class ResidentVectors(Follower):
         self._bits = self._last = None
 
     def _load(self, conn: apsw.Connection, state: State) -> None:
+        self._space = state.space
         if state.space is None:
             self._clear(0)
             return

@@ -28,6 +28,7 @@ from moss_local.storage.rows import (
     write_records,
 )
 from moss_local.storage.state import State, read_state, update_state
+from moss_local.storage.vectors import fill_in, move_space, vectors_of
 from moss_sync import (
     Committed,
     InvalidArgumentError,
@@ -40,6 +41,7 @@ from moss_sync import (
     Seen,
     Snapshot,
     StoreChangedError,
+    VectorSpace,
     Version,
 )
 from moss_sync.hlc import MAX_STAMP, from_ms, to_ms
@@ -107,6 +109,11 @@ class SqliteReplica:
                 if not batch:
                     break
         return result
+
+    def vectors(self, wanted: Mapping[str, Version], space: VectorSpace) -> dict[str, bytes]:
+        """Return, by id, the vectors that are here of exactly these versions."""
+        with self.file.reading() as conn:
+            return vectors_of(conn, wanted, space)
 
     def restamp(self, limit: int) -> int:
         """Stamp dirty versions above `limit` anew, in their order, just below it."""
@@ -192,6 +199,11 @@ class SqliteReplica:
             state = read_state(conn)
             if seen.life != state.life:
                 return MergeCounts()
+            if _is_behind(conn, state, snapshot, seen):
+                return MergeCounts()
+            if _leaves(state, snapshot):
+                move_space(conn, state, cast(VectorSpace, snapshot.space))
+                state = read_state(conn)
             _check_vectors(state, snapshot)
             purge_tombstones(conn, commit_seq=snapshot.tomb_seq)
             reasserted = 0
@@ -206,6 +218,8 @@ class SqliteReplica:
             keep_losers(conn, state, snapshot.records, records, found)
             write_records(conn, state, won, found, space=state.space, dirty=False)
             conn.executemany("UPDATE document SET commit_seq = ?, dirty = 0 WHERE rowid = ?", equal)
+            if state.space is not None:
+                fill_in(conn, state.space, _lacking(records, found))
             update_state(conn, hlc=max(state.hlc, hlc_max))
             _go_on(conn, state, seen, snapshot.applied_seq)
         return _counts(won, found, reasserted)
@@ -320,6 +334,42 @@ def _sort_out(
             if seq != known.commit_seq or known.dirty:
                 equal.append((seq, known.rowid))
     return won, equal
+
+
+def _is_behind(conn: apsw.Connection, state: State, snapshot: Snapshot, seen: Seen) -> bool:
+    """Return whether another process has moved the file to a space of after the snapshot."""
+    newest_seen = conn.execute("SELECT seq FROM seen").get
+    return (
+        state.space is not None
+        and snapshot.space is not None
+        and state.space != snapshot.space
+        and newest_seen is not None
+        and newest_seen > seen.seq
+    )
+
+
+def _leaves(state: State, snapshot: Snapshot) -> bool:
+    """Return whether the session has left the space of the vectors here."""
+    return (
+        state.space is not None
+        and snapshot.space is not None
+        and state.space != snapshot.space
+        and state.space.fingerprint in snapshot.former
+    )
+
+
+def _lacking(
+    records: Mapping[str, Record], found: Mapping[str, Found]
+) -> list[tuple[int, bytes, bytes]]:
+    """Return (row id, digest, vector) of versions that are here without their vectors."""
+    return [
+        (known.rowid, record.version.digest, record.vector)
+        for id, record in records.items()
+        if record.vector is not None
+        and (known := found.get(id)) is not None
+        and not known.vector
+        and known.version == record.version
+    ]
 
 
 def _counts(won: Sequence[Record], found: dict[str, Found], reasserted: int) -> MergeCounts:

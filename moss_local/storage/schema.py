@@ -146,6 +146,7 @@ CREATE TABLE history (
 ) STRICT;
 CREATE UNIQUE INDEX history_content ON history (id, digest);
 CREATE INDEX history_bytes ON history (number, bytes);
+CREATE INDEX document_unembedded ON document (changed) WHERE deleted = 0 AND vector = 0;
 """
 
 

@@ -251,6 +251,8 @@ class Channel:
     ) -> list[Segment]:
         """Return what these entries and payloads hold; entries are read in parallel.
 
+        Vectors of another space than the session's are left out: it was moved since.
+
         Raises:
             BlobNotFoundError: an entry's blob is gone: merged into another, or lost.
             BlobCorruptError: one is not what its name says.
@@ -273,12 +275,7 @@ class Channel:
             if (decoded.dev, decoded.n) != (item.dev, item.n):
                 raise BlobCorruptError(f"{what} says that it is another one")
             segments.append(replace(decoded, records=plan.clamped(decoded.records, item.ct)))
-        for each in segments:
-            if each.space is not None and each.space != current.space:
-                raise BlobCorruptError(
-                    f"session {current.name!r} lists vectors of {each.space.id!r} among others"
-                )
-        return segments
+        return [plan.without_foreign_vectors(each, current) for each in segments]
 
     async def _read_segment(self, keys: Keys, current: Manifest, entry: Entry) -> Segment:
         named = layout.parse_name(keys.names, current.sid, entry.name)

@@ -11,7 +11,7 @@ Source: SYNC-PROTOCOL 2.7.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from moss_sync import plan, segment, tiers
@@ -57,7 +57,7 @@ async def compact(
     if merged is None:
         return None
     channel.check_writable(current[0])
-    output = await _written(channel, keys, run, state, current[0], merged)
+    output = await _written(channel, keys, replica, run, state, current[0], merged)
     if output is None:
         return None
     async with exclusive():
@@ -75,6 +75,7 @@ class Output:
 async def _written(
     channel: Channel,
     keys: Keys,
+    replica: Replica,
     run: Runner,
     state: ReplicaState,
     parent: Manifest,
@@ -85,8 +86,17 @@ async def _written(
         segments = await channel.read_segments(keys, parent, merged.entries, merged.inline)
     except BlobNotFoundError:
         return None
-    winners = newest(record for each in segments for record in each.records).values()
-    kept, tomb_hlc = tiers.purged(winners, merged)
+    winners = newest(record for each in segments for record in each.records)
+    lacking = {
+        id: record.version
+        for id, record in winners.items()
+        if record.vector is None and not record.deleted
+    }
+    if lacking and parent.space is not None and parent.space.id != segment.CUSTOM:
+        # Of before the session was moved to another model; this device may have made them since.
+        made: dict[str, bytes] = await run(replica.vectors, lacking, parent.space)
+        winners |= {id: replace(winners[id], vector=vector) for id, vector in made.items()}
+    kept, tomb_hlc = tiers.purged(winners.values(), merged)
     entries = [
         await _entry(channel, keys, run, state, parent, merged, part) for part in tiers.parts(kept)
     ]

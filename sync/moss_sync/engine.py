@@ -36,7 +36,6 @@ from moss_sync.errors import (
     BlobNotFoundError,
     ContentionError,
     HistoryError,
-    ModelMismatchError,
     MossError,
     NetworkError,
     NotFoundError,
@@ -54,7 +53,8 @@ from moss_sync.replica import Committed, Exclusive, Pending, Replica, ReplicaSta
 from moss_sync.report import RepairReport, SyncReport
 from moss_sync.repository import Repository, Runner
 from moss_sync.segment import Segment
-from moss_sync.tiers import Compaction, everything, plan_compaction
+from moss_sync.spaces import check_space
+from moss_sync.tiers import Compaction, everything, plan_compaction, plan_vectors
 from moss_sync.traffic import metered
 
 R = TypeVar("R", bound=SyncReport)
@@ -242,6 +242,65 @@ class SyncEngine:
             hint="what was to be erased may still be in the store; erase again",
         )
 
+    async def reembed(self, space: VectorSpace) -> SyncReport:
+        """Move the session to another vector space, for everybody, by one swap of the manifest.
+
+        Texts, ids and versions stay what they are. Afterwards no document here has a vector that
+        is not of the new space; to make the others is up to the caller, on every device.
+
+        Raises:
+            NetworkError: the store could not be reached; nothing is moved.
+            ContentionError: others kept committing; nothing is moved.
+        """
+
+        async def work(report: SyncReport) -> None:
+            await self._pull(report)
+            await self._push(report)
+            await self._move(report, space)
+            await self._pull(report)
+
+        return await self._exchange(work, SyncReport())
+
+    async def _move(self, report: SyncReport, space: VectorSpace) -> None:
+        async with self._exclusive():
+            keys = await self._repository.attach()
+            state: ReplicaState = await self._run(self._replica.state)
+            for attempt in range(MAX_ATTEMPTS):
+                current = await self._channel.read_manifest(keys, state)
+                if current is None or current[0].space == space:
+                    return
+                parent, seen = current
+                self._channel.check_writable(parent)
+                following = plan.with_space(parent, self._channel.author(state, seen), space)
+                if await self._written(keys, following, seen):
+                    return
+                report.lost_races += 1
+                await self._clock.sleep(self._channel.backoff(CONFLICT_BACKOFF_S, attempt))
+        raise ContentionError(
+            f"session {state.name!r} changed all the time while it was to be moved",
+            hint="nothing has changed; do it again",
+        )
+
+    async def publish_vectors(self) -> int:
+        """Put the vectors that this device has made into the store; return how often it merged.
+
+        For devices that open the session anew: those that have it make their own. Never needed,
+        and what others are merging is left to them.
+        """
+        await self.sync()
+        known = self._channel.remembered(await self._run(self._replica.state))
+        if known is None or known[0].space is None:
+            return 0
+        fingerprint, upto = known[0].space.fingerprint, known[0].seq
+        old = {entry.name for entry in known[0].entries if entry.fp != fingerprint}
+        done = 0
+        # Each merge takes one of them off the list, at least, or the inline pushes.
+        while done <= len(old) and await self._merge(
+            lambda parent: plan_vectors(parent, old, upto)
+        ):
+            done += 1
+        return done
+
     async def delete(self) -> SyncReport:
         """Delete the session for everybody; its documents here go too.
 
@@ -385,6 +444,7 @@ class SyncEngine:
                 tomb_hlc=current.tomb_hlc,
                 full=wanted.full,
                 space=current.space,
+                former=current.former,
             )
             counts = await self._run(self._replica.merge, snapshot, seen)
             report.received += counts.received
@@ -453,6 +513,8 @@ class SyncEngine:
         state = await self._run(self._replica.state)
         if parent is not None:
             self._check_space(parent, state)
+        if (await self._run(self._replica.state)).space != state.space:
+            return  # another process of this file has moved it to another space meanwhile
         has_vectors = any(record.vector is not None for record in records)
         pushed = Segment(
             dev=state.dev,
@@ -732,26 +794,15 @@ class SyncEngine:
         return settled
 
     def _check_space(self, current: Manifest, state: ReplicaState) -> None:
-        theirs, ours = current.space, state.space
-        if theirs is None:
-            return
-        if ours is None:
-            self._accepts(theirs)
-        elif theirs != ours:
-            raise ModelMismatchError(
-                state.name, stored=_describe(theirs, ours), wanted=_describe(ours, theirs)
-            )
+        check_space(
+            state.name,
+            theirs=current.space,
+            ours=state.space,
+            accepts=self._accepts,
+            former=current.former,
+        )
 
 
 def _count_sent(report: SyncReport, pending: Pending) -> None:
     report.sent += pending.docs
     report.sent_deletes += pending.tombs
-
-
-def _describe(space: VectorSpace, other: VectorSpace) -> str:
-    """Return what users call the model, with what differs where the names are equal."""
-    if space.id != other.id:
-        return space.id
-    if space.dim != other.dim:
-        return f"{space.id} ({space.dim} dimensions)"
-    return f"{space.id} ({space.fingerprint[:12]})"

@@ -194,7 +194,7 @@ class NotInLogModeError(MossError):
     def __init__(self, what: str) -> None:
         super().__init__(
             f"{what} takes a store that compares and swaps; this project commits by log",
-            hint="delete the session's documents one by one, or use another store",
+            hint="use a project in a store that does, see the stores in the README",
         )
 
 
@@ -205,9 +205,12 @@ class ModelMismatchError(MossError, ValueError):
     exit_code = 2
 
     def __init__(self, session: str, *, stored: str, wanted: str) -> None:
+        hint = f"open it with model_id={stored!r}, or use another session name for {wanted!r}"
+        if wanted != "custom":
+            move = f"moss-local reembed {shlex.quote(session)} --model {shlex.quote(wanted)}"
+            hint += f", or move it there for everybody: {move}"
         super().__init__(
-            f"session {session!r} holds vectors of {stored!r}, not of {wanted!r}",
-            hint=f"open it with model_id={stored!r}, or use another session name for {wanted!r}",
+            f"session {session!r} holds vectors of {stored!r}, not of {wanted!r}", hint=hint
         )
         self.session, self.stored, self.wanted = session, stored, wanted
 

@@ -137,6 +137,14 @@ class LogEngine:
         """Raise NotInLogModeError: who still holds an older blob is not known."""
         raise NotInLogModeError("erasing")
 
+    async def reembed(self, space: VectorSpace) -> SyncReport:
+        """Raise NotInLogModeError: of which space a session is, its first vectors say for ever."""
+        raise NotInLogModeError("moving a session to another model")
+
+    async def publish_vectors(self) -> int:
+        """Return 0: whoever reads a blob makes the vectors that it lacks."""
+        return 0
+
     async def delete(self) -> SyncReport:
         """Raise NotInLogModeError: a deletion that arrives late would meet a session made anew."""
         raise NotInLogModeError("deleting a session")

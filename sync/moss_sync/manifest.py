@@ -14,7 +14,7 @@ Source: SYNC-PROTOCOL 2.2, described byte by byte in docs/format.md.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -49,6 +49,10 @@ MAX_PLAIN_BYTES = 4 * 1024 * 1024
 INLINE_EACH_BYTES = 8 * 1024
 INLINE_TOTAL_BYTES = 24 * 1024
 """A small push rides in the manifest: one request instead of two, and readers need no other."""
+
+MAX_SPACES = 16
+"""Vector spaces that a manifest remembers. A device that has missed more moves is told that its
+vectors are of another model; its documents are untouched."""
 
 UNKNOWN_INC = bytes(DEVICE_BYTES)
 """No device has this incarnation: whoever finds it for itself fills in its own."""
@@ -170,6 +174,23 @@ class Manifest:
     features_r: tuple[str, ...] = ()
     features_w: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def former(self) -> frozenset[str]:
+        """Fingerprints of the spaces that the session had before it was moved to this one."""
+        active = None if self.space is None else self.space.fingerprint
+        known = {item.get("fp") for item in self.extra.get("models", ())}
+        return frozenset(fp for fp in known if isinstance(fp, str) and fp != active)
+
+    def moved_to(self, space: VectorSpace) -> Manifest:
+        """Return the manifest with another vector space; the one before is remembered."""
+        models = [*self.extra.get("models", ())]
+        for each in (self.space, space):
+            if each is not None:
+                models = [item for item in models if item.get("fp") != each.fingerprint]
+                models.append(space_fields(each))
+        models = models[-MAX_SPACES:]
+        return replace(self, space=space, extra={**self.extra, "models": models})
 
     @property
     def inline_bytes(self) -> int:

@@ -43,6 +43,8 @@ def newest(records: Iterable[Record]) -> dict[str, Record]:
             result[record.id] = record
         elif record.version == known.version:
             seq = lowest_commit(known.commit_seq, record.commit_seq)
-            if seq != known.commit_seq:
-                result[record.id] = replace(known, commit_seq=seq)
+            # One that was read from before the session was moved to another model has none.
+            vector = max(known.vector or b"", record.vector or b"") or None
+            if (seq, vector) != (known.commit_seq, known.vector):
+                result[record.id] = replace(known, commit_seq=seq, vector=vector)
     return result

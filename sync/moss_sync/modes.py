@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 
 from moss_sync.commit import Commit
 from moss_sync.errors import MossError
+from moss_sync.record import VectorSpace
 from moss_sync.report import RepairReport, SyncReport
 from moss_sync.repository import Repository
 from moss_sync.traffic import metered
@@ -49,6 +50,14 @@ class Engine(Protocol):
 
     async def erase(self) -> SyncReport:
         """Rewrite the session without what was replaced, and delete what held it."""
+        ...
+
+    async def reembed(self, space: VectorSpace) -> SyncReport:
+        """Move the session to another vector space."""
+        ...
+
+    async def publish_vectors(self) -> int:
+        """Put the vectors that this device has made into the store."""
         ...
 
     async def delete(self) -> SyncReport:
@@ -94,6 +103,12 @@ class EitherEngine:
 
     async def erase(self) -> SyncReport:
         return await (await self._engine()).erase()
+
+    async def reembed(self, space: VectorSpace) -> SyncReport:
+        return await (await self._engine()).reembed(space)
+
+    async def publish_vectors(self) -> int:
+        return await (await self._engine()).publish_vectors()
 
     async def delete(self) -> SyncReport:
         return await (await self._engine()).delete()

@@ -43,9 +43,10 @@ from moss_sync.manifest import (
     tip_of,
 )
 from moss_sync.merge import cut
-from moss_sync.record import Record
+from moss_sync.record import Record, VectorSpace
 from moss_sync.replica import FIRST_LIFE, Aside, Keep, Life, Pending, ReplicaState
 from moss_sync.seal import epoch_of
+from moss_sync.segment import Segment
 
 MAX_LISTED = 1000
 """Entries of a manifest up to which waiting segments of others are taken in: about 128 KiB."""
@@ -417,6 +418,25 @@ def applied_with(
 ) -> bool:
     """Return whether a commit on top of `parent` holds only what its committer has applied."""
     return (parent is None or applied_seq >= parent.seq) and not adopted
+
+
+def without_foreign_vectors(segment: Segment, manifest: Manifest) -> Segment:
+    """Return a segment of a session as its readers take it: with vectors of its own space only."""
+    if segment.space is None or segment.space == manifest.space:
+        return segment
+    return replace(
+        segment, space=None, records=[replace(record, vector=None) for record in segment.records]
+    )
+
+
+def with_space(parent: Manifest, author: Author, space: VectorSpace) -> Manifest:
+    """Return the manifest that moves the session to another vector space.
+
+    Nothing else changes: texts and versions stay, and vectors of the space before are left out by
+    whoever reads them, until a compaction drops them.
+    """
+    following = next_commit(parent, author, repo_id=parent.repo_id, sid=parent.sid)
+    return following.moved_to(space)
 
 
 def with_deletion(parent: Manifest, author: Author) -> Manifest:

@@ -12,7 +12,7 @@ which it has merged everybody's records.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
@@ -153,6 +153,7 @@ class Snapshot:
         full: The records are all that there is, for a replica that has applied less than
             `tomb_seq`: what it holds besides was deleted.
         space: The session's vector space as the manifest states it.
+        former: Fingerprints of the spaces that it had before.
     """
 
     records: Sequence[Record]
@@ -161,6 +162,7 @@ class Snapshot:
     tomb_hlc: int = 0
     full: bool = False
     space: VectorSpace | None = None
+    former: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +213,13 @@ class Replica(Protocol):
         """
         ...
 
+    def vectors(self, wanted: Mapping[str, Version], space: VectorSpace) -> dict[str, bytes]:
+        """Return, by id, the vectors that are here of exactly these versions.
+
+        Empty where the vectors here are of another space.
+        """
+        ...
+
     def restamp(self, limit: int) -> int:
         """Stamp dirty versions above `limit` (hlc) anew, in their order, just below it.
 
@@ -251,11 +260,15 @@ class Replica(Protocol):
           1 clean tombstones committed up to `tomb_seq` are forgotten
           2 where `full`: clean records that are not in the snapshot are forgotten; dirty ones, puts
             and deletes alike, that are not in it and not above `tomb_hlc` are stamped anew
-          3 the records are merged
+          3 the records are merged; one of an equal version fills in a vector that is lacking here
           4 the local clock rises to `tomb_hlc` and the highest stamp merged
 
+        Where the vectors here are of a space that the session has left (`former`), they are
+        forgotten first, and the file goes on in the session's space. Where this file has moved on
+        since the snapshot was read, nothing is done.
+
         Raises:
-            ModelMismatchError: the session holds vectors of another space; nothing was merged.
+            ModelMismatchError: the vectors here are of another space; nothing was merged.
         """
         ...
 

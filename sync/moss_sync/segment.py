@@ -32,7 +32,15 @@ from moss_sync.packing import (
     pack,
     unpack,
 )
-from moss_sync.record import DEVICE_BYTES, Record, VectorSpace, VectorType, Version, content_digest
+from moss_sync.record import (
+    DEVICE_BYTES,
+    DIGEST_BYTES,
+    Record,
+    VectorSpace,
+    VectorType,
+    Version,
+    content_digest,
+)
 
 VERSION = 1
 MAX_SEGMENT_BYTES = 16 * 1024 * 1024
@@ -107,6 +115,7 @@ def encode(segment: Segment) -> bytes:
             ],
             "payload": [record.payload for record in records],
             "emb": planes(b"".join(vectors), width),
+            **_kept_digests(segment),
         },
         max_bytes=MAX_PLAIN_BYTES,
         what=f"a segment of {len(records)} records",
@@ -150,6 +159,10 @@ def _decode(fields: dict[str, Any], carried_by: int | None) -> Segment:
     authors = [devs[as_uint(index)] for index in columns["dev_ix"]]
     vectors = _vectors(space, columns["flags"], as_bytes(fields["emb"]))
     own = space is not None and space.id == CUSTOM
+    kept = {
+        as_uint(row): as_bytes(digest, DIGEST_BYTES)
+        for row, digest in as_map(fields.get("digests", {})).items()
+    }
     records = []
     rows = zip(
         ids,
@@ -163,14 +176,14 @@ def _decode(fields: dict[str, Any], carried_by: int | None) -> Segment:
         vectors,
         strict=True,
     )
-    for id, hlc, dev, flags, commit_seq, text, meta, payload, vector in rows:
+    for row, (id, hlc, dev, flags, commit_seq, text, meta, payload, vector) in enumerate(rows):
         if not 0 <= hlc <= MAX_UINT:
             raise ValueError("clock")
         deleted = bool(flags & DELETED)
         _check_content(text, meta, payload)
         if deleted and (text, meta, payload, vector) != ("", None, None, None):
             raise ValueError("tombstone")
-        digest = content_digest(
+        digest = kept.get(row) or content_digest(
             id,
             deleted=deleted,
             text=text,
@@ -192,6 +205,29 @@ def _decode(fields: dict[str, Any], carried_by: int | None) -> Segment:
         prev_tip=prev_tip,
         records=records,
     )
+
+
+def _kept_digests(segment: Segment) -> dict[str, dict[int, bytes]]:
+    """Return the digests that do not follow from what is written, by row.
+
+    They are of documents whose vectors their caller had brought, and that have lost them or have
+    others since the session was moved to another model: their versions stay what they were.
+    """
+    own = segment.space is not None and segment.space.id == CUSTOM
+    kept = {
+        row: record.version.digest
+        for row, record in enumerate(segment.records)
+        if record.version.digest
+        != content_digest(
+            record.id,
+            deleted=record.deleted,
+            text=record.text,
+            metadata=record.metadata,
+            payload=record.payload,
+            own_vector=record.vector if own else None,
+        )
+    }
+    return {"digests": kept} if kept else {}
 
 
 CUSTOM = "custom"

@@ -5,7 +5,7 @@ Rules of this file: values in, values out. Vectors of different spaces are never
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from moss_sync.errors import ModelMismatchError
 from moss_sync.record import VectorSpace
@@ -17,6 +17,7 @@ def check_space(
     theirs: VectorSpace | None,
     ours: VectorSpace | None,
     accepts: Callable[[VectorSpace], None],
+    former: Collection[str] = (),
 ) -> None:
     """Refuse a session whose vectors are not of the space that this device has.
 
@@ -24,6 +25,7 @@ def check_space(
         theirs: The session's, as the store says; ours: of the vectors here; None where there are
             none.
         accepts: Raises ModelMismatchError for a space that a device without vectors must not take.
+        former: Fingerprints of spaces that the session has left: this device goes along.
     Raises:
         ModelMismatchError: they differ.
     """
@@ -31,7 +33,7 @@ def check_space(
         return
     if ours is None:
         accepts(theirs)
-    elif theirs != ours:
+    elif theirs != ours and ours.fingerprint not in former:
         raise ModelMismatchError(
             session, stored=_described(theirs, ours), wanted=_described(ours, theirs)
         )

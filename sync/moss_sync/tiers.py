@@ -8,7 +8,7 @@ Source: SYNC-PROTOCOL 2.7.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 
@@ -132,6 +132,27 @@ def everything(manifest: Manifest) -> Compaction | None:
     if not manifest.entries and not manifest.inline:
         return None
     return Compaction(manifest.entries, manifest.inline)
+
+
+def plan_vectors(manifest: Manifest, names: Set[str], upto: int) -> Compaction | None:
+    """Return what to merge next of these entries, and of the pushes up to a commit; None: nothing.
+
+    One entry at least; more while they make one segment that readers accept.
+    """
+    inline = tuple(item for item in manifest.inline if item.seq <= upto)
+    chosen: list[Entry] = []
+    for entry in manifest.entries:
+        if entry.name not in names:
+            continue
+        together = [*chosen, entry]
+        size = sum(each.bytes for each in together)
+        fits = size <= segment.MAX_SEGMENT_BYTES and readable_together(together, inline)
+        if chosen and not fits:
+            break
+        chosen = together
+        if not fits:
+            inline = ()  # a large one goes alone
+    return Compaction(tuple(chosen), inline) if chosen or inline else None
 
 
 def purged(records: Iterable[Record], merged: Compaction) -> tuple[list[Record], int]:
