@@ -460,3 +460,19 @@ def test_a_settled_manifest_of_many_devices_is_small() -> None:
         ring=tuple((at, blake2b(bytes([at]), digest_size=16).digest()) for at in range(32)),
     )
     assert len(encode(many)) < 16 * 1024
+
+
+def test_a_session_that_was_moved_remembers_the_spaces_that_it_has_left() -> None:
+    other, third = replace(SPACE, fingerprint="01"), replace(SPACE, fingerprint="02", dim=8)
+    assert FULL.former == frozenset()
+    moved = FULL.moved_to(other).moved_to(third)
+    again = opened(encode(moved))
+    assert again == moved
+    assert (again.space, again.former) == (third, {"00ff", "01"})
+    back = opened(encode(again.moved_to(SPACE)))
+    assert (back.space, back.former) == (SPACE, {"01", "02"})
+    assert opened(encode(replace(back, space=None))).former == {"00ff", "01", "02"}
+    for number in range(100):
+        back = back.moved_to(replace(SPACE, fingerprint=f"space-{number}"))
+    assert len(opened(encode(back)).former) == manifest.MAX_SPACES - 1
+    assert replace(FULL, space=None).moved_to(SPACE).space == SPACE

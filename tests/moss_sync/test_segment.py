@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -357,3 +358,25 @@ def test_a_flip_in_the_plain_bytes_never_raises_anything_else(
     except (BlobCorruptError, UnsupportedFormatError):
         return
     assert opened(encode(read)) == read
+
+
+def test_a_version_stays_what_it_was_after_its_own_vector_is_gone() -> None:
+    with_own = record("a", "text", vector=bytes(8), own=True)
+    without = replace(with_own, vector=None)
+    made = replace(with_own, vector=bytes(4))
+    for changed, space in ((without, None), (made, SPACE)):
+        [back] = decode(encode(of(changed, record("b"), space=space)), what="it").records[:1]
+        assert back == changed
+        assert back.version == with_own.version
+    # Nothing is written where it follows from the content.
+    plain = unpack(encode(of(with_own, space=OWN)), max_bytes=10_000, what="it")
+    assert isinstance(plain, dict)
+    assert "digests" not in plain
+
+
+@pytest.mark.parametrize("digests", [{0: b"short"}, {"0": bytes(8)}, {-1: bytes(8)}, [bytes(8)]])
+def test_kept_digests_that_are_none_are_refused(digests: object) -> None:
+    fields = unpack(encode(of(record("a"))), max_bytes=10_000, what="it")
+    assert isinstance(fields, dict)
+    with pytest.raises(BlobCorruptError):
+        decode(pack({**fields, "digests": digests}), what="it")
