@@ -27,7 +27,7 @@ from moss_local.changes import ChangeFeed, OwnWrites
 from moss_local.chunking import Chunker, Chunking, Window
 from moss_local.embedding.base import Kind, Progress
 from moss_local.embedding.models import Model, custom_space, resolve_model
-from moss_local.errors import FileBusyError
+from moss_local.errors import FileBusyError, ModelNotFoundError
 from moss_local.exchange import Exchange
 from moss_local.fill_in import FillIn
 from moss_local.forgetting import forget
@@ -256,7 +256,8 @@ class SessionIndex(OpenUntilClosed[SyncState]):
             query: Any text; nothing in it is syntax.
         Raises:
             InvalidArgumentError: an option is wrong, or a "custom" session got no embedding.
-            ModelNotFoundError: the session's model is not on this machine.
+            ModelNotFoundError: the session's model is not on this machine. With `alpha=0.0` what
+                is found by word is returned all the same, with the score 0.0.
         """
         self._check_open()
         started = perf_counter()
@@ -280,10 +281,13 @@ class SessionIndex(OpenUntilClosed[SyncState]):
             else:
                 hits = await runtime.blocking(self._search, query, vector, choice)
         elif not blank and choice.top_k and state.live:
-            if choice.alpha == 0.0:  # by word alone nothing is embedded
-                hits = await runtime.blocking(self._search, query, None, choice)
-            else:
+            try:
                 hits = await runtime.embedding(self._embed_and_search, query, choice)
+            except ModelNotFoundError:
+                if choice.alpha != 0.0:
+                    raise
+                # What is found by word needs no model; only its score does.
+                hits = await runtime.blocking(self._search, query, None, choice)
         return SearchResult(
             docs=[result_of(hit, self.name) for hit in hits],
             query=query,
