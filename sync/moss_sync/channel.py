@@ -19,6 +19,7 @@ from moss_sync.errors import (
     BlobNotFoundError,
     ManifestMissingError,
     MossError,
+    NetworkError,
     StaleReadError,
     StoreBusyError,
     repair_command,
@@ -35,6 +36,10 @@ from moss_sync.stores.base import Blob, ETag, NotModified, Swapped
 
 STALE_RETRIES = 3
 PARALLEL_READS = 8
+
+MAX_REREADS = 6
+"""How often a repair asks for a blob until two answers agree."""
+
 LIST_PAGE = 1000
 CONFLICT_BACKOFF_S = 0.05
 BUSY_BACKOFF_S = 0.4
@@ -160,13 +165,9 @@ class Channel:
             BlobCorruptError: it is sealed under a key that only another device can put back.
         """
         sid = self.sid(keys)
-        try:
-            answer = await self._store.get(self._repository.layout.manifest(sid))
-        except BlobNotFoundError:
+        answer = await self._read_twice(self._repository.layout.manifest(sid))
+        if answer is None:
             return None, None
-        if not isinstance(answer, Blob):
-            raise AssertionError("an unconditional get returned no blob")
-        self.time.observe(answer.time_ms)
         sealed = epoch_of(answer.data) or epochs.FIRST
         try:
             current, seen = await self._opened(keys, sid, answer)
@@ -195,6 +196,36 @@ class Channel:
         mark = manifest.ciphertext_hash(answer.data)
         return current, Seen(current.seq, mark, answer.etag, plain, plan.life_of(current))
 
+    async def _read_twice(self, key: str) -> Blob | None:
+        """Read a blob until two answers in a row agree; None where they say that there is none.
+
+        What was damaged or went astray on the way must not be taken for what the store holds, by
+        somebody who is about to replace it.
+
+        Raises:
+            NetworkError: no two answers agreed.
+        """
+        before: Blob | None = None
+        for attempt in range(MAX_REREADS):
+            answer: Blob | NotModified | None
+            try:
+                answer = await self._store.get(key)
+            except BlobNotFoundError:
+                answer = None
+            if isinstance(answer, NotModified):
+                raise AssertionError("an unconditional get returned no blob")
+            if attempt and (answer is None) == (before is None):
+                if answer is None:
+                    return None
+                if before is not None and answer.data == before.data:
+                    self.time.observe(answer.time_ms)
+                    return answer
+            before = answer
+        raise NetworkError(
+            f"the store answers differently each time it is asked for {key}",
+            hint="repair again when the connection is better",
+        )
+
     async def unreadable(self, keys: Keys, current: Manifest) -> set[str]:
         """Return the names in a manifest whose blobs are missing or damaged."""
         gate = asyncio.Semaphore(PARALLEL_READS)
@@ -204,7 +235,9 @@ class Channel:
                 try:
                     await self._read_segment(keys, current, entry)
                 except (BlobNotFoundError, BlobCorruptError):
-                    return True
+                    key = self._repository.layout.blob(current.sid, entry.name)
+                    blob = await self._read_twice(key)
+                    return blob is None or not await self._opens(keys, current, entry, blob)
                 return False
 
         tasks = [asyncio.ensure_future(is_lost(entry)) for entry in current.entries]
@@ -278,11 +311,21 @@ class Channel:
         return [plan.without_foreign_vectors(each, current) for each in segments]
 
     async def _read_segment(self, keys: Keys, current: Manifest, entry: Entry) -> Segment:
-        named = layout.parse_name(keys.names, current.sid, entry.name)
         blob = await self._store.get(self._repository.layout.blob(current.sid, entry.name))
         if not isinstance(blob, Blob):
             raise AssertionError("an unconditional get returned no blob")
         self.time.observe(blob.time_ms)
+        return await self._segment_in(keys, current, entry, blob)
+
+    async def _opens(self, keys: Keys, current: Manifest, entry: Entry, blob: Blob) -> bool:
+        try:
+            await self._segment_in(keys, current, entry, blob)
+        except BlobCorruptError:
+            return False
+        return True
+
+    async def _segment_in(self, keys: Keys, current: Manifest, entry: Entry, blob: Blob) -> Segment:
+        named = layout.parse_name(keys.names, current.sid, entry.name)
         roots = await self._repository.roots_for(blob.data)
 
         def opened() -> Segment:

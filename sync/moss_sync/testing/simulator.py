@@ -63,7 +63,6 @@ READS = frozenset({"state", "dirty"})
 """The verbs of a replica that change nothing."""
 
 SPOILT = frozenset({Fault.FLIPPED, Fault.CUT})
-DAMAGE = SPOILT | {Fault.ABSENT, Fault.STALE}
 EXCUSES: Mapping[type[MossError], frozenset[Fault]] = {
     StaleReadError: frozenset({Fault.STALE}),
     BlobCorruptError: SPOILT,
@@ -406,8 +405,8 @@ class World:
             rate=operation.fault_rate,
             weights=self.schedule.fault_weights,
         )
-        if operation.step.verb == "repair" and fault in DAMAGE:
-            return None  # it believes what it reads: a user's word stands behind it
+        if operation.step.verb == "repair" and fault is Fault.STALE:
+            return None  # two old answers in a row look like a store that went back
         if fault is not None:
             operation.met.add(fault)
             self.stats["faults"] += 1
