@@ -1,4 +1,4 @@
-"""Writes the pages of docs/ that the program itself knows better: cli.md and errors.md.
+"""Writes the pages of docs/ that the program itself knows better: cli.md, errors.md and parity.md.
 
 `python docs/generate.py` writes them, `--check` fails if one is out of date. The pages depend on
 nothing but the source: no terminal, no width, no version of the help formatter.
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import typer.main
+from parity import parity_page  # beside this file
 
 import moss_local.errors
 import moss_sync.errors
@@ -109,7 +110,7 @@ def _errors() -> Iterator[type[MossError]]:
                 yield value
 
 
-PAGES = {"cli.md": cli_page, "errors.md": errors_page}
+PAGES = {"cli.md": cli_page, "errors.md": errors_page, "parity.md": parity_page}
 
 
 def main(arguments: list[str]) -> int:

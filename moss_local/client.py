@@ -7,7 +7,7 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
-from moss_local.hosted import HostedApi
+from moss_local.hosted import HostedApi, check_pin
 from moss_local.index_api import IndexApi
 from moss_local.lifetime import CLOSE_S, OpenUntilClosed
 from moss_local.settings import Settings, resolve
@@ -91,6 +91,8 @@ class MossClient(IndexApi, HostedApi, OpenUntilClosed[None]):
         index_name: str,
         model_id: str | None = None,
         *,
+        artifact_version: str | None = None,
+        manifest_sha256: str | None = None,
         auto_load_on_init: bool = True,
         create: bool = True,
         warm_up: bool = True,
@@ -107,6 +109,8 @@ class MossClient(IndexApi, HostedApi, OpenUntilClosed[None]):
             model_id: "moss-minilm" unless the session has another model; "custom" for vectors of
                 your own; a folder, or a name in the models directory, for a model of your own.
             auto_load_on_init: False does not pull; local documents are there anyway.
+            artifact_version, manifest_sha256: How the hosted SDK pins a model; they are refused.
+                Here its vectors have a fingerprint, and its files a hash, that are checked.
             create: False opens only a session that is on this device or in the store.
             auto_sync: Exchange in the background while the session is open: pull every so many
                 seconds, push what was written once it is quiet. None leaves it to the caller.
@@ -125,6 +129,7 @@ class MossClient(IndexApi, HostedApi, OpenUntilClosed[None]):
             RuntimeError: the client is closed.
         """
         self._check_open()
+        check_pin(artifact_version, manifest_sha256)
         return await self._opened().session(
             index_name,
             model_id,

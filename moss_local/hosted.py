@@ -12,9 +12,28 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from moss_local.errors import NotOfferedError
+from moss_sync import InvalidArgumentError
 
 CRAWL = "fetch the pages with a crawler of your choice, and add their texts with client.add_docs"
 INFER = "call a model with its own client, and give it what client.query found"
+
+
+def check_pin(artifact_version: str | None, manifest_sha256: str | None) -> None:
+    """Refuse the pin of a hosted model's files.
+
+    Raises:
+        InvalidArgumentError: only one half of it is given.
+        NotOfferedError: both are.
+    """
+    if artifact_version is None and manifest_sha256 is None:
+        return
+    if artifact_version is None or manifest_sha256 is None:
+        raise InvalidArgumentError("artifact_version and manifest_sha256 are given together")
+    raise NotOfferedError(
+        "artifact_version names a model's files in the hosted service",
+        instead="leave it out: a model's files are checked by their hash, and its vectors by a"
+        " fingerprint",
+    )
 
 
 class HostedApi(ABC):

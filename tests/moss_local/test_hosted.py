@@ -31,6 +31,18 @@ def test_the_crawler_is_not_offered_and_every_call_says_what_to_use(
     asyncio.run(story())
 
 
+def test_the_pin_of_a_hosted_model_is_refused_whole_or_half(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with MossClient("p", "k", data_dir=tmp_path) as client:
+            with pytest.raises(ValueError, match="together"):
+                await client.session("s", artifact_version="1")
+            with pytest.raises(NotOfferedError):
+                await client.session("s", artifact_version="1", manifest_sha256="00")
+            assert (await client.local_sessions()).sessions == ()
+
+    asyncio.run(story())
+
+
 def test_inference_is_not_offered() -> None:
     with pytest.raises(NotOfferedError, match=r"client\.query"):
         MossInference(project_id="p")
