@@ -53,6 +53,7 @@ class SqliteCopies:
         place = next((place for place in MEMORY_PLACES if os.path.isdir(place)), None)
         self.directory = Path(tempfile.mkdtemp(prefix="moss-sim-", dir=place)).resolve()
         self.step = step
+        self.armed = 0
         self.vectors = vectors
         self._made = 0
         if _trace_new_connection not in apsw.connection_hooks:
@@ -177,7 +178,7 @@ class SqliteCopy:
 
     def _before_statement(self, cursor: object, sql: str, bindings: object) -> bool:
         # Once killed, it only unwinds: SQLite undoes in memory what no longer reaches the file.
-        if self._left is None:
+        if self._copies.armed and self._left is None:
             try:
                 self._copies.step()
             except BaseException:

@@ -91,7 +91,14 @@ class LocalCopy(Protocol):
 
 
 class Copies(Protocol):
-    """Makes the copies of one simulation."""
+    """Makes the copies of one simulation.
+
+    Attributes:
+        armed: How many operations run whose process is to be killed; while there are none, the
+            steps of the storage need not be told.
+    """
+
+    armed: int
 
     def fresh(self, session: str, *, dev: bytes, inc: bytes) -> LocalCopy:
         """Return an empty copy for a new device."""

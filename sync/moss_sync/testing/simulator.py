@@ -145,6 +145,7 @@ class Operation:
         moments: How many more moments its process lives; 0: it is not to be killed.
         met: The faults that its requests have met.
         fetched: How many segments it has asked for.
+        rebuilt: How many pushes it has prepared anew, because the floors had passed them.
     """
 
     step: Step
@@ -154,6 +155,7 @@ class Operation:
     moments: int
     met: set[Fault] = field(default_factory=set)
     fetched: int = 0
+    rebuilt: int = 0
 
 
 _operation: ContextVar[Operation] = ContextVar("moss_sync_simulated_operation")
@@ -285,6 +287,7 @@ class World:
         self.stats["operations"] += 1
         self.stats[f"op {step.verb}"] += 1
         self.say(actor, "begins")
+        self.copies.armed += step.dies_after > 0
         try:
             await VERBS[step.verb](self, actor, step, operation)
         except KilledError:
@@ -294,6 +297,8 @@ class World:
                 raise
         except Exception as error:
             self._violated(error)
+        finally:
+            self.copies.armed -= step.dies_after > 0
 
     def _violated(self, error: Exception) -> None:
         if self.violation is None:
@@ -508,7 +513,9 @@ class World:
     def count_turn(self, verb: str, args: tuple[Any, ...], disk: Disk) -> None:
         """Count what happens to devices now and then."""
         current = self.oracle.current
-        if verb == "renew_identity" and current is not None:
+        if verb == "abandon_pending":
+            _operation.get().rebuilt += 1
+        elif verb == "renew_identity" and current is not None:
             with self.behind_the_scenes():
                 state = disk.copy.replica.state()
             if state.dev in current.devs:
@@ -588,9 +595,9 @@ class World:
     def _check_cost(self, report: SyncReport, operation: Operation, *, first: bool) -> None:
         if operation.met or operation.step.verb != "push":
             return
-        # Settling asks once; from the second lost race on it lists; a rebuild pulls what there is;
-        # the first contact of all has 16 requests of its own.
-        bound = 2 + 3 * report.lost_races + 7 + operation.fetched + 16 * first
+        # Settling asks once; from the second lost race on it lists; a rebuild pulls, and writes
+        # its segment anew; the first contact of all has 16 requests of its own.
+        bound = 4 + 3 * (report.lost_races + operation.rebuilt) + operation.fetched + 16 * first
         require(
             report.requests <= bound,
             "cost",
