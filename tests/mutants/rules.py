@@ -95,6 +95,14 @@ def around(target: object, name: str, wrap: Callable[..., Any]) -> Callable[[Exi
 # -- what the removals do ------------------------------------------------------------------------
 
 
+async def _merge_without_erasing(shipped: Any, self: Any, choose: Any, **_: Any) -> Any:
+    return await shipped(self, choose)
+
+
+async def _believe_any_epoch(shipped: Any, self: Any, keys: Any, known: Any) -> Any:
+    return await shipped(self, keys, None)
+
+
 def _collect_unlisted(manifest: Manifest, names: Sequence[layout.SegmentName]) -> list[Any]:
     listed = {entry.name for entry in manifest.entries}
     return [name for name in names if str(name) not in listed]
@@ -542,5 +550,29 @@ MUTANTS: Sequence[Mutant] = (
         "a store that cannot compare and swap is refused",
         around(probe.ProbeReport, "require", _accept_any_store),
         ("tests/moss_sync/test_probe.py",),
+    ),
+    Mutant(
+        "one-space",
+        "vectors of a space that the session has left are left out",
+        swap(channel.plan, "without_foreign_vectors", lambda read, manifest: read),
+        ("tests/moss_local/test_reembed.py",),
+    ),
+    Mutant(
+        "kept-digests",
+        "a version stays what it was after the vector it was made with is gone",
+        swap(segment, "_kept_digests", lambda pushed: {}),
+        ("tests/moss_sync/test_segment.py",),
+    ),
+    Mutant(
+        "erase-floor",
+        "an erasure raises the floor past all that it has merged",
+        around(engine.SyncEngine, "_merge", _merge_without_erasing),
+        ("tests/moss_local/test_forget.py",),
+    ),
+    Mutant(
+        "repair-epoch",
+        "a repair does not believe a manifest of before a rotation",
+        around(channel.Channel, "read_to_replace", _believe_any_epoch),
+        (LIVES,),
     ),
 )
