@@ -205,8 +205,9 @@ class IndexApi(ABC):
     async def list_indexes(self) -> list[IndexInfo]:
         """Return what the store tells of every index, in order of name.
 
-        One request for each index and thousand; of an index that was changed often and is not on
-        this device, the changes are read too, to count its documents.
+        One request for each thousand, and one for each index that has changed since this client
+        last looked; of an index that was changed often, the changes are read too, to count its
+        documents.
 
         Raises:
             NetworkError: the store could not be reached.

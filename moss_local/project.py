@@ -34,6 +34,7 @@ from moss_sync.clock import SystemClock
 from moss_sync.commit import Commit
 from moss_sync.directory import (
     Directory,
+    Known,
     find_session,
     find_session_by_id,
     has_session,
@@ -75,6 +76,7 @@ class Project:
             commit=settings.commit,
         )
         self._sessions: set[SessionIndex] = set()
+        self._listed: Known = {}
         self._lock = threading.Lock()
         # Programs that never close their client end, or forget it, without a connection left open.
         runtime.when_gone(self, store.close)
@@ -161,7 +163,7 @@ class Project:
 
     async def stored_sessions(self) -> Directory:
         """Return what sessions there are in the store."""
-        return await runtime.on_loop(list_sessions(self._repository))
+        return await runtime.on_loop(list_sessions(self._repository, self._listed))
 
     async def find(self, name: str) -> StoredSession | None:
         """Return what the store tells of a session, also of a deleted one; None if it has none."""

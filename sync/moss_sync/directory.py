@@ -27,7 +27,7 @@ from moss_sync.merge import newest
 from moss_sync.repository import Repository
 from moss_sync.seal import unseal
 from moss_sync.stored_session import StoredSession as StoredSession
-from moss_sync.stores.base import Blob
+from moss_sync.stores.base import Blob, ETag
 
 PAGE = 1000
 
@@ -45,9 +45,16 @@ class Directory:
     unreadable: tuple[MossError, ...] = ()
 
 
-async def list_sessions(repository: Repository) -> Directory:
+Known = dict[str, tuple[ETag, StoredSession]]
+"""By session id: the ETag of a manifest in a listing, and what was read of it after that."""
+
+
+async def list_sessions(repository: Repository, known: Known | None = None) -> Directory:
     """Return what sessions there are: one request per thousand, and one for each of them.
 
+    Args:
+        known: What listings before have found, and this one adds to: of a manifest that has not
+            changed since, nothing is read. A log has no such manifest, and is read in any case.
     Raises:
         UnauthorizedError: the key does not open the repository.
         NetworkError: the store could not be reached.
@@ -56,11 +63,12 @@ async def list_sessions(repository: Repository) -> Directory:
     found = await _names(repository)
     if not found:
         return Directory()
+    known = {} if known is None else known
     keys = await _keys_of(repository)
     if keys is None:
         return Directory()
     if keys.commit == "log":
-        listed, errors = await log_directory.read_sessions(repository, keys, found)
+        listed, errors = await log_directory.read_sessions(repository, keys, list(found))
         listed.sort(key=lambda session: session.name)
         return Directory(tuple(listed), tuple(errors))
     gate = asyncio.Semaphore(PARALLEL_READS)
@@ -68,20 +76,23 @@ async def list_sessions(repository: Repository) -> Directory:
     async def read(sid: str) -> StoredSession | MossError | None:
         async with gate:
             try:
-                found = await _read(repository, keys, sid)
-                return None if found.deleted else found
+                session = await _read(repository, keys, sid)
             except BlobNotFoundError:
                 return None  # removed since it was listed
             except (BlobCorruptError, UnsupportedFormatError) as error:
                 return error
+        known[sid] = (found[sid], session)
+        return session
 
-    tasks = [asyncio.ensure_future(read(sid)) for sid in found]
+    unchanged = {sid: known[sid][1] for sid in found if known.get(sid, (None,))[0] == found[sid]}
+    tasks = [asyncio.ensure_future(read(sid)) for sid in found.keys() - unchanged.keys()]
     try:
         results = await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()
-    sessions = [each for each in results if isinstance(each, StoredSession)]
+    read_now = [each for each in results if isinstance(each, StoredSession)]
+    sessions = [each for each in (*unchanged.values(), *read_now) if not each.deleted]
     return Directory(
         tuple(sorted(sessions, key=lambda session: session.name)),
         tuple(each for each in results if isinstance(each, MossError)),
@@ -141,7 +152,7 @@ async def _recalled(repository: Repository) -> Keys | None:
 
 async def _find(repository: Repository, keys: Keys, sid: str) -> StoredSession | None:
     if keys.commit == "log":
-        parts = await _names(repository, only=f"{sid}-")
+        parts = list(await _names(repository, only=f"{sid}-"))
         listed, errors = await log_directory.read_sessions(repository, keys, parts)
         if not listed and errors:
             raise errors[0]
@@ -173,16 +184,18 @@ async def _keys_of(repository: Repository) -> Keys | None:
     return keys
 
 
-async def _names(repository: Repository, *, only: str = "") -> list[str]:
+async def _names(repository: Repository, *, only: str = "") -> dict[str, ETag]:
     """Return the names below `m/` that start with `only`; one request per thousand."""
     prefix = repository.layout.manifests
-    found: list[str] = []
+    found: dict[str, ETag] = {}
     after = prefix + only if only else ""
     while True:
         page = await repository.store.keys(prefix, start_after=after, limit=PAGE)
-        names = [listed.key.removeprefix(prefix) for listed in page]
-        found += [name for name in names if name.startswith(only)]
-        if len(page) < PAGE or not names[-1].startswith(only):
+        for listed in page:
+            name = listed.key.removeprefix(prefix)
+            if name.startswith(only):
+                found[name] = listed.etag
+        if len(page) < PAGE or not page[-1].key.startswith(prefix + only):
             return found
         after = page[-1].key
 

@@ -13,7 +13,7 @@ import pytest
 
 from moss_sync import BlobCorruptError, BlobMissingError, NetworkError, UnauthorizedError
 from moss_sync.commit import Commit
-from moss_sync.directory import find_session, find_session_by_id, has_session, list_sessions
+from moss_sync.directory import Known, find_session, find_session_by_id, has_session, list_sessions
 from moss_sync.stores import BlobStore, FolderStore, MemoryStore
 from moss_sync.traffic import metered
 from tests.devices import Device
@@ -53,6 +53,31 @@ def test_a_listing_costs_one_request_and_one_for_each_session(tmp_path: Path) ->
         with metered() as meter:
             await list_sessions(device.repository)
         assert meter.requests == 1 + len(NAMES)
+
+    asyncio.run(run())
+
+
+def test_what_has_not_changed_since_a_listing_is_not_read_again(tmp_path: Path) -> None:
+    async def run() -> None:
+        store = MemoryStore()
+        device = await filled(store, tmp_path, NAMES)
+        known: Known = {}
+        first = await list_sessions(device.repository, known)
+        with metered() as meter:
+            assert await list_sessions(device.repository, known) == first
+        assert meter.requests == 1
+        writer = Device(tmp_path / "w", store, session="con", seed=99)
+        writer.put("turn-2", "more")
+        await writer.engine.push()
+        with metered() as meter:
+            now = await list_sessions(device.repository, known)
+        assert meter.requests == 2
+        assert {each.name: each.documents for each in now.sessions}["con"] == 2
+        await writer.engine.delete()
+        for _ in range(2):
+            left = {each.name for each in (await list_sessions(device.repository, known)).sessions}
+            assert left == set(NAMES) - {"con"}
+        writer.close()
 
     asyncio.run(run())
 
