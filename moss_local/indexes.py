@@ -22,7 +22,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from moss_local.embedding.models import resolve_model
-from moss_local.errors import AlreadyExistsError
+from moss_local.errors import AlreadyExistsError, FileBusyError
 from moss_local.file_input import ParseFileInput, ParseOptions, read_files
 from moss_local.index_types import (
     IndexInfo,
@@ -195,7 +195,11 @@ class Indexes:
         """Delete an index for everybody; see `MossClient.delete_index`."""
         await self._require(name)
         await runtime.on_loop(self._unload(name))
-        await self._project.delete(name)
+        try:
+            await self._project.delete_session(name, local_only=False)
+        except FileBusyError as error:
+            # Deleted for everybody; another client still has the file, which is empty by now.
+            log.info("index %r was deleted, and its file is in use: %s", name, error)
         return True
 
     # -- reads -----------------------------------------------------------------------------

@@ -173,12 +173,6 @@ class Project:
         """As `find`, by the name under which the store knows the session."""
         return await runtime.on_loop(find_session_by_id(self._repository, session_id))
 
-    async def delete(self, name: str) -> None:
-        """Delete a session for everybody; see `SyncEngine.delete`. Its empty file stays."""
-        session = await self.session(name, None, pull=False, create=True, warm_up=False)
-        async with session:
-            await runtime.on_loop(session._exchange.delete())
-
     async def was_exchanged(self, name: str) -> bool:
         """Return whether this device has ever exchanged a session of this name with the store."""
         path = session_path(self._settings.data_dir, self._settings.project_id, name)
@@ -257,7 +251,10 @@ class Project:
                 raise outcome
 
     async def _require_stored(self, name: str) -> None:
-        if not await runtime.on_loop(has_session(self._repository, name)):
+        found = None
+        if await runtime.on_loop(has_session(self._repository, name)):
+            found = await self.find(name)
+        if found is None or found.deleted:
             raise NotFoundError(
                 f"there is no session {name!r}, here or in the store",
                 hint="list what there is with: moss-local sessions",

@@ -261,6 +261,9 @@ def test_a_deleted_index_is_gone_and_its_name_is_free_for_another_model(
             await client.query("faq", "", BY_VECTOR)
         with pytest.raises(NotFoundError):
             await client.delete_index("faq")
+        with pytest.raises(NotFoundError):
+            await client.session("faq", create=False)
+        assert (await client.local_sessions()).sessions == ()
         await client.create_index("faq", FACTS)
         info = await client.get_index("faq")
         assert (info.doc_count, info.model.id) == (2, "moss-minilm")

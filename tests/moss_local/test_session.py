@@ -242,8 +242,14 @@ def test_one_bad_document_of_a_hundred_is_named_and_none_is_stored(client: MossC
 
 def test_what_is_no_document_is_refused_with_its_place(client: MossClient) -> None:
     async def story(session: SessionIndex) -> None:
-        for wrong in ("text", b"text", 7, [TURNS[0], {"id": "a"}]):
-            with pytest.raises(InvalidArgumentError, match="DocumentInfo"):
+        for wrong, named in (
+            ("text", "line 1: not JSON"),
+            (b"text", "line 1: not JSON"),
+            (7, "documents"),
+            ([TURNS[0], 7], "item 1"),
+            ([TURNS[0], {"id": "a"}], "item 1: the key 'text' is missing"),
+        ):
+            with pytest.raises(InvalidArgumentError, match=named):
                 await session.add_docs(wrong)  # type: ignore[arg-type]  # what a caller may do
         with pytest.raises(InvalidArgumentError, match="list of ids"):
             await session.delete_docs("turn-1")
