@@ -7,6 +7,7 @@ once. `CI=true` chooses the longer hypothesis profile; both draw new examples at
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -15,6 +16,10 @@ import pytest
 from hypothesis import settings
 
 from tests.seaweed import SeaweedServer
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell that starts the tests in the background lets them ignore it, and all their children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("dev", max_examples=60, derandomize=False, deadline=None)
 settings.register_profile("ci", max_examples=300, derandomize=False, deadline=None)

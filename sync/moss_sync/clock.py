@@ -58,6 +58,9 @@ class SystemClock:
 
 OFFSET_SAMPLES = 5
 
+RESOLUTION_MS = 1000
+"""Of a `Date` header."""
+
 
 class StoreClock:
     """This machine's clock, corrected by what the store's answers say.
@@ -84,8 +87,19 @@ class StoreClock:
         """Take in what an answer says; None from a store that has no clock."""
         self.heard = True
         if time_ms is not None:
-            self._offsets.append(time_ms - self._clock.wall_ms())
+            self._offsets.append(_least_offset(time_ms - self._clock.wall_ms()))
             del self._offsets[:-OFFSET_SAMPLES]
 
     def now_ms(self) -> int:
         return self._clock.wall_ms() + self.offset_ms
+
+
+def _least_offset(behind_ms: int) -> int:
+    """Return the smallest correction that agrees with an answer.
+
+    Servers tell whole seconds, rounded down. A clock that is right within that second is left as it
+    is: to follow the rounding would put the writes of those who are online behind those of others.
+    """
+    if -RESOLUTION_MS < behind_ms <= 0:
+        return 0
+    return behind_ms if behind_ms > 0 else behind_ms + RESOLUTION_MS

@@ -8,10 +8,22 @@ from collections.abc import Sequence
 import pytest
 
 from moss_sync import OutcomeUnknownError
+from moss_sync.clock import StoreClock
 from moss_sync.floors import DRIFT_MS, stamp_limit
 from moss_sync.hlc import to_ms
-from tests.devices import Device
+from tests.devices import Device, QuickClock
 from tests.moss_sync.world import Crash, Once, World, noise
+
+
+class FixedClock(QuickClock):
+    """A clock that stands still."""
+
+    def __init__(self, now_ms: int) -> None:
+        super().__init__(0, now_ms)
+
+    def wall_ms(self) -> int:
+        return self.now_ms
+
 
 YEAR_MS = 365 * 24 * 3_600_000
 
@@ -159,6 +171,24 @@ def test_a_device_whose_clock_was_put_right_writes_in_the_present_again(world: W
         assert to_ms(stamps(one)["b"]) <= one.clock.now_ms + 2 * DRIFT_MS
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("true_ms", "told_ms", "corrected_ms"),
+    [
+        (1_700_000_000_000, 1_700_000_000_000, 1_700_000_000_000),
+        (1_700_000_000_999, 1_700_000_000_000, 1_700_000_000_999),  # rounded down to the second
+        (1_700_000_005_000, 1_700_000_000_000, 1_700_000_001_000),
+        (1_699_999_990_000, 1_700_000_000_000, 1_700_000_000_000),
+    ],
+)
+def test_a_clock_that_is_right_within_the_second_that_a_store_tells_is_left_alone(
+    true_ms: int, told_ms: int, corrected_ms: int
+) -> None:
+    clock = FixedClock(true_ms)
+    time = StoreClock(clock)
+    time.observe(told_ms)
+    assert time.now_ms() == corrected_ms
 
 
 def test_the_stores_clock_corrects_a_device_that_is_wrong(world: World) -> None:
