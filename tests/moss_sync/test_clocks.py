@@ -199,7 +199,7 @@ def test_the_stores_clock_corrects_a_device_that_is_wrong(world: World) -> None:
         world.store.inner._now = lambda: right_now
         wrong.put("before", "x")
         await wrong.engine.push()
-        assert abs(wrong.engine.now_ms() - right_now) < 1000
+        assert abs(wrong.engine.now_ms() - right_now) < 2000
         current = await wrong.manifest()
         assert abs(current.ct - right_now) < 5000
         assert to_ms(stamps(wrong)["before"]) <= current.ct + DRIFT_MS
