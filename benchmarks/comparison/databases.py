@@ -137,6 +137,7 @@ class LanceIndexed(LanceExact):
 
 class Qdrant(Engine):
     exact = True
+    largest = 20_000  # it warns above
     settings = (
         "`QdrantClient(path=...)`, cosine: the local mode, an exact scan in numpy, which has no"
         " payload indexes; no hybrid: it takes sparse vectors that the caller makes"

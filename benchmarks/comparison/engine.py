@@ -49,11 +49,13 @@ class Engine(ABC):
         settings: What was chosen, in words, for the page; what is not named is the default.
         kinds: Of KINDS, those that it has.
         exact: It compares every vector at any size: fewer questions tell its recall.
+        largest: What it is meant for by its own word, in documents.
     """
 
     settings: str
     kinds: Sequence[str] = KINDS
     exact = False
+    largest: int | None = None
 
     @abstractmethod
     def open(self, folder: Path) -> None:

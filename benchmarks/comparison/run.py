@@ -131,6 +131,11 @@ def measure(
     figures: dict[str, dict[str, Any]] = {name: {} for name in names}
     serving: dict[str, Process] = {}
     for name in names:
+        largest = engine_class(name).largest
+        if largest is not None and count > largest:
+            figures[name]["failed"] = f"meant for at most {largest:,} documents".replace(",", " ")
+            _say(name, figures[name])
+            continue
         folder = stores / f"{count}-{list(ENGINES).index(name)}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
