@@ -555,6 +555,8 @@ class World:
         knew = actor.knows_repository
         idle = knew and self._is_idle(disk.seen)
         known = disk.seen.etag
+        with self.behind_the_scenes():
+            resumed = disk.copy.replica.state().pending is not None
         try:
             report = await verb()
         except MossError as error:
@@ -572,7 +574,7 @@ class World:
                     "success is true",
                     f"{step.verb} succeeded, and {id!r} is still to be pushed",
                 )
-            self._check_cost(report, operation, first=not knew)
+            self._check_cost(report, operation, first=not knew, resumed=resumed)
         elif step.verb == "pull" and idle and not operation.met and disk.seen.etag == known:
             self._check_idle(actor, step, report)
 
@@ -592,12 +594,21 @@ class World:
             return False
         return found[1] == ETag(seen.etag) and seen.applied_seq == current.seq
 
-    def _check_cost(self, report: SyncReport, operation: Operation, *, first: bool) -> None:
+    def _check_cost(
+        self, report: SyncReport, operation: Operation, *, first: bool, resumed: bool
+    ) -> None:
         if operation.met or operation.step.verb != "push":
             return
         # Settling asks once; from the second lost race on it lists; a rebuild pulls, and writes
-        # its segment anew; the first contact of all has 16 requests of its own.
-        bound = 4 + 3 * (report.lost_races + operation.rebuilt) + operation.fetched + 16 * first
+        # its segment anew; a push of before that is still to be sent is two more; the first contact
+        # of all has 16 requests of its own.
+        bound = (
+            4
+            + 2 * resumed
+            + 3 * (report.lost_races + operation.rebuilt)
+            + operation.fetched
+            + 16 * first
+        )
         require(
             report.requests <= bound,
             "cost",
