@@ -66,14 +66,32 @@ class Answer:
 class Passage:
     """One request on its way through the proxy; a fault decides what becomes of it."""
 
-    def __init__(self, proxy: FaultProxy, request: Request, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self,
+        proxy: FaultProxy,
+        request: Request,
+        writer: asyncio.StreamWriter,
+        waiting: list[tuple[int, Request]],
+    ) -> None:
         self.request = request
         self._proxy = proxy
         self._writer = writer
+        self._waiting = waiting
 
     async def forward(self) -> Answer:
-        """Let it take effect; return what the server says. ConnectionError: it says nothing."""
-        return await self._proxy.forward(self.request)
+        """Let it take effect; return what the server says. ConnectionError: it says nothing.
+
+        What was kept back until after this request takes effect now, before the client has its
+        answer: otherwise it would race with what the client sends next.
+        """
+        answer = await self._proxy.forward(self.request)
+        await self.let_go()
+        return answer
+
+    async def let_go(self) -> None:
+        """Count this request, once, against what had been kept back when it came."""
+        waiting, self._waiting = self._waiting, []
+        await self._proxy.let_go(waiting)
 
     async def answer(self, raw: bytes) -> None:
         """Send bytes to the client."""
@@ -293,9 +311,9 @@ class FaultProxy:
                 self.seen.append(request)
                 fault = self.plan(request)
                 waiting = [each for each in self._kept if each[1].path == request.path]
-                passage = Passage(self, request, writer)
+                passage = Passage(self, request, writer, waiting)
                 await (Passage.pass_on if fault is None else fault)(passage)
-                await self._let_go(waiting)
+                await passage.let_go()
         except (asyncio.IncompleteReadError, ConnectionError):
             return  # the client or the server has gone
         except asyncio.CancelledError:
@@ -307,8 +325,8 @@ class FaultProxy:
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
 
-    async def _let_go(self, waiting: list[tuple[int, Request]]) -> None:
-        """Count one more request against what had been kept back when it came."""
+    async def let_go(self, waiting: list[tuple[int, Request]]) -> None:
+        """Count one more request against these, and forward those that have waited enough."""
         for item in waiting:
             if item in self._kept:
                 self._kept.remove(item)
