@@ -44,9 +44,9 @@ from moss_sync import (
     VectorSpace,
     Version,
 )
-from moss_sync.hlc import MAX_STAMP, from_ms, to_ms
+from moss_sync.hlc import MAX_STAMP
 from moss_sync.merge import lowest_commit, newest
-from moss_sync.replica import Aside, Keep
+from moss_sync.replica import Aside, Correction, Keep
 
 DIRTY_BATCH = 256
 """Dirty rows read at a time: a limit of bytes usually ends the reading long before the last one."""
@@ -115,22 +115,10 @@ class SqliteReplica:
         with self.file.reading() as conn:
             return vectors_of(conn, wanted, space)
 
-    def restamp(self, limit: int) -> int:
-        """Stamp dirty versions above `limit` anew, in their order, just below it."""
-        # They need not differ from each other, only from what they replace, and that was cut to
-        # the millisecond below when it was committed.
-        lowest = from_ms(to_ms(limit) - 1, 1)
+    def restamp(self, correction: Correction) -> int:
+        """Correct the stamps of dirty versions; return of how many."""
         with self.file.writing() as conn:
-            state = read_state(conn)
-            conn.execute(
-                "UPDATE document SET hlc = max(?2, ?1 - late.place) FROM (SELECT rowid AS row,"
-                " row_number() OVER (ORDER BY hlc DESC) AS place FROM document"
-                " WHERE dirty = 1 AND hlc > ?1) AS late WHERE document.rowid = late.row",
-                (limit, lowest),
-            )
-            changed = conn.changes()
-            update_state(conn, hlc=min(state.hlc, limit))
-        return changed
+            return _correct(conn, correction)
 
     def save_pending(
         self, pending: Pending, versions: Sequence[tuple[str, Version]], *, dev: bytes
@@ -231,7 +219,15 @@ class SqliteReplica:
                 purge_tombstones(conn, commit_seq=tomb_seq)
             _go_on(conn, read_state(conn), seen, applied_seq)
 
-    def renew_identity(self, dev: bytes, inc: bytes, *, was: bytes, aside: Aside) -> int:
+    def renew_identity(
+        self,
+        dev: bytes,
+        inc: bytes,
+        *,
+        was: bytes,
+        aside: Aside,
+        correction: Correction | None = None,
+    ) -> int:
         """Go on as another device; return how many dirty records were set aside."""
         with self.file.writing() as conn:
             if read_state(conn).dev != was:
@@ -240,6 +236,8 @@ class SqliteReplica:
             if aside != "nothing":
                 rows = _dirty_rows(conn, only_pending=aside == "pending")
                 moved = set_aside(conn, rows, reason="device")
+            if correction is not None:
+                _correct(conn, correction)
             _become(conn, dev, inc)
         return moved
 
@@ -291,6 +289,17 @@ def _resync(conn: apsw.Connection, records: Mapping[str, Record], tomb_hlc: int)
     )
     remove_rows(conn, [rowid for rowid, _ in gone])
     return len(late)
+
+
+def _correct(conn: apsw.Connection, correction: Correction) -> int:
+    # They need not differ from each other, only from what they replace.
+    conn.execute(
+        "UPDATE document SET hlc = ? WHERE dirty = 1 AND hlc > ?",
+        (correction.to, correction.above),
+    )
+    corrected = conn.changes()
+    update_state(conn, hlc=min(read_state(conn).hlc, correction.above))
+    return corrected
 
 
 def _dirty_rows(conn: apsw.Connection, *, only_pending: bool = False) -> list[int]:

@@ -43,13 +43,22 @@ from moss_sync.errors import (
     StoreBusyError,
     repair_command,
 )
-from moss_sync.floors import DEFAULT_POLICY, Policy, commit_time, stamp_limit
+from moss_sync.floors import DEFAULT_POLICY, Policy, stamp_limit
 from moss_sync.keyring import Keys
 from moss_sync.layout import SegmentName
 from moss_sync.manifest import Manifest
 from moss_sync.plan import Standing
 from moss_sync.record import DEVICE_BYTES, Record, VectorSpace
-from moss_sync.replica import Committed, Exclusive, Pending, Replica, ReplicaState, Seen, Snapshot
+from moss_sync.replica import (
+    Committed,
+    Correction,
+    Exclusive,
+    Pending,
+    Replica,
+    ReplicaState,
+    Seen,
+    Snapshot,
+)
 from moss_sync.report import RepairReport, SyncReport
 from moss_sync.repository import Repository, Runner
 from moss_sync.segment import Segment
@@ -500,9 +509,9 @@ class SyncEngine:
         parent = None if current is None else current[0]
         if plan.doubts_time(parent, self._channel.time.now_ms()):
             await self._repository.tell_time()
-        limit = stamp_limit(commit_time(parent, self._channel.time.now_ms()))
-        if state.hlc > limit:
-            await self._run(self._replica.restamp, limit)
+        correction = plan.correction(parent, parent, self._channel.time.now_ms())
+        if state.hlc > correction.above:
+            await self._run(self._replica.restamp, correction)
         known = None if parent is None else parent.device(state.dev)
         records: list[Record] = await self._run(
             lambda: self._replica.dirty(
@@ -778,7 +787,14 @@ class SyncEngine:
                 become = partial(self._replica.start_life, seen.life, dev, inc, keep=keep)
             else:
                 aside = plan.aside(current, state, standing)
-                become = partial(self._replica.renew_identity, dev, inc, was=state.dev, aside=aside)
+                become = partial(
+                    self._replica.renew_identity,
+                    dev,
+                    inc,
+                    was=state.dev,
+                    aside=aside,
+                    correction=self._correction(state, current, standing),
+                )
             report.quarantined += await self._run(become)
         elif state.pending is None:
             return state
@@ -792,6 +808,15 @@ class SyncEngine:
             await self._run(self._replica.set_seen, seen)
         settled: ReplicaState = await self._run(self._replica.state)
         return settled
+
+    def _correction(
+        self, state: ReplicaState, current: Manifest, found: Standing
+    ) -> Correction | None:
+        if found is not Standing.COPY:
+            return None
+        known = self._channel.remembered(state)
+        parent = None if known is None else known[0]
+        return plan.correction(parent, current, self._channel.time.now_ms())
 
     def _check_space(self, current: Manifest, state: ReplicaState) -> None:
         check_space(

@@ -44,7 +44,7 @@ from moss_sync.manifest import (
 )
 from moss_sync.merge import cut
 from moss_sync.record import Record, VectorSpace
-from moss_sync.replica import FIRST_LIFE, Aside, Keep, Life, Pending, ReplicaState
+from moss_sync.replica import FIRST_LIFE, Aside, Correction, Keep, Life, Pending, ReplicaState
 from moss_sync.seal import epoch_of
 from moss_sync.segment import Segment
 
@@ -146,6 +146,24 @@ def aside(manifest: Manifest, state: ReplicaState, found: Standing) -> Aside:
     # Committed after its base, and forgotten since: nobody can say any more.
     pending = state.pending
     return "pending" if pending is not None and manifest.retired > pending.base else "nothing"
+
+
+def correction(known: Manifest | None, current: Manifest | None, now_ms: int) -> Correction:
+    """Return what becomes of unpushed changes whose stamps no right clock can have given.
+
+    Such a stamp says nothing about when a change was made. All that is known is that it was made
+    above what its file had seen: so that is where it goes, and not higher, for the file may be a
+    restored backup. Then the file that it was copied from had the change too, stamped it anew when
+    it pushed it, and has seen it in whatever it has written over it since.
+
+    Args:
+        known: The newest manifest that the file has seen.
+        current: The newest manifest of all.
+    """
+    limit = stamp_limit(commit_time(current, now_ms))
+    if current is None:
+        return Correction(above=limit, to=limit)  # nobody has committed anything to stay below
+    return Correction(above=limit, to=1 if known is None else stamp_limit(known.ct) + 1)
 
 
 def life_of(manifest: Manifest) -> Life:

@@ -66,6 +66,19 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
+class Correction:
+    """What becomes of unpushed changes that a wrong clock has stamped.
+
+    Attributes:
+        above: The highest stamp (hlc) that a right clock can have given.
+        to: What a higher one becomes.
+    """
+
+    above: int
+    to: int
+
+
+@dataclass(frozen=True, slots=True)
 class Pending:
     """A prepared push, kept with its exact bytes until its outcome is known.
 
@@ -220,11 +233,11 @@ class Replica(Protocol):
         """
         ...
 
-    def restamp(self, limit: int) -> int:
-        """Stamp dirty versions above `limit` (hlc) anew, in their order, just below it.
+    def restamp(self, correction: Correction) -> int:
+        """Correct the stamps of dirty versions; return of how many.
 
-        Return how many there were. A wrong clock made them and nobody else has seen them. There
-        must be no pending push. The local clock falls to `limit` too, if it stands above.
+        A wrong clock made them and nobody else has seen them. There must be no pending push. The
+        local clock falls to `correction.above`, if it stands higher.
         """
         ...
 
@@ -279,12 +292,21 @@ class Replica(Protocol):
         """
         ...
 
-    def renew_identity(self, dev: bytes, inc: bytes, *, was: bytes, aside: Aside) -> int:
+    def renew_identity(
+        self,
+        dev: bytes,
+        inc: bytes,
+        *,
+        was: bytes,
+        aside: Aside,
+        correction: Correction | None = None,
+    ) -> int:
         """Go on as another device; return how many dirty records were set aside.
 
         This file turned out to be a copy of one that is in use, or its device was retired. The
         pending push is abandoned and the push numbers start again. Dirty records that may have
         been pushed and deleted since (`aside`) go to the quarantine; the marks of the others stay.
+        The stamps of dirty records are corrected as by `restamp`.
         Does nothing where the file is no longer the device `was`.
         """
         ...

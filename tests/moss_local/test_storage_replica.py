@@ -33,7 +33,7 @@ from moss_sync import (
     content_digest,
 )
 from moss_sync.hlc import MAX_STAMP, from_ms
-from moss_sync.replica import Aside
+from moss_sync.replica import Aside, Correction
 
 SPACE = VectorSpace("tiny", "f0", 2, "f2")
 OTHER = b"other-dv"
@@ -357,32 +357,33 @@ def test_an_older_manifest_never_replaces_a_newer_one(replica: SqliteReplica) ->
 # -- wrong clocks ----------------------------------------------------------------------------
 
 
-def test_stamps_of_a_wrong_clock_are_made_anew_in_their_order(replica: SqliteReplica) -> None:
-    merge(replica, theirs("seen", "x", from_ms(50)))
-    put(replica, "right", "1", now_ms=100)
+def test_stamps_of_a_wrong_clock_are_corrected(replica: SqliteReplica) -> None:
+    merge(replica, theirs("seen", "x", from_ms(2000)))
+    put(replica, "right", "1", now_ms=2100)
     for id in "abc":
         put(replica, id, "1", now_ms=10**9)
-    limit = from_ms(1000)
-    assert replica.restamp(limit) == 3
+    correction = Correction(above=from_ms(3000), to=from_ms(2000) + 1)
+    assert replica.restamp(correction) == 3
     stamps = {id: hlc for id, (_, hlc, _) in stored(replica).items()}
-    assert stamps["seen"] == from_ms(50)
-    assert stamps["right"] == from_ms(100)
-    assert from_ms(999) < stamps["a"] < stamps["b"] < stamps["c"] < limit
-    assert replica.state().hlc == limit
+    assert stamps["seen"] == from_ms(2000)
+    assert stamps["right"] == from_ms(2100)
+    assert [stamps[id] for id in "abc"] == [from_ms(2000) + 1] * 3
+    assert replica.state().hlc == from_ms(3000)
     assert replica.state().dirty == 4
-    assert replica.restamp(limit) == 0
+    assert replica.restamp(correction) == 0
 
 
-def test_more_stamps_than_fit_into_a_millisecond_stay_above_what_was_committed_before(
-    replica: SqliteReplica,
-) -> None:
-    with replica.file.writing() as conn:
-        documents = [Document(f"{i:05}", "x") for i in range(300)]
-        put_documents(conn, documents, space=None, now_ms=10**9)
-    replica.restamp(from_ms(1000, 7))
-    stamps = [hlc for _, (_, hlc, _) in sorted(stored(replica).items())]
-    assert stamps == sorted(stamps)
-    assert min(stamps) > from_ms(999)
+def test_another_identity_corrects_the_stamps_of_a_wrong_clock(replica: SqliteReplica) -> None:
+    merge(replica, theirs("seen", "x", 7))
+    put(replica, "right", "1", now_ms=10)
+    put(replica, "a", "1", now_ms=10**9)
+    was = replica.state().dev
+    replica.renew_identity(
+        b"d" * 8, b"i" * 8, was=was, aside="nothing", correction=Correction(from_ms(10**8), 9)
+    )
+    stamps = {id: hlc for id, (_, hlc, _) in stored(replica).items()}
+    assert stamps == {"seen": 7, "right": from_ms(10), "a": 9}
+    assert replica.state().hlc == from_ms(10**8)
 
 
 def test_settling_cuts_what_was_pushed_to_what_its_commit_allows(replica: SqliteReplica) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -110,6 +112,64 @@ def test_the_author_cuts_its_own_stamps_as_its_readers_do(world: World) -> None:
         await two.engine.push()
         await one.engine.pull()
         assert one.texts == {"a": "y"}
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("seen", [True, False], ids=["exchanged before", "never exchanged"])
+def test_a_restored_change_of_a_wrong_clock_does_not_beat_what_was_written_over_it(
+    world: World, tmp_path: Path, seen: bool
+) -> None:
+    async def story() -> None:
+        one, other = world.device_here(), world.device_here()
+        if seen:
+            one.put("a", "the beginning")
+            await one.engine.push()
+        one.clock.now_ms += YEAR_MS
+        one.put("a", "from the future")
+        one.put("only here", "from the future")
+        one.close()
+        shutil.copy(one.file.path, tmp_path / "backup.sqlite3")
+        one.clock.now_ms -= YEAR_MS
+        again = Device(one.file.path, world.store, clock=world.clock)
+        world.devices.append(again)
+        await again.engine.push()
+        again.put("a", "written over it")
+        again.delete("only here")
+        await again.engine.push()
+        again.close()
+        old = Device(tmp_path / "backup.sqlite3", world.store, clock=world.clock)
+        world.devices.append(old)
+        await agree([old, other])
+        assert old.texts == {"a": "written over it"}
+
+    asyncio.run(story())
+
+
+def test_a_restored_change_of_a_wrong_clock_still_beats_what_it_was_written_over(
+    world: World, tmp_path: Path
+) -> None:
+    async def story() -> None:
+        one, other = world.device_here(), world.device_here()
+        one.put("a", "the beginning")
+        await one.engine.push()
+        one.clock.now_ms += YEAR_MS
+        one.put("a", "from the future")
+        one.close()
+        shutil.copy(one.file.path, tmp_path / "backup.sqlite3")
+        one.clock.now_ms -= YEAR_MS
+        # What makes the backup a copy is about another document.
+        again = Device(one.file.path, world.store, clock=world.clock)
+        world.devices.append(again)
+        with again.file.writing() as conn:
+            conn.execute("UPDATE document SET dirty = 0 WHERE id = 'a'")
+        again.put("b", "something else")
+        await again.engine.push()
+        again.close()
+        old = Device(tmp_path / "backup.sqlite3", world.store, clock=world.clock)
+        world.devices.append(old)
+        await agree([old, other])
+        assert old.texts == {"a": "from the future", "b": "something else"}
 
     asyncio.run(story())
 

@@ -138,6 +138,11 @@ def _keep_absent(conn: Any, records: Any, tomb_hlc: int) -> int:
     return 0
 
 
+def _corrected_to_now(shipped: Any, known: Any, current: Any, now_ms: int) -> Any:
+    found = shipped(known, current, now_ms)
+    return replace(found, to=found.above)
+
+
 def _resync_without_restamp(shipped: Any, conn: Any, records: Any, tomb_hlc: int) -> Any:
     return shipped(conn, records, 0)
 
@@ -489,9 +494,15 @@ MUTANTS: Sequence[Mutant] = (
         (CLOCKS,),
     ),
     Mutant(
+        "correct-low",
+        "a wrong clock's stamp is corrected to just above what its file has seen, not to now",
+        around(plan, "correction", _corrected_to_now),
+        (CLOCKS,),
+    ),
+    Mutant(
         "restamp-future",
         "stamps of a wrong clock are made anew before they are pushed",
-        swap(SqliteReplica, "restamp", lambda self, limit: 0),
+        swap(SqliteReplica, "restamp", lambda self, correction: 0),
         (CLOCKS,),
     ),
     Mutant(

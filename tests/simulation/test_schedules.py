@@ -6,9 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from moss_local.testing.__main__ import copies_of
 from moss_sync.testing import campaign
 
 FIRST, LAST = 0, 1_999
+
+FOUND = {
+    14226: "a restored backup's stamp of a wrong clock beat what was written over it",
+    17919: "the same, seen by a push that did not know yet that its file was a copy",
+    25047: "the same, a day ahead",
+}
+"""Seeds of longer runs that have found something, and what."""
 
 
 def test_two_thousand_schedules_violate_nothing_and_meet_everything(
@@ -20,3 +28,10 @@ def test_two_thousand_schedules_violate_nothing_and_meet_everything(
     shown = capfd.readouterr().out
     assert code == 0, shown
     assert "0 violations" in shown
+
+
+@pytest.mark.parametrize("seed", FOUND)
+def test_what_longer_runs_have_found_does_not_come_back(seed: int) -> None:
+    outcome = campaign.run_seed(seed, copies_of)
+    assert outcome.counts
+    assert outcome.violation is None, outcome.violation
