@@ -187,7 +187,7 @@ class SqliteReplica:
             state = read_state(conn)
             if seen.life != state.life:
                 return MergeCounts()
-            if _is_behind(conn, state, snapshot, seen):
+            if _is_late(state, snapshot) or _is_behind(conn, state, snapshot, seen):
                 return MergeCounts()
             if _leaves(state, snapshot):
                 move_space(conn, state, cast(VectorSpace, snapshot.space))
@@ -195,7 +195,7 @@ class SqliteReplica:
             _check_vectors(state, snapshot)
             purge_tombstones(conn, commit_seq=snapshot.tomb_seq)
             reasserted = 0
-            if snapshot.full:
+            if _must_resync(state, snapshot):
                 reasserted = _resync(conn, records, snapshot.tomb_hlc)
                 state = read_state(conn)
             found = find(conn, records)
@@ -343,6 +343,24 @@ def _sort_out(
             if seq != known.commit_seq or known.dirty:
                 equal.append((seq, known.rowid))
     return won, equal
+
+
+def _is_late(state: State, snapshot: Snapshot) -> bool:
+    """Return whether another task or process of this file has applied more meanwhile.
+
+    Everything in the snapshot has been here then, and tombstones of what has been deleted since may
+    be forgotten again.
+    """
+    return state.applied_seq > snapshot.applied_seq
+
+
+def _must_resync(state: State, snapshot: Snapshot) -> bool:
+    """Return whether deletions may have been missed that the session has forgotten.
+
+    Not if another task or process of this file has resynced meanwhile: what it has pushed since is
+    not in the snapshot, and nobody has deleted it.
+    """
+    return snapshot.full and state.applied_seq < snapshot.tomb_seq
 
 
 def _is_behind(conn: apsw.Connection, state: State, snapshot: Snapshot, seen: Seen) -> bool:

@@ -276,9 +276,10 @@ class Replica(Protocol):
           3 the records are merged; one of an equal version fills in a vector that is lacking here
           4 the local clock rises to `tomb_hlc` and the highest stamp merged
 
-        Where the vectors here are of a space that the session has left (`former`), they are
-        forgotten first, and the file goes on in the session's space. Where this file has moved on
-        since the snapshot was read, nothing is done.
+        Step 2 is only for a file that still is below `tomb_seq`. Where the vectors here are of a
+        space that the session has left (`former`), they are forgotten first, and the file goes on
+        in the session's space. Where this file has moved on since the snapshot was read, because
+        another task or process exchanged it too, nothing is done.
 
         Raises:
             ModelMismatchError: the vectors here are of another space; nothing was merged.

@@ -465,6 +465,30 @@ def test_a_change_that_the_snapshot_knows_of_is_merged_as_always(replica: Sqlite
     assert stored(replica)["a"] == ("newer", 2**40, False)
 
 
+def test_a_late_full_snapshot_leaves_what_another_task_has_committed_since(
+    replica: SqliteReplica,
+) -> None:
+    # Two tasks read the same manifest. One resyncs and then pushes; the other comes after it.
+    replica.merge(full(), replace(SEEN, seq=9))
+    put(replica, "a", "word")
+    save(replica, pending(), [(r.id, r.version) for r in dirty(replica)])
+    replica.settle(committed(replica, commit_seq=12))
+    assert replica.state().applied_seq == 9
+    replica.merge(full(), replace(SEEN, seq=9))
+    assert found(replica, "word") == ["a"]
+
+
+def test_a_late_snapshot_does_not_bring_back_what_another_task_has_seen_deleted_and_forgotten(
+    replica: SqliteReplica,
+) -> None:
+    late = Snapshot([theirs("a", "word", 3)], applied_seq=7, space=SPACE)
+    merge(replica, theirs("a", "word", 3))
+    replica.merge(full(), replace(SEEN, seq=9))
+    assert replica.merge(late, SEEN) == MergeCounts()
+    assert found(replica, "word") == []
+    assert replica.state().applied_seq == 9
+
+
 def test_who_follows_the_changes_learns_that_documents_went_without_a_trace(
     replica: SqliteReplica,
 ) -> None:

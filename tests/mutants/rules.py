@@ -494,6 +494,18 @@ MUTANTS: Sequence[Mutant] = (
         (CLOCKS,),
     ),
     Mutant(
+        "late-snapshot",
+        "a file that has applied more meanwhile merges nothing older",
+        swap(storage_replica, "_is_late", lambda state, snapshot: False),
+        (REPLICA,),
+    ),
+    Mutant(
+        "late-resync",
+        "a file that is above the floor again drops nothing",
+        swap(storage_replica, "_must_resync", lambda state, snapshot: snapshot.full),
+        (REPLICA,),
+    ),
+    Mutant(
         "correct-low",
         "a wrong clock's stamp is corrected to just above what its file has seen, not to now",
         around(plan, "correction", _corrected_to_now),
