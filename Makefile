@@ -13,7 +13,7 @@ STAMP  := $(VENV)/.installed
 
 COMPAT := .venv-compat
 
-.PHONY: setup demo test mutants compat simulate agreement lint check bench bench-peers docs clean help
+.PHONY: setup demo test parity mutants compat simulate agreement lint check bench bench-peers docs clean help
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -31,7 +31,10 @@ demo: setup ## the main job on real input: two agents, two devices, one thread
 	$(BIN)/moss-local demo
 
 test: setup ## the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --parity
+
+parity: setup ## run the tests that docs/parity.md names, and fail unless each of them passes
+	$(BIN)/python docs/parity.py
 
 mutants: setup ## take each safety rule of the protocol away and see that a test notices
 	$(BIN)/python -m tests.mutants

@@ -2,7 +2,8 @@
 
 The facts are in tests/parity/facts.py. What is compared here and now: that the name is there, that
 names, order, kinds and defaults of its parameters are those of the hosted SDK, that its members
-are, and that every test that a row names exists. tests/parity has pytest collect them.
+are, and that every test that a row names exists. That each of them ran and passed is what
+`pytest --parity` adds (tests/parity/outcomes.py), and so does this file, run by itself.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def parity_page() -> str:
         "",
         "Names, order, kinds and defaults of parameters are compared by the script that makes this",
         "page; parameters of ours beyond them have defaults. *Better* does all that the hosted SDK",
-        "does, and more.",
+        "does, and more. `make test` fails unless every test that is named here ran and passed.",
         "",
     ]
     for title, facts in SECTIONS.items():
@@ -129,3 +130,12 @@ def _tests_in(path: str) -> frozenset[str]:
     return frozenset(
         node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     )
+
+
+if __name__ == "__main__":
+    import pytest
+
+    from tests.parity.outcomes import named_tests
+
+    parity_page()
+    sys.exit(pytest.main(["--parity", "-q", "--rootdir", str(ROOT), *named_tests()]))

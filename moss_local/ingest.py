@@ -100,7 +100,10 @@ def read_given(docs: DocsInput, *, what: str) -> list[Given]:
     if isinstance(docs, Mapping) or not isinstance(docs, Iterable):
         raise InvalidArgumentError(
             f"{what} takes an iterable of documents, mappings or paths, one path, or JSON as text,"
-            f" not {type(docs).__name__}"
+            f" not {type(docs).__name__}",
+            hint="put a single document into a list"
+            if isinstance(docs, DocumentInfo | Mapping)
+            else None,
         )
     found: list[Given] = []
     for place, item in enumerate(docs):

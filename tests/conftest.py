@@ -26,6 +26,18 @@ settings.register_profile("ci", max_examples=300, derandomize=False, deadline=No
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "dev")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    said = "fail unless each test that docs/parity.md names has run and passed"
+    parser.addoption("--parity", action="store_true", help=said)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--parity"):
+        from tests.parity.outcomes import ParityCheck
+
+        config.pluginmanager.register(ParityCheck())
+
+
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The cache folder of this run, the same for all tests and the programs they start."""

@@ -44,6 +44,29 @@ def test_importing_moss_local_loads_none_of_the_heavy_packages() -> None:
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 
+def test_importing_and_making_a_client_says_nothing_and_asks_no_network(tmp_path: Path) -> None:
+    program = """
+import socket, sys
+from pathlib import Path
+def refused(*arguments, **named):
+    raise AssertionError(f"asked the network: {arguments}")
+socket.socket.connect = socket.getaddrinfo = socket.create_connection = refused
+from moss_local import *
+import moss_local, moss_local.compat
+moss_local.compat.install()
+import moss, moss_core, inferedge_moss
+moss.MossClient("p", "k", store="s3://bucket/prefix", data_dir="d")
+assert not list(Path().iterdir())
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_the_names_of_the_hosted_sdk_that_we_offer_are_importable_from_the_top() -> None:
     for name in [
         "MossClient",

@@ -228,3 +228,10 @@ def test_an_index_is_made_of_files(tell: Callable[[Story], None], tmp_path: Path
             assert type(caught.value) is kind
 
     tell(story)
+
+
+@pytest.mark.parametrize("one", [DocumentInfo("a", "b"), {"id": "a", "text": "b"}])
+def test_a_single_document_is_refused_with_the_list_that_was_meant(one: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="takes an iterable of documents") as refused:
+        read_given(one, what="add_docs")
+    assert refused.value.hint == "put a single document into a list"

@@ -16,6 +16,7 @@ import moss_local
 from moss_local import IndexStatusValues, InvalidArgumentError, JobStatus, MossError
 from moss_local.compat.names import MOSS
 from tests.parity.facts import BEHAVIOUR, SECTIONS, Fact
+from tests.parity.outcomes import named_tests, unshown
 
 ROOT = Path(__file__).parent.parent.parent
 FACTS = [fact for facts in SECTIONS.values() for fact in facts]
@@ -58,6 +59,33 @@ def test_pytest_collects_every_test_that_is_named() -> None:
         f"tests/parity/test_parity.py::{name}" for name in globals() if name.startswith("test_")
     }
     assert set(named) - collected == set()
+
+
+def test_a_named_test_must_have_run_and_passed_with_all_its_parameters() -> None:
+    ended = {
+        "t.py::good": "passed",
+        "t.py::each[1]": "passed",
+        "t.py::each[2]": "failed",
+        "t.py::left_out": "skipped",
+    }
+    named = ["t.py::each", "t.py::good", "t.py::left_out", "t.py::nobody"]
+    assert list(unshown(named, ended)) == [
+        "t.py::each: failed",
+        "t.py::left_out: skipped",
+        "t.py::nobody: did not run",
+    ]
+
+
+def test_a_run_that_is_asked_for_parity_fails_when_named_tests_did_not_run() -> None:
+    one = f"tests/parity/test_parity.py::{test_members_are_plain_strings_and_the_same.__name__}"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    for asked, code in (([], 0), (["--parity"], 1)):
+        done = subprocess.run([*command, *asked, one], capture_output=True, text=True, cwd=ROOT)
+        assert done.returncode == code, done.stdout + done.stderr
+        assert "1 passed" in done.stdout
+    assert f"{one}: " not in done.stdout
+    missing = set(named_tests()) - {one}
+    assert all(f"{test}: did not run" in done.stdout for test in missing)
 
 
 @pytest.mark.parametrize(
