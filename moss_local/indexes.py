@@ -34,7 +34,15 @@ from moss_local.index_types import (
     ModelRef,
     MutationResult,
 )
-from moss_local.ingest import Cutting, DocsInput, Given, as_they_are, read_given
+from moss_local.ingest import (
+    Cutting,
+    DocsInput,
+    Given,
+    as_they_are,
+    check_own_vectors,
+    check_uncut,
+    read_given,
+)
 from moss_local.jobs import Jobs, Report, committed, iso, push_of
 from moss_local.joint_query import query_several
 from moss_local.model_choice import CUSTOM_ID
@@ -155,6 +163,9 @@ class Indexes:
     ) -> MutationResult:
         brought = any(each.document.embedding is not None for each in given)
         model = model_id or (CUSTOM_ID if brought else self._default_model)
+        if model == CUSTOM_ID:  # refused before there is a file
+            check_uncut(name, cutting)
+            check_own_vectors(name, [each.document for each in given])
         # Here the store must answer: what it refuses is refused before anything is written. It
         # also takes the file past an index of this name that was deleted, whatever its model.
         async with self._current(name, known=True):

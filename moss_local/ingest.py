@@ -122,6 +122,35 @@ def read_given(docs: DocsInput, *, what: str) -> list[Given]:
     return found
 
 
+def check_uncut(name: str, cutting: Cutting) -> None:
+    """Refuse to cut texts of a session of vectors of the caller's own.
+
+    Raises:
+        InvalidArgumentError: they were to be cut.
+    """
+    if cutting.of_all:
+        raise InvalidArgumentError(
+            f"session {name!r} is of model 'custom': a chunk would have no embedding",
+            hint="cut the texts before embedding them",
+        )
+
+
+def check_own_vectors(name: str, documents: Sequence[DocumentInfo]) -> None:
+    """Refuse documents without a vector in a session of vectors of the caller's own.
+
+    Raises:
+        InvalidArgumentError: there are some; the message names the first five.
+    """
+    missing = [each.id for each in documents if each.embedding is None or not len(each.embedding)]
+    if missing:
+        ids = ", ".join(map(repr, missing[:5]))
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise InvalidArgumentError(
+            f"session {name!r} is of model 'custom': these have no embedding: {ids}{more}",
+            hint="pass DocumentInfo(..., embedding=[...])",
+        )
+
+
 def documents_from(
     given: Sequence[Given], cutting: Cutting, window: Callable[[], Window | None]
 ) -> list[DocumentInfo]:

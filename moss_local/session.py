@@ -36,6 +36,8 @@ from moss_local.ingest import (
     DocsInput,
     Given,
     as_they_are,
+    check_own_vectors,
+    check_uncut,
     documents_from,
     read_given,
 )
@@ -607,11 +609,8 @@ class SessionIndex(OpenUntilClosed[SyncState]):
     async def _cut(self, given: Sequence[Given], cutting: Cutting) -> list[DocumentInfo]:
         """Return the documents to store, cut where that is wanted."""
         custom = self._model.id(self._stored_space()) == CUSTOM_ID
-        if custom and cutting.of_all:
-            raise InvalidArgumentError(
-                f"session {self.name!r} is of model 'custom': a chunk would have no embedding",
-                hint="cut the texts before embedding them",
-            )
+        if custom:
+            check_uncut(self.name, cutting)
         if not cutting.of_all and not any(each.file for each in given):
             return [each.document for each in given]
 
@@ -706,14 +705,8 @@ class SessionIndex(OpenUntilClosed[SyncState]):
             document = Document(info.id, info.text, metadata, info.payload, vector)
             check_document(document)
             documents.append(document)
-        custom = space is None or space.id == CUSTOM_ID
-        if custom and missing:
-            ids = ", ".join(repr(given[place].id) for place in missing[:5])
-            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-            raise InvalidArgumentError(
-                f"session {self.name!r} is of model 'custom': these have no embedding: {ids}{more}",
-                hint="pass DocumentInfo(..., embedding=[...])",
-            )
+        if space is None or space.id == CUSTOM_ID:
+            check_own_vectors(self.name, [given[place] for place in missing])
         return documents, missing
 
     async def _embedded_aside(

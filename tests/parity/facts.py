@@ -7,7 +7,9 @@ what of it differs on purpose. Tests are named as pytest names them; each shows 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, cast
+
+from tests.parity.behaviour import ROWS
 
 Verdict = Literal["same", "better", "differs", "not offered"]
 
@@ -472,6 +474,7 @@ ERRORS = [
 ]
 
 BEHAVIOUR = [
+    *(Fact(name, cast(Verdict, verdict), note, tests) for name, verdict, note, tests in ROWS),
     Fact(
         "several operators in a filter's condition",
         "better",
