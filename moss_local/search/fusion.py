@@ -150,7 +150,7 @@ def best_of_each(
 
 
 def among_best(
-    scores: NDArray[np.float32], eligible: NDArray[np.bool_], count: int
+    scores: NDArray[np.float32] | NDArray[np.int16], eligible: NDArray[np.bool_], count: int
 ) -> NDArray[np.intp]:
     """Return the positions of the best `count` eligible and of all tied with the last, in order.
 
@@ -172,7 +172,7 @@ def among_best(
 
 
 def _among_best(
-    scores: NDArray[np.float32], positions: NDArray[np.intp], count: int
+    scores: NDArray[np.float32] | NDArray[np.int16], positions: NDArray[np.intp], count: int
 ) -> NDArray[np.intp]:
     if positions.size <= count:
         return positions

@@ -33,7 +33,7 @@ from moss_local.search.grouping import whole
 from moss_local.search.keywords import query_terms
 from moss_local.search.postings import index_tokenizer
 from moss_local.search.resident import Resident, Small
-from moss_local.search.shortlist import length_of, shortlisted
+from moss_local.search.shortlist import length_of, nearest, shortlisted
 from moss_local.search.vectors import ResidentVectors
 from moss_local.storage.documents import read_metadata
 from moss_local.storage.encoding import check_vector, unit_rows
@@ -234,7 +234,7 @@ def search_several(
 
 @dataclass(frozen=True, slots=True)
 class _Evidence:
-    """Aligned arrays over every document, in the order of the thread.
+    """Aligned arrays over every document, or those that may be found, in the order of the thread.
 
     Attributes:
         named: Which are of a speaker whom the question names; None: it names nobody.
@@ -323,6 +323,9 @@ def _evidence(
     if length is None or of_all or not isinstance(vectors, ResidentVectors):
         semantic = vectors.cosines(conn, unit, rowids)
         return _Evidence(rowids, semantic, keyword, named, matching, groups, matching, moments)
+    if alpha >= 1.0 and not question.context and not question.recency:
+        best, semantic = nearest(vectors, unit, rowids, matching=matching, length=length)
+        return _Evidence(rowids[best], semantic, keyword[best], None, None, None, None, None)
     semantic, exact = shortlisted(
         conn,
         vectors,

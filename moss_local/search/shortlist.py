@@ -53,6 +53,27 @@ def length_of(vectors: Vectors, top_k: int) -> int | None:
     return length if length * PAYS <= len(vectors) else None
 
 
+def nearest(
+    vectors: ResidentVectors,
+    unit: NDArray[np.float32],
+    rowids: NDArray[np.int64],
+    *,
+    matching: NDArray[np.bool_] | None,
+    length: int,
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Return the positions of about the `length` nearest of those that match, and their cosines.
+
+    What `shortlisted` finds where only meaning counts, sooner: the order of the signs suffices
+    then, and nothing needs to be known of the rest.
+    """
+    signs = vectors.agreeing(unit, rowids)
+    allowed = signs >= 0
+    if matching is not None:
+        allowed &= matching
+    best = among_best(signs, allowed, length)
+    return best, vectors.cosines_of_few(unit, rowids[best])
+
+
 def shortlisted(
     conn: apsw.Connection,
     vectors: ResidentVectors,

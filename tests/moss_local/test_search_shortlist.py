@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
 
 from moss_local.search import shortlist
 from moss_local.search.filters import parse_filter
-from moss_local.search.query import Hit, search
+from moss_local.search.query import Hit, ask, search, search_several
 from moss_local.storage.documents import Document
 from moss_local.storage.edits import delete_documents, put_documents
 from moss_local.storage.file import SessionFile, open_session_file
 from moss_sync import VectorSpace
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 DIM = 128
 SPACE = VectorSpace("custom", f"custom-{DIM}", DIM, "f4")
@@ -130,3 +133,33 @@ def test_many_results_are_asked_of_everything(
     monkeypatch.setattr(shortlist, "SHORTLIST", 10)
     found = search(file, text="refund", vector=vectors(1, 2)[0], alpha=1.0, top_k=COUNT)
     assert len(found) == COUNT - len(range(0, COUNT, 11))
+
+
+def test_sessions_searched_together_by_meaning_give_the_same_with_a_shortlist_in_one_of_them(
+    file: SessionFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = open_session_file(tmp_path / "o.sqlite3", session="o", durability="normal")
+    documents = [Document(f"o{i}", "card", vector=row) for i, row in enumerate(vectors(40, 5))]
+    with other.writing() as conn:
+        put_documents(conn, documents, space=SPACE, now_ms=5)
+    monkeypatch.setattr(shortlist, "PAYS", 0)
+    monkeypatch.setattr(shortlist, "PER_RESULT", 0)
+    monkeypatch.setattr(shortlist, "SHORTLIST", 2 * COUNT)
+
+    def one_by_one(fn: Callable[[T], R], items: Iterable[T]) -> list[R]:
+        return [fn(item) for item in items]
+
+    def together(vector: Any) -> list[tuple[int, Hit]]:
+        question = ask(vector=vector, top_k=30)
+        return search_several([file, other], question, at_once=one_by_one)
+
+    for query in vectors(5, 2):
+        monkeypatch.setattr(shortlist, "SHORTLIST_FROM", 1 << 60)
+        whole = together(query)
+        monkeypatch.setattr(shortlist, "SHORTLIST_FROM", 100)  # `file` has more, `other` fewer
+        short = together(query)
+        assert [(which, hit.id, hit.score) for which, hit in short] == [
+            (which, hit.id, pytest.approx(hit.score, abs=1e-6)) for which, hit in whole
+        ]
+        assert {which for which, _ in short} == {0, 1}
+    other.close()
