@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moss_local.cli import render
-from moss_local.cli.command import ask_for_key
+from moss_local.cli.command import ask_for_key, globals_of
 from moss_sync import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ PROJECT_RANDOM_BYTES = 5
 
 
 def init(
+    ctx: typer.Context,
     project: Annotated[
         str | None, typer.Option(metavar="ID", help="Project id; a new one if left out.")
     ] = None,
@@ -64,6 +65,8 @@ def init(
     from moss_sync.clock import SystemClock
     from moss_sync.layout import base32
 
+    before = globals_of(ctx)  # `moss-local --store URL init` is meant as it is said
+    project, store = project or before.project, store or before.store
     clock = SystemClock()
     if join and project is None:
         raise InvalidArgumentError(

@@ -675,3 +675,14 @@ def until(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < deadline, "it never came to that"
         time.sleep(0.05)
+
+
+def test_a_store_and_a_project_named_before_init_are_those_that_it_sets_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = Cli(("--store", "./shared", "--project", "acme"))("init").ok()
+    assert str(tmp_path / "shared") in done.stdout
+    known = load_credentials()
+    assert known is not None
+    assert (known.project_id, known.store) == ("acme", str(tmp_path / "shared"))
