@@ -7,7 +7,7 @@ own exact scores of a sample, so that both stand on one scale.
 
 What holds (tests/moss_local/test_search_shortlist.py): a shortlist as long as the session gives
 what comparing everything gives. How often a shorter one misses is measured by
-benchmarks/bench_recall.
+benchmarks/bench_search.py.
 """
 
 from __future__ import annotations
