@@ -1,0 +1,1 @@
+"""Faults of the machine: full and failing disks, and power cuts."""
