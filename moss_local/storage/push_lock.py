@@ -10,6 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from moss_local.errors import FileBusyError
+from moss_local.storage.failures import translated_os
 
 WAIT_S = 75.0
 """Longer than a push may take (60 s), so that a waiting push outlasts the one before it."""
@@ -24,8 +25,10 @@ async def push_lock(path: Path) -> AsyncIterator[None]:
 
     Raises:
         FileBusyError: somebody else held it for longer than the wait.
+        PermissionDeniedError, DiskFullError: it cannot be made here.
     """
-    lock = FileLock(f"{path}.push", thread_local=False, mode=0o600)
+    # Without the fallback of marker files, which would outlive a killed process.
+    lock = FileLock(f"{path}.push", thread_local=False, mode=0o600, fallback_to_soft=False)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + WAIT_S
     pause = FIRST_PAUSE_S
@@ -40,6 +43,9 @@ async def push_lock(path: Path) -> AsyncIterator[None]:
                 ) from None
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_S)
+        except OSError:
+            with translated_os(path):
+                raise
     try:
         yield
     finally:

@@ -20,7 +20,6 @@ Source: SYNC-PROTOCOL 2.3, 2.4 and 2.6.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -48,6 +47,7 @@ from moss_sync.keyring import Keys
 from moss_sync.layout import SegmentName
 from moss_sync.manifest import Manifest
 from moss_sync.plan import Standing
+from moss_sync.race import ADOPT_AFTER, Race, Streak
 from moss_sync.record import DEVICE_BYTES, Record, VectorSpace
 from moss_sync.replica import (
     Committed,
@@ -73,50 +73,6 @@ MAX_ATTEMPTS = 24
 MAX_REFETCHES = 5
 PUSH_RECORDS = 50_000
 MAX_ERASURES = 8
-
-ADOPT_AFTER = 2
-"""Lost races after which a push commits for others too: two devices that meet need not list."""
-
-QUEUE_S = 0.5
-"""A lost swap that took longer than this, and than QUEUE_READS reads, has stood in a queue.
-
-SeaweedFS lets racers wait in steps of a second, and unfairly: of fifty some wait ten. One such wait
-tells of a crowd as well as two lost races do, and a second one is what costs most."""
-QUEUE_READS = 4
-"""Over a slow line a read takes long as well."""
-
-FIRST_GATHERING_S, LONGEST_GATHERING_S = 0.1, 2.0
-"""How long a crowd is given to upload. Fifty on SeaweedFS sent 175 swaps without it, now 70."""
-
-
-@dataclass
-class Race:
-    """How one push fares against others.
-
-    Attributes:
-        deadline: When to give up, by the monotonic clock.
-        lost: Compare-and-swaps that others won meanwhile.
-        gathering_s: Within how long a crowd shows: one compare-and-swap of this race, about.
-    """
-
-    deadline: float
-    lost: int = 0
-    gathering_s: float = FIRST_GATHERING_S
-
-    @property
-    def crowded(self) -> bool:
-        """Whether this push takes others' waiting segments along, and waits as one itself."""
-        return self.lost >= ADOPT_AFTER
-
-    def gathers_for(self, seconds: float) -> None:
-        """Note how long the race keeps its runners."""
-        self.gathering_s = min(LONGEST_GATHERING_S, max(self.gathering_s, seconds))
-
-    def was_lost(self, races: int, *, swap_s: float, read_s: float) -> None:
-        """Note a swap that did not come to anything, and what that says about the crowd."""
-        queued = swap_s > QUEUE_S and swap_s > QUEUE_READS * read_s
-        self.lost += ADOPT_AFTER if queued else races
-
 
 MAX_MISSED_REWRITES = 8
 """In a row; each has cost an upload that somebody else's commit made useless."""
@@ -157,6 +113,7 @@ class SyncEngine:
             repository, name, clock=clock, run=run, policy=policy, checkpoint=checkpoint
         )
         self._collected_at: float | None = None
+        self._streak = Streak()
 
     def now_ms(self) -> int:
         """The wall clock in milliseconds since 1970, corrected by what the store has said."""
@@ -479,7 +436,9 @@ class SyncEngine:
                 report.seq = state.seen.seq
                 return
             await self._repository.ready_to_write()
-            race = Race(self._clock.monotonic() + PUSH_DEADLINE_S)
+            started = self._clock.monotonic()
+            race = Race(started + PUSH_DEADLINE_S)
+            self._streak.begins(started)
             current = self._channel.remembered(state)
             # A pending push of before has an unknown outcome; a session never seen may exist.
             unseen = current is None and not self._repository.made_here
@@ -639,7 +598,8 @@ class SyncEngine:
         """Send one compare-and-swap; return the new manifest, or None when it was refused."""
         parent, seen = current if current is not None else (None, None)
         adopted: list[tuple[SegmentName, int]] = []
-        if parent is not None and race.crowded:
+        looks = race.crowded or self._streak.looks(self._clock.monotonic())
+        if parent is not None and looks:
             adopted = plan.adoptable(parent, await self._waiting(keys, parent), dev=state.dev)
         following = plan.with_push(
             parent,
@@ -662,6 +622,7 @@ class SyncEngine:
             applied_seq=following.seq if applied else None,
         )
         await self._run(self._replica.settle, committed, written)
+        self._streak.committed(self._clock.monotonic())
         _count_sent(report, pending)
         report.adopted += len(adopted)
         report.seq = following.seq

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from moss_sync import engine, layout, plan
-from moss_sync.engine import ADOPT_AFTER
+from moss_sync import layout, plan, race
 from moss_sync.manifest import UNKNOWN_INC, tip_of
+from moss_sync.race import ADOPT_AFTER, STREAK_S
 from tests.devices import Device
 from tests.moss_sync.manifests import A, B, author, history, inline_push, state
 from tests.moss_sync.world import Crash, Once, World, noise
@@ -115,7 +115,7 @@ def test_who_loses_after_a_long_wait_has_met_a_crowd_unless_the_line_is_slow(
 def test_who_was_taken_along_while_it_gathered_sends_no_swap(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "ADOPT_AFTER", 0)  # everybody sees a crowd everywhere
+    monkeypatch.setattr(race, "ADOPT_AFTER", 0)  # everybody sees a crowd everywhere
 
     async def story() -> None:
         pusher, rival = world.device(), world.device()
@@ -153,6 +153,60 @@ def test_who_loses_once_lists_nothing(world: World) -> None:
         world.store.calls.clear()
         assert await lose(pusher, rival, world, ADOPT_AFTER - 1) == 0
         assert "keys" not in [verb for verb, _ in world.store.calls]
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("size", [1, 20_000])
+def test_who_pushes_in_a_loop_keeps_nobody_out(world: World, size: int) -> None:
+    # It needs no reading before its next swap, so it is always there first, and never loses.
+    async def story() -> None:
+        pusher, rival = world.device_here(), world.device_here()
+        await rival.engine.push()
+        await pusher.engine.pull()
+        pusher.put("own", noise(1, size))
+        wins, adopted, started = [0], [0], world.clock.now_ms
+
+        async def win(verb: str, key: str) -> None:
+            if verb != "swap" or "/m/" not in key:
+                return
+            world.store.before = None
+            for _ in range(3):
+                wins[0] += 1
+                rival.put(f"rival-{wins[0]}", "x")
+                report = await rival.engine.push()
+                assert report.lost_races == 0
+                adopted[0] += report.adopted
+                world.clock.now_ms += 300
+            world.store.before = win
+
+        world.store.before = win
+        report = await pusher.engine.push()
+        world.store.before = None
+        assert (report.sent, adopted[0]) == (1, 1)
+        assert world.clock.now_ms - started <= 1000 * 3 * STREAK_S
+        await rival.engine.pull()
+        assert rival.texts["own"] == pusher.texts["own"]
+
+    asyncio.run(story())
+
+
+def test_who_pushes_in_a_loop_lists_now_and_then_and_who_pushes_each_turn_never(
+    world: World,
+) -> None:
+    async def story() -> None:
+        device = world.device_here()
+
+        async def listings(pushes: int, pause_s: float) -> int:
+            world.store.calls.clear()
+            for number in range(pushes):
+                device.put(f"{pause_s}-{number}", "x")
+                await device.engine.push()
+                world.clock.now_ms += int(pause_s * 1000)
+            return [verb for verb, _ in world.store.calls].count("keys")
+
+        assert await listings(20, 1.1 * STREAK_S) == 0
+        assert 7 <= await listings(50, 0.2 * STREAK_S) <= 10
 
     asyncio.run(story())
 

@@ -352,23 +352,22 @@ class FolderStore:
     @contextlib.contextmanager
     def _locked(self, key: str) -> Iterator[None]:
         # Here and not above: 70 ms of import that a reader never needs, on a thread of our own.
-        from filelock import FileLock, SoftFileLock, Timeout
+        from filelock import FileLock, Timeout
 
         stripe = blake2b(key.encode(), digest_size=2).digest()[0] % LOCK_STRIPES
-        lock = FileLock(self._locks / f"{stripe:02x}", mode=0o600)
+        # Without the fallback: a marker file outlives a killed process, so it is no lock.
+        lock = FileLock(self._locks / f"{stripe:02x}", mode=0o600, fallback_to_soft=False)
         try:
             lock.acquire(timeout=LOCK_WAIT_S, poll_interval=LOCK_POLL_S)
         except Timeout as error:
             raise StoreBusyError(
                 f"another process kept a lock in {self.root} for {LOCK_WAIT_S:.0f} s"
             ) from error
-        except NotImplementedError as error:
-            raise self._lockless() from error
+        except OSError as error:
+            if error.errno == errno.ENOSYS:
+                raise self._lockless() from error
+            raise
         try:
-            # On a file system without locks filelock falls back to marker files, which outlive a
-            # killed process: that is no lock, so it is refused.
-            if isinstance(lock, SoftFileLock):
-                raise self._lockless()
             yield
         finally:
             lock.release()
