@@ -36,8 +36,8 @@ test: setup ## the whole test suite
 parity: setup ## run the tests that docs/parity.md names, and fail unless each of them passes
 	$(BIN)/python docs/parity.py
 
-mutants: setup ## take each safety rule of the protocol away and see that a test notices
-	$(BIN)/python -m tests.mutants
+mutants: setup ## take each safety rule of the protocol away and see that a test notices; SEEDS=300: and which seed
+	$(BIN)/python -m tests.mutants $(if $(filter command line,$(origin SEEDS)),--seeds $(SEEDS))
 
 agreement: setup ## 500 schedules end alike on every store, by one device and by three
 	SCHEDULES=500 $(BIN)/python -m pytest -q -s tests/properties/test_agreement.py
