@@ -155,7 +155,7 @@ def test_a_prepared_push_that_holds_it_is_prepared_anew(tmp_path: Path) -> None:
             await add(one, "kept", "stays")
             with (
                 patch.object(FolderStore, "compare_and_swap", lost),
-                patch("moss_sync.engine.MAX_ATTEMPTS", 1),
+                patch("moss_sync.exchange.MAX_ATTEMPTS", 1),
                 pytest.raises(NetworkError),
             ):
                 await one.push_index()

@@ -19,10 +19,11 @@ from typing import Any
 
 from moss_local import MossError
 from moss_local.storage.paths import project_path
-from moss_sync import SyncReport, engine
+from moss_sync import SyncReport
 from moss_sync.channel import CONFLICT_BACKOFF_S, MAX_BACKOFF_S
 from moss_sync.clock import SystemClock
 from moss_sync.engine import SyncEngine
+from moss_sync.race import Race
 from moss_sync.stores.base import Blob, Swapped
 from moss_sync.stores.url import open_store
 from tests.processes.documents import document
@@ -136,7 +137,7 @@ def push_at_once(
 ) -> dict[str, Any]:
     """Add one document, wait at the gate, push; return how it went."""
     if not adopt:
-        engine.Race.crowded = property(lambda race: False)  # type: ignore[method-assign, assignment]  # in this process only
+        Race.crowded = property(lambda self: False)  # type: ignore[method-assign, assignment]  # in this process only
     return asyncio.run(_push_at_once(where, session, id, gate, ready))
 
 
