@@ -52,8 +52,6 @@ def parity_page() -> str:
 
 def _row(fact: Fact) -> str:
     name = fact.name if fact in BEHAVIOUR else f"`{fact.name}`"
-    if fact.soon and _found(fact) is None:
-        return f"| {name} | not offered | yet |  |"
     shown = "<br>".join(f"`{test.split('::')[1]}`" for test in fact.tests)
     return f"| {name} | {fact.verdict} | {fact.note} | {shown} |"
 
@@ -70,10 +68,9 @@ def problems(fact: Fact) -> Iterator[str]:
         return
     found = _found(fact)
     if found is None:
-        if not fact.soon:
-            yield f"{fact.name} is not there"
+        yield f"{fact.name} is not there"
         return
-    if not fact.tests and not fact.soon:
+    if not fact.tests:
         yield f"{fact.name}: no test shows it"
     if fact.signature is not None:
         yield from _differences(fact, found)

@@ -25,6 +25,7 @@ from moss_local.errors import (
     ModelCorruptError,
     ModelNotFoundError,
     NotOfferedError,
+    SnapshotCorruptError,
 )
 from moss_local.file_input import ParseFileInput, ParseOptions
 from moss_local.hosted import (
@@ -54,6 +55,7 @@ from moss_local.types import (
     Changes,
     DocumentInfo,
     DocumentVersion,
+    Exported,
     Forgotten,
     GetDocumentsOptions,
     MutationOptions,
@@ -114,6 +116,7 @@ __all__ = [
     "DocumentInfo",
     "DocumentVersion",
     "ErasureIncompleteError",
+    "Exported",
     "FileBusyError",
     "FileCorruptError",
     "Forgotten",
@@ -162,6 +165,7 @@ __all__ = [
     "Rewritten",
     "SearchResult",
     "SessionIndex",
+    "SnapshotCorruptError",
     "StaleReadError",
     "StoreBusyError",
     "StoreChangedError",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from moss_local.hosted import HostedApi, check_pin
@@ -163,6 +164,20 @@ class MossClient(IndexApi, HostedApi, OpenUntilClosed[None]):
         """
         self._check_open()
         return await self._opened().query_several(sessions, query, options)
+
+    async def import_session(
+        self, path: str | os.PathLike[str], index_name: str | None = None
+    ) -> SessionIndex:
+        """Open a session and take over what `SessionIndex.export` wrote to a file.
+
+        Args:
+            index_name: The session; None: the one of the name that it had where it was exported.
+        Raises:
+            SnapshotCorruptError: the file is damaged, or is none of `export`; nothing was changed.
+            MossError: as `session` and `SessionIndex.import_from`; nothing was changed.
+        """
+        self._check_open()
+        return await self._opened().import_session(Path(path), index_name)
 
     async def local_sessions(self) -> Catalog:
         """Return what sessions there are on this device; asks no store and needs no model."""

@@ -48,6 +48,13 @@ class FileCorruptError(MossError):
     exit_code = 6
 
 
+class SnapshotCorruptError(MossError):
+    """A snapshot or an exported session is missing, damaged, or is none. Nothing was changed."""
+
+    default_code = "DESERIALIZATION"
+    exit_code = 6
+
+
 class ErasureIncompleteError(MossError):
     """What was to be forgotten is gone from this device, and not yet from the store.
 

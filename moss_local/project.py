@@ -21,12 +21,14 @@ from moss_local.model_choice import ModelChoice
 from moss_local.runtime import runtime
 from moss_local.session import SessionIndex
 from moss_local.settings import Settings
+from moss_local.snapshots import snapshot_root
 from moss_local.storage.file import SessionFile, open_session_file, remove_session_file
 from moss_local.storage.log_replica import SqliteLogReplica
 from moss_local.storage.paths import check_name, project_path, session_path
 from moss_local.storage.project_cache import ProjectCache
 from moss_local.storage.push_lock import push_lock
 from moss_local.storage.state import read_state
+from moss_local.transfer import verify
 from moss_local.types import QueryOptions, Repaired, Rewritten, SearchResult
 from moss_sync import InvalidArgumentError, MossError, NotFoundError, RepairReport, SyncReport
 from moss_sync.checkpoint import Checkpoint
@@ -132,12 +134,26 @@ class Project:
             exchange=Exchange(name, file, replica, engine, self._clock, interval_s=interval_s),
             model=model,
             low_memory=self._low_memory,
+            snapshots=snapshot_root(self._settings.snapshot_dir, self._settings.project_id),
             closed=self._forget,
         )
         with self._lock:
             self._sessions.add(session)
         try:
             await session._open(pull=pull, warm_up=warm_up, strict=held_to is not None)
+        except BaseException:
+            await session.close()
+            raise
+        return session
+
+    async def import_session(self, path: Path, name: str | None) -> SessionIndex:
+        """Open a session and fill it from a file; see `MossClient.import_session`."""
+        # Read whole before the session is opened, or a damaged file would leave an empty one.
+        header = await runtime.blocking(verify, path)
+        wanted = header.session if name is None else name
+        session = await self.session(wanted, None, pull=True, create=True, warm_up=False)
+        try:
+            await session.import_from(path)
         except BaseException:
             await session.close()
             raise

@@ -16,6 +16,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -47,7 +48,9 @@ from moss_local.options import QueryChoice, choose_get, choose_query
 from moss_local.runtime import runtime
 from moss_local.search.fetch import fetch, select
 from moss_local.search.query import Asked, Hit, is_warm, search
+from moss_local.snapshots import check_owner, snapshot_path
 from moss_local.standing import trouble_of
+from moss_local.storage.contents import Taken
 from moss_local.storage.documents import Document, StoredDocument, check_document, check_id
 from moss_local.storage.edits import PutCounts, delete_documents, put_documents
 from moss_local.storage.encoding import check_vector
@@ -61,9 +64,19 @@ from moss_local.storage.quarantine import (
     read_quarantine,
 )
 from moss_local.storage.state import read_state
+from moss_local.transfer import (
+    Plan,
+    carry_out,
+    check_format,
+    check_snapshot,
+    export,
+    is_portable,
+    plan_import,
+)
 from moss_local.types import (
     DocumentInfo,
     DocumentVersion,
+    Exported,
     Forgotten,
     GetDocumentsOptions,
     MutationOptions,
@@ -120,6 +133,7 @@ class SessionIndex(OpenUntilClosed[SyncState]):
         exchange: Exchange,
         model: ModelChoice,
         low_memory: bool,
+        snapshots: Path,
         closed: Callable[[SessionIndex], None],
     ) -> None:
         super().__init__()
@@ -128,6 +142,7 @@ class SessionIndex(OpenUntilClosed[SyncState]):
         self._exchange = exchange
         self._model = model
         self._low_memory = low_memory
+        self._snapshots = snapshots
         self._on_closed = closed
         self._last_model_id = model.id(None)
         self._pid = os.getpid()
@@ -357,6 +372,97 @@ class SessionIndex(OpenUntilClosed[SyncState]):
         """
         self._check_open()
         await runtime.blocking(self._discard_set_aside, number)
+
+    # -- in files --------------------------------------------------------------------------
+
+    async def export(self, path: str | os.PathLike[str], format: str = "moss") -> Exported:
+        """Write all documents to one file, of this moment and whole or not at all.
+
+        The file is for other programs and devices: `import_from` and `client.import_session` take
+        it over. It is readable by this user only, and not encrypted.
+
+        Args:
+            path: A file that is there is replaced.
+            format: "moss" has the vectors too, and a hash that finds damage; "jsonl" is JSON Lines
+                for people and other programs, which `add_docs` reads too.
+        Raises:
+            NotFoundError: there is no such folder.
+            DiskFullError, PermissionDeniedError: the file cannot be written.
+        """
+        self._check_open()
+        kind = check_format(format)
+        return await runtime.blocking(export, self._file, Path(path), kind)
+
+    async def import_from(
+        self, path: str | os.PathLike[str], *, progress: Progress | None = None
+    ) -> tuple[int, int]:
+        """Take over the documents of a file that `export` made; all or, on any error, none.
+
+        They are written as if they had been given to `add_docs`: an id that is there is replaced,
+        no other document is deleted, and a document that is there just so is left as it is. Where
+        the file's vectors are of the session's model they are taken along; otherwise they are made
+        here. JSON Lines and what else `add_docs` reads is given to it.
+
+        Args:
+            progress: As in `reembed`, where vectors have to be made.
+        Returns:
+            (added, updated): ids that were not there, and ids that were and have changed.
+        Raises:
+            SnapshotCorruptError: the file is damaged.
+            ModelMismatchError: (a ValueError) the vectors are the caller's own on one side only.
+            ModelNotFoundError: vectors have to be made, and the model is not on this machine.
+            NotFoundError, PermissionDeniedError: the file cannot be read.
+        """
+        self._check_open()
+        file = Path(path)
+        if not await runtime.blocking(is_portable, file):
+            return await self.add_docs(file, progress=progress)
+        taken = await self._take_over(file, replace=False, progress=progress)
+        return taken.added, taken.updated
+
+    async def save_to_disk(self, cache_path: str | os.PathLike[str] | None = None) -> None:
+        """Write a snapshot: a copy of all documents, to go back to with `load_from_disk`.
+
+        A session is on disk at every moment; nobody needs this in order not to lose anything. An
+        interrupted call leaves the snapshot of before.
+
+        Args:
+            cache_path: The snapshot is in the folder of the session's name in it; None: as
+                `MossClient(cache_path=)` or MOSS_SESSION_CACHE_PATH say, in
+                `sessions/<project id>`, else in the data directory.
+        Raises:
+            InvalidArgumentError: another session's snapshot is there.
+            DiskFullError, PermissionDeniedError: it cannot be written.
+        """
+        self._check_open()
+        await runtime.blocking(self._save_snapshot, self._snapshot(cache_path))
+
+    async def load_from_disk(
+        self,
+        cache_path: str | os.PathLike[str] | None = None,
+        *,
+        rebuild_legacy: bool = True,
+    ) -> int:
+        """Go back to a snapshot: the session then has its documents and no others.
+
+        What the snapshot does not have is deleted, what differs is replaced, by edits as any other:
+        they are pushed, and what they replaced is in the history. A session that nobody else has
+        yet takes the snapshot's model over; one that was exchanged keeps its own.
+
+        Args:
+            cache_path: As in `save_to_disk`.
+            rebuild_legacy: For callers of the hosted SDK; there are no older snapshots here.
+        Returns:
+            How many documents the snapshot has.
+        Raises:
+            SnapshotCorruptError: there is none, it is damaged, or another session's; nothing was
+                changed.
+            ModelMismatchError, ModelNotFoundError: as in `import_from`; nothing was changed.
+        """
+        self._check_open()
+        path = self._snapshot(cache_path)
+        await runtime.blocking(check_snapshot, path, self.name)
+        return (await self._take_over(path, replace=True, progress=None)).documents
 
     # -- exchange --------------------------------------------------------------------------
 
@@ -665,6 +771,41 @@ class SessionIndex(OpenUntilClosed[SyncState]):
             ready = await self._embedded_aside(documents, missing, progress)
             counts = await runtime.blocking(self._put, ready, space, upsert, also)
         return counts.added, counts.updated
+
+    def _snapshot(self, cache_path: str | os.PathLike[str] | None) -> Path:
+        root = self._snapshots if cache_path is None else Path(cache_path)
+        return snapshot_path(root, self.name)
+
+    def _save_snapshot(self, path: Path) -> None:
+        check_owner(path, self.name)
+        export(self._file, path, "moss", folders=True)
+
+    async def _take_over(self, path: Path, *, replace: bool, progress: Progress | None) -> Taken:
+        """Take over what a file of ours holds, and make the vectors that it does not bring."""
+        plan = await runtime.blocking(self._plan_import, path, replace)
+        if plan.lacking:
+            space = plan.space or await runtime.blocking(self._stored_space)
+            embedder = self._model.embedder(space)
+            await runtime.embedding(embedder.embed, ["is it here, and whole?"])
+        with self._fill_in.held():
+            taken = await runtime.blocking(self._carry_out, plan, replace)
+            if plan.lacking:
+                await runtime.on_loop(self._fill_in.run(progress))
+        return taken
+
+    def _plan_import(self, path: Path, replace: bool) -> Plan:
+        with self._file.reading() as conn:
+            state = read_state(conn)
+        return plan_import(path, state, self._model, replace=replace)
+
+    def _carry_out(self, plan: Plan, replace: bool) -> Taken:
+        return carry_out(
+            plan,
+            self._own.writing(self._file),
+            model=lambda: self._model.space(None),
+            now_ms=self._exchange.now_ms(),
+            replace=replace,
+        )
 
     async def _move_to(self, model: Model) -> None:
         if model.space is None:

@@ -47,6 +47,7 @@ class Settings:
         store: URL or path of the blob store.
         data_dir: Session files of this device.
         cache_dir: Derived files, safe to delete at any time.
+        snapshot_dir: Where `save_to_disk` writes to unless it is told where.
         commit: How the project's sessions are committed; None takes what the store holds.
     """
 
@@ -55,6 +56,7 @@ class Settings:
     store: str
     data_dir: Path
     cache_dir: Path
+    snapshot_dir: Path
     commit: Commit | None = None
 
 
@@ -92,6 +94,8 @@ def resolve(
     except UnicodeEncodeError:
         raise InvalidArgumentError("the project key holds half of a surrogate pair") from None
     data = Path(data_dir or os.environ.get("MOSS_DATA_DIR") or user_data_path(APP))
+    # As the hosted SDK does; without either, in no place that may be emptied at any time.
+    snapshots = cache_path or os.environ.get("MOSS_SESSION_CACHE_PATH") or data / "snapshots"
     chosen = os.fspath(store) if store is not None else os.environ.get("MOSS_STORE")
     return Settings(
         project_id=id,
@@ -99,6 +103,7 @@ def resolve(
         store=chosen or (kept.store if kept else None) or str(data / "store"),
         data_dir=data,
         cache_dir=Path(cache_path) if cache_path is not None else user_cache_path(APP),
+        snapshot_dir=Path(snapshots),
         commit=check_commit(commit, "commit")
         or check_commit(os.environ.get("MOSS_COMMIT") or None, "MOSS_COMMIT")
         or (kept.commit if kept and chosen in (None, kept.store) else None),

@@ -257,6 +257,21 @@ class Rewritten:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Exported:
+    """What was written to a file.
+
+    Attributes:
+        path: Of the file, absolute.
+        documents: How many it holds.
+        size: Bytes.
+    """
+
+    path: str
+    documents: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Forgotten:
     """What was forgotten, here and in the store.
 

@@ -16,8 +16,10 @@ from moss_local.cli.delete import delete
 from moss_local.cli.demo import demo
 from moss_local.cli.doctor import doctor
 from moss_local.cli.exchange import pull, push, sync
+from moss_local.cli.export import export
 from moss_local.cli.forget import forget
 from moss_local.cli.history import history
+from moss_local.cli.import_file import import_file
 from moss_local.cli.init import init
 from moss_local.cli.quarantine import quarantine
 from moss_local.cli.query import query
@@ -53,6 +55,8 @@ EXAMPLES: dict[Callable[..., None], str] = {
     push: "moss-local push conv-123",
     pull: "moss-local pull --all",
     sync: "moss-local sync conv-123",
+    export: "moss-local export conv-123 conv-123.moss",
+    import_file: "moss-local import conv-123.moss --session conv-124",
     doctor: "moss-local doctor",
     reembed: "moss-local reembed conv-123 --model moss-minilm",
     repair: "moss-local repair conv-123",
@@ -62,7 +66,8 @@ EXAMPLES: dict[Callable[..., None], str] = {
 """Each command's help ends with its example; a test runs them in this order."""
 
 for function, example in EXAMPLES.items():
-    app.command(epilog=f"\b\nExample:\n  {example}")(function)
+    # The word after the program: "import" cannot be the name of a function.
+    app.command(example.split()[1], epilog=f"\b\nExample:\n  {example}")(function)
 
 
 @app.callback(epilog="\b\nExample:\n  moss-local --data-dir ./laptop --store ./shared sessions")

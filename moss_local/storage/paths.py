@@ -56,7 +56,7 @@ def session_path(data_dir: Path, project_id: str, session_name: str) -> Path:
     Raises:
         InvalidArgumentError: as in `check_name`.
     """
-    return project_path(data_dir, project_id) / (_file_name(check_name(session_name)) + SUFFIX)
+    return project_path(data_dir, project_id) / (file_name(check_name(session_name)) + SUFFIX)
 
 
 def project_path(data_dir: Path, project_id: str) -> Path:
@@ -65,10 +65,11 @@ def project_path(data_dir: Path, project_id: str) -> Path:
     Raises:
         InvalidArgumentError: as in `check_name`.
     """
-    return data_dir / _file_name(check_name(project_id, what="project id"))
+    return data_dir / file_name(check_name(project_id, what="project id"))
 
 
-def _file_name(name: str) -> str:
+def file_name(name: str) -> str:
+    """Return what stands for a name in a path: a slug of it and a hash."""
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower())[:SLUG_CHARS].strip("-")
     digest = b32encode(sha256(name.encode()).digest()).decode().lower()[:HASH_CHARS]
     # An empty slug leaves the hash alone. What follows the slug makes `con`, `aux` and the other

@@ -15,7 +15,7 @@ from moss_local.cli.app import EXAMPLES
 from tests.moss_local.cli_harness import Cli
 
 ROOT = Path(__file__).parent.parent.parent
-COMMANDS = [function.__name__.replace("_", "-") for function in EXAMPLES]
+COMMANDS = [example.split()[1] for example in EXAMPLES.values()]
 
 
 def example_of(*command: str) -> list[str]:

@@ -241,7 +241,7 @@ ROWS: list[tuple[str, str, str, tuple[str, ...]]] = [
     (
         "environment variables of the hosted service",
         "not offered",
-        "only MOSS_PROJECT_ID and MOSS_PROJECT_KEY mean the same",
+        "only MOSS_PROJECT_ID, MOSS_PROJECT_KEY and MOSS_SESSION_CACHE_PATH mean the same",
         (f"{SESSION}::test_credentials_and_places_come_from_the_environment",),
     ),
 ]

@@ -22,6 +22,7 @@ COMPAT = "tests/moss_local/test_compat.py"
 FILTERS = "tests/moss_local/test_search_filters.py"
 FETCH = "tests/moss_local/test_search_fetch.py"
 JOINT = "tests/moss_local/test_joint_query.py"
+TRANSFER = "tests/moss_local/test_transfer.py"
 PARITY = "tests/parity/test_parity.py"
 
 
@@ -37,7 +38,6 @@ class Fact:
         signature: None for what is not called.
         ours: Parameters whose default is another one here, and which.
         members: Class attributes and their values.
-        soon: It may be missing; the page then says so.
     """
 
     name: str
@@ -47,7 +47,6 @@ class Fact:
     signature: str | None = None
     ours: dict[str, object] = field(default_factory=dict)
     members: dict[str, str] = field(default_factory=dict)
-    soon: bool = False
 
 
 def _called(
@@ -275,18 +274,21 @@ SESSIONS = [
         'merges with what others pushed and is committed on return, so `status` is "completed"',
         f"{SESSION}::test_a_push_says_what_it_did",
     ),
-    Fact(
+    _called(
         "SessionIndex.save_to_disk",
+        "cache_path=None",
         "better",
-        "a session is on disk at every moment; this writes a copy elsewhere",
-        signature="cache_path=None",
-        soon=True,
+        "a session is on disk at every moment; a snapshot is a copy to go back to, or to carry elsewhere",
+        f"{TRANSFER}::test_where_snapshots_lie_follows_the_call_then_the_client_then_the_environment",
+        f"{TRANSFER}::test_whoever_is_killed_while_saving_leaves_a_whole_snapshot",
     ),
-    Fact(
+    _called(
         "SessionIndex.load_from_disk",
-        "same",
-        signature="cache_path=None, *, rebuild_legacy=True",
-        soon=True,
+        "cache_path=None, *, rebuild_legacy=True",
+        "better",
+        "what it replaces is in the history, and going back is pushed; a session that was exchanged keeps its model",
+        f"{TRANSFER}::test_going_back_to_a_snapshot_is_edits_that_are_pushed_and_kept_in_the_history",
+        f"{TRANSFER}::test_missing_damaged_and_others_snapshots_are_named_and_change_nothing",
     ),
     _called(
         "SessionIndex.close",
