@@ -25,6 +25,7 @@ from moss_local.errors import (
     ModelCorruptError,
     ModelNotFoundError,
     NotOfferedError,
+    ReaderMissingError,
     SnapshotCorruptError,
 )
 from moss_local.file_input import ParseFileInput, ParseOptions
@@ -158,6 +159,7 @@ __all__ = [
     "QuarantinedEdit",
     "QueryOptions",
     "QueryResultDocumentInfo",
+    "ReaderMissingError",
     "Reembedded",
     "RepairReport",
     "Repaired",

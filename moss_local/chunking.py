@@ -111,6 +111,14 @@ def chunks_of_markdown(text: str, chunking: Chunking, *, window: Window | None =
     return found
 
 
+def chunks_under(
+    headings: Sequence[str], text: str, chunking: Chunking, *, window: Window | None = None
+) -> list[str]:
+    """Return the chunks of a plain text, in order, each after the path of the headings above it."""
+    path = headings[: chunking.markdown_header_depth]
+    return _packed(text, chunking, _heading(path, chunking.chunk_size), window)
+
+
 def without_front_matter(text: str) -> str:
     """Return a Markdown text without the front matter that it may begin with.
 

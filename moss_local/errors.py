@@ -26,6 +26,20 @@ class ModelNotFoundError(MossError):
     exit_code = 9
 
 
+class ReaderMissingError(MossError):
+    """A kind of file needs a package that is not installed. Nothing was written."""
+
+    default_code = "READER_MISSING"
+    exit_code = 9
+
+    def __init__(self, name: str, package: str) -> None:
+        super().__init__(
+            f"{name} cannot be read: {package} is not installed",
+            hint="install it: pip install 'moss-local[files]'",
+        )
+        self.package = package
+
+
 class ModelCorruptError(MossError):
     """The model's files are there and are not what their hash says."""
 

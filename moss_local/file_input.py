@@ -20,11 +20,8 @@ _SUFFIX = {
     "application/json": ".json",
     "application/jsonl": ".jsonl",
     "application/x-ndjson": ".ndjson",
-}
-
-_ELSEWHERE = {
-    "application/pdf": "PDF",
-    "application/vnd.openxmlformats-officedocument.wordprocessingml.document": "DOCX",
+    "application/pdf": ".pdf",
+    "application/vnd.openxmlformats-officedocument.wordprocessingml.document": ".docx",
 }
 
 
@@ -34,7 +31,9 @@ class ParseFileInput:
 
     Attributes:
         name: What its chunks are called: `{name}#{n}`.
-        content_type: "text/plain", "text/markdown", "application/json" or "application/jsonl".
+        content_type: "text/plain", "text/markdown", "application/json", "application/jsonl",
+            "application/pdf", or that of DOCX
+            ("application/vnd.openxmlformats-officedocument.wordprocessingml.document").
         path: Where it lies; give this or `data`.
         data: What it holds.
     """
@@ -63,7 +62,8 @@ def read_files(files: Iterable[ParseFileInput], options: ParseOptions | None) ->
 
     Raises:
         InvalidArgumentError: a file is none of the kinds that are read, or not what it says.
-        NotOfferedError: it is PDF or DOCX, or is to be recognised from an image.
+        ReaderMissingError: it is PDF or DOCX, and the extra `files` is not installed.
+        NotOfferedError: text is to be recognised from an image.
         NotFoundError, PermissionDeniedError: it cannot be read.
     """
     if isinstance(files, str | bytes) or not isinstance(files, Iterable):
@@ -88,11 +88,6 @@ def read_files(files: Iterable[ParseFileInput], options: ParseOptions | None) ->
 
 def _read(file: ParseFileInput) -> list[Given]:
     kind = file.content_type.split(";")[0].strip().lower()
-    if kind in _ELSEWHERE:
-        raise NotOfferedError(
-            f"{file.name}: reading {_ELSEWHERE[kind]} is a service of the hosted SDK",
-            instead="turn it into text or Markdown first, and add that",
-        )
     if kind not in _SUFFIX:
         raise InvalidArgumentError(
             f"{file.name}: files of type {file.content_type!r} are not read",

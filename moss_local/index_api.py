@@ -108,10 +108,11 @@ class IndexApi(ABC):
         """Create an index of the texts of files, cut into chunks; as `create_index`.
 
         Args:
-            files: At most 20: text, Markdown or JSON. PDF and DOCX are not read.
+            files: At most 20: text, Markdown, JSON, and with `moss-local[files]` PDF and DOCX.
             model_id: Not "custom": a file brings no vectors.
         Raises:
-            NotOfferedError: a file is PDF or DOCX, or is to be recognised from an image.
+            ReaderMissingError: a file is PDF or DOCX, and the extra `files` is not installed.
+            NotOfferedError: text is to be recognised from an image.
             AlreadyExistsError, InvalidArgumentError, NetworkError: as in `create_index`.
         """
         indexes = self._index()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, TypeAlias
 
-from moss_local.chunking import Chunker, Chunking, Window, chunks_of, chunks_of_markdown
+from moss_local.chunking import Chunker, Chunking, Window, chunks_of_markdown, chunks_under
 from moss_local.inputs import (
     JSON_SUFFIXES,
     MARKDOWN_SUFFIXES,
@@ -22,6 +22,7 @@ from moss_local.inputs import (
     documents_of_json,
     text_of_file,
 )
+from moss_local.office import OFFICE_SUFFIXES, Part, parts_of
 from moss_local.types import DocumentInfo
 from moss_sync import InvalidArgumentError, NotFoundError, PermissionDeniedError
 
@@ -45,11 +46,13 @@ class Given:
         document: Of a text file, all of it; its id is the path.
         file: The text is of a file that is always chunked.
         markdown: It is Markdown.
+        parts: Of a file that comes in parts: what it says, piece by piece.
     """
 
     document: DocumentInfo
     file: bool = False
     markdown: bool = False
+    parts: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,12 +170,21 @@ def documents_from(
     seen: list[Window | None] = []
     for each in given:
         document = each.document
+        parts = each.parts or (Part(document.text),)
         if cutting.chunker is not None:
-            pieces = _checked(cutting.chunker(document.text), document.id)
+            pieces = [
+                (piece, part.metadata)
+                for part in parts
+                for piece in _checked(cutting.chunker(_told(part)), document.id)
+            ]
         elif cutting.chunking is not None or each.file:
             seen = seen or [window()]
-            cut = chunks_of_markdown if each.markdown else chunks_of
-            pieces = cut(document.text, cutting.chunking or Chunking(), window=seen[0])
+            chunking = cutting.chunking or Chunking()
+            pieces = [
+                (piece, part.metadata)
+                for part in parts
+                for piece in _cut(part, chunking, seen[0], markdown=each.markdown)
+            ]
         else:
             found.append(document)
             continue
@@ -180,7 +192,20 @@ def documents_from(
     return found
 
 
-def _chunks(document: DocumentInfo, pieces: Sequence[str]) -> list[DocumentInfo]:
+def _told(part: Part) -> str:
+    """Return a part as a chunker of the caller's gets it: its headings stand nowhere else."""
+    return "\n".join([" > ".join(part.headings), part.text]) if part.headings else part.text
+
+
+def _cut(part: Part, chunking: Chunking, window: Window | None, *, markdown: bool) -> list[str]:
+    if markdown:
+        return chunks_of_markdown(part.text, chunking, window=window)
+    return chunks_under(part.headings, part.text, chunking, window=window)
+
+
+def _chunks(
+    document: DocumentInfo, pieces: Sequence[tuple[str, Mapping[str, str]]]
+) -> list[DocumentInfo]:
     if document.embedding is not None and len(document.embedding):
         raise InvalidArgumentError(
             f"document {document.id!r} has an embedding, which is of no chunk of it",
@@ -188,8 +213,8 @@ def _chunks(document: DocumentInfo, pieces: Sequence[str]) -> list[DocumentInfo]
         )
     metadata = {**(document.metadata or {}), "parentId": document.id}
     return [
-        DocumentInfo(f"{document.id}#{n}", piece, dict(metadata), None, document.payload)
-        for n, piece in enumerate(pieces)
+        DocumentInfo(f"{document.id}#{n}", piece, {**metadata, **more}, None, document.payload)
+        for n, (piece, more) in enumerate(pieces)
     ]
 
 
@@ -263,14 +288,19 @@ def given_of_file(name: str, data: bytes, *, suffix: str | None = None) -> list[
         suffix: What is taken for its ending; None takes its own.
     Raises:
         InvalidArgumentError: another ending, not UTF-8, or something in it is no document.
+        ReaderMissingError: it is PDF or DOCX, and the extra `files` is not installed.
     """
     suffix = PurePath(name).suffix.lower() if suffix is None else suffix
     if suffix in JSON_SUFFIXES:
         return [Given(each) for each in documents_of_json(text_of_file(name, data), source=name)]
+    if suffix in OFFICE_SUFFIXES:
+        parts = parts_of(name, data, suffix)
+        text = "\n\n".join(part.text for part in parts)
+        return [Given(DocumentInfo(name, text), file=True, parts=tuple(parts))]
     if suffix not in TEXT_SUFFIXES:
         raise InvalidArgumentError(
             f"{name}: files that end in {suffix or 'nothing'!r} are not read",
-            hint=f"endings that are: {' '.join(JSON_SUFFIXES + TEXT_SUFFIXES)}",
+            hint=f"endings that are: {' '.join(JSON_SUFFIXES + TEXT_SUFFIXES + OFFICE_SUFFIXES)}",
         )
     text = text_of_file(name, data)
     return [Given(DocumentInfo(name, text), file=True, markdown=suffix in MARKDOWN_SUFFIXES)]

@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
-from pathlib import PurePath
 from typing import Any, NoReturn
 
 from moss_local.types import DocumentInfo
@@ -26,27 +24,6 @@ TEXT_SUFFIXES = (".txt", ".md", ".markdown")
 MARKDOWN_SUFFIXES = (".md", ".markdown")
 
 _KEYS = ("id", "text", "metadata", "embedding", "payload")
-_BLANK_LINES = re.compile(r"\n(?:[ \t]*\n)+")
-
-
-def documents_of_file(name: str, data: bytes) -> list[DocumentInfo]:
-    """Return what a file's bytes hold, by the ending of its name.
-
-    Args:
-        name: As the user wrote it; relative ones give ids that are the same on every machine.
-    Raises:
-        InvalidArgumentError: another ending, not UTF-8, or something in it is no document.
-    """
-    suffix = PurePath(name).suffix.lower()
-    if suffix not in JSON_SUFFIXES + TEXT_SUFFIXES:
-        raise InvalidArgumentError(
-            f"{name}: files that end in {suffix or 'nothing'!r} are not read",
-            hint=f"endings that are: {' '.join(JSON_SUFFIXES + TEXT_SUFFIXES)}",
-        )
-    text = text_of_file(name, data)
-    if suffix in TEXT_SUFFIXES:
-        return documents_of_text(text, name=name)
-    return documents_of_json(text, source=name)
 
 
 def text_of_file(name: str, data: bytes) -> str:
@@ -63,21 +40,6 @@ def text_of_file(name: str, data: bytes) -> str:
             f"{name}, line {line}: not UTF-8 at byte {error.start}",
             hint="save the file as UTF-8",
         ) from error
-
-
-def documents_of_text(text: str, *, name: str) -> list[DocumentInfo]:
-    """Return one document per paragraph: ids `{name}#{n}` from 0, metadata `parentId` the name.
-
-    A paragraph ends at a blank line. Long ones are not cut; past the model's limit only their
-    beginning is searched by meaning.
-    """
-    parent = PurePath(name).as_posix()
-    normal = text.replace("\r\n", "\n").replace("\r", "\n")
-    paragraphs = [part.strip() for part in _BLANK_LINES.split(normal)]
-    return [
-        DocumentInfo(id=f"{parent}#{n}", text=paragraph, metadata={"parentId": parent})
-        for n, paragraph in enumerate(part for part in paragraphs if part)
-    ]
 
 
 def documents_of_json(text: str, *, source: str) -> list[DocumentInfo]:

@@ -11,11 +11,11 @@ import typer
 
 from moss_local.cli import render
 from moss_local.cli.command import AsJson, Name, run
-from moss_sync import InvalidArgumentError, NotFoundError, PermissionDeniedError
+from moss_sync import InvalidArgumentError
 
 if TYPE_CHECKING:
     from moss_local.client import MossClient
-    from moss_local.types import DocumentInfo
+    from moss_local.ingest import Given
 
 
 def add(
@@ -32,8 +32,8 @@ def add(
         str | None,
         typer.Option(
             metavar="PATH",
-            help="Documents from a .json, .jsonl or .ndjson file, or one per paragraph of a .txt"
-            " or .md file.",
+            help="Documents from a .json, .jsonl or .ndjson file, or chunks of a .txt, .md, .pdf"
+            " or .docx file.",
         ),
     ] = None,
     metadata: Annotated[
@@ -50,12 +50,13 @@ def add(
 
     An id that is there is replaced. Everything is on disk when this ends, and nothing is sent:
     push does that. A JSON document has the keys id and text, and may have
-    metadata, embedding and payload. Paragraphs of a text file get the ids PATH#0, PATH#1, … and
-    the path as metadata parentId. With --file, --metadata goes to every document that does not
-    have the key itself.
+    metadata, embedding and payload. Chunks of a text file get the ids PATH#0, PATH#1, … and the
+    path as metadata parentId, those of a PDF also the page. With --file, --metadata goes to every
+    document that does not have the key itself. PDF and DOCX take the extra moss-local[files].
 
     JSON: {session, added, updated, ids}.
     """
+    from moss_local.ingest import Given
     from moss_local.types import DocumentInfo
 
     extra = _pairs(metadata or [])
@@ -67,16 +68,13 @@ def add(
     if file is not None:
         if id is not None or payload is not None:
             raise InvalidArgumentError("--id and --payload are for one text, not for a file")
-        documents = _documents_of(file)
-        for document in documents:
-            document.metadata = {**extra, **(document.metadata or {})} or None
+        given = _read(file)
     else:
-        given = _stdin() if text == "-" else str(text)
-        if not given.strip():
+        said = _stdin() if text == "-" else str(text)
+        if not said.strip():
             raise InvalidArgumentError("the text is blank")
-        documents = [DocumentInfo(id or _new_id(), given, extra or None, payload=payload)]
-    added, updated = run(ctx, lambda client: _add(client, session, documents))
-    ids = [document.id for document in documents]
+        given = [Given(DocumentInfo(id or _new_id(), said, None, payload=payload))]
+    (added, updated), ids = run(ctx, lambda client: _add(client, session, given, extra))
     if as_json:
         render.say_json({"session": session, "added": added, "updated": updated, "ids": ids})
     elif file is None:
@@ -85,25 +83,28 @@ def add(
         render.say(f"added {added}, updated {updated}")
 
 
-async def _add(client: MossClient, name: str, documents: list[DocumentInfo]) -> tuple[int, int]:
+async def _add(
+    client: MossClient, name: str, given: list[Given], extra: dict[str, str]
+) -> tuple[tuple[int, int], list[str]]:
+    from moss_local.ingest import Cutting
+
     # A session that is here is written to without the network. One that is not may be in the
     # store, and then its model is the store's.
     here = any(known.name == name for known in (await client.local_sessions()).sessions)
     session = await client.session(name, auto_load_on_init=not here)
+    documents = await session._cut(given, Cutting())
+    for document in documents:
+        document.metadata = {**extra, **(document.metadata or {})} or None
     with render.progress("embedding", len(documents)) as progress:
-        return await session.add_docs(documents, progress=progress)
+        counts = await session.add_docs(documents, progress=progress)
+    return counts, [document.id for document in documents]
 
 
-def _documents_of(file: str) -> list[DocumentInfo]:
-    from moss_local.inputs import documents_of_file
+def _read(file: str) -> list[Given]:
+    """Read a file before the session is opened: a wrong one leaves no empty session behind."""
+    from moss_local.ingest import read_given
 
-    try:
-        data = Path(file).read_bytes()
-    except FileNotFoundError:
-        raise NotFoundError(f"there is no file {file}") from None
-    except OSError as error:
-        raise PermissionDeniedError(f"{file} cannot be read: {error.strerror}") from error
-    return documents_of_file(file, data)
+    return read_given(Path(file), what="--file")
 
 
 def _pairs(given: list[str]) -> dict[str, str]:

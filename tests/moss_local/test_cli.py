@@ -157,12 +157,14 @@ def test_a_file_of_json_lines_is_added_as_a_whole(cli: Cli) -> None:
     assert by_id["7"]["metadata"] == {"n": "7", "a": "b"}
 
 
-def test_a_text_file_becomes_its_paragraphs(cli: Cli) -> None:
+def test_a_text_file_becomes_chunks_as_add_docs_makes_them(cli: Cli) -> None:
     Path("notes").mkdir()
-    Path("notes/call.md").write_text("# Call\n\nOne.\n\nTwo.\n", "utf-8")
-    cli("add", "conv", "--file", "notes/call.md").ok()
+    Path("notes/call.md").write_text("# Call\n\nOne.\n\nTwo.\n\n# End\n\nBye.", "utf-8")
+    done = cli("add", "conv", "--file", "notes/call.md", "--metadata", "a=b", "--json").ok().json()
+    assert done["ids"] == ["notes/call.md#0", "notes/call.md#1"]
     documents = cli("show", "conv", "--json").ok().json()["documents"]
-    assert {document["id"] for document in documents} == {f"notes/call.md#{n}" for n in range(3)}
+    assert [document["text"] for document in documents] == ["Call\nOne.\n\nTwo.", "End\nBye."]
+    assert documents[0]["metadata"] == {"a": "b", "parentId": "notes/call.md"}
 
 
 @pytest.mark.parametrize(

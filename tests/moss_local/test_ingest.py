@@ -214,8 +214,8 @@ def test_an_index_is_made_of_files(tell: Callable[[Story], None], tmp_path: Path
         one = ParseFileInput("a", "text/plain", data=b"x")
         docx = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
         for files, options, kind in (
-            ([ParseFileInput("a.pdf", "application/pdf", data=b"x")], None, NotOfferedError),
-            ([ParseFileInput("a.docx", docx, data=b"x")], None, NotOfferedError),
+            ([ParseFileInput("a.pdf", "application/pdf", data=b"x")], None, InvalidArgumentError),
+            ([ParseFileInput("a.docx", docx, data=b"x")], None, InvalidArgumentError),
             ([one], ParseOptions(ocr_mode="full_ocr"), NotOfferedError),
             ([ParseFileInput("a", "image/png", data=b"x")], None, InvalidArgumentError),
             ([ParseFileInput("a", "text/plain")], None, InvalidArgumentError),

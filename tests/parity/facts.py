@@ -22,6 +22,7 @@ COMPAT = "tests/moss_local/test_compat.py"
 FILTERS = "tests/moss_local/test_search_filters.py"
 FETCH = "tests/moss_local/test_search_fetch.py"
 JOINT = "tests/moss_local/test_joint_query.py"
+OFFICE = "tests/moss_local/test_office.py"
 TRANSFER = "tests/moss_local/test_transfer.py"
 PARITY = "tests/parity/test_parity.py"
 
@@ -109,9 +110,10 @@ CLIENT = [
     _called(
         "MossClient.create_index_from_files",
         "name, files, model_id=None, parse_options=None",
-        "differs",
-        "text, Markdown and JSON; PDF, DOCX and OCR are refused with what to do instead",
+        "better",
+        "text, Markdown, JSON too; PDF and DOCX take the extra `moss-local[files]`; nothing is recognised from pictures (OCR)",
         _FILES,
+        f"{OFFICE}::test_files_are_added_indexed_and_found_by_python_and_by_hand",
     ),
     _called(
         "MossClient.add_docs",
