@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import platform
 import subprocess
 import sys
 from base64 import b64encode
@@ -95,6 +96,19 @@ def test_without_the_guard_aiohttp_sends_that_swap_twice(monkeypatch: pytest.Mon
         assert [request.body for request in server.seen] == [b"1", b"2", b"2"]
 
     run(close_when_reused, body)
+
+
+def test_a_store_is_not_told_what_system_asks_it() -> None:
+    async def body(store: S3Store, server: WireServer) -> None:
+        await store.put("k", b"123")
+        await store.get("k")
+        told = {name.lower(): value for each in server.seen for name, value in each.headers.items()}
+        assert told["user-agent"].split()[0] == "moss_local"
+        words = " ".join(told.values()).lower()
+        assert platform.system().lower() not in words
+        assert platform.python_version() not in words
+
+    run(always(OK), body)
 
 
 def test_what_is_harmless_is_repeated_and_every_repetition_is_counted() -> None:

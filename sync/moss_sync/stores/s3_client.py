@@ -93,6 +93,8 @@ async def open_clients(
     """
     endpoint = endpoint_url or _endpoint_of_environment()
     session = AioSession(profile=profile)
+    # No time in an answer's body is ever asked for, and reading them is a tenth of a request.
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
     stack = AsyncExitStack()
     try:
         opened = []
@@ -111,6 +113,9 @@ async def open_clients(
                 response_checksum_validation="when_required",
                 max_pool_connections=MAX_CONNECTIONS,
                 http_session_cls=SendOnceSession,
+                # botocore's own names the system, its version and Python's, and is put together
+                # anew for every request: a tenth of it.
+                user_agent="moss_local",
                 warm_up_loader_caches=True,
             )
             client = await stack.enter_async_context(
