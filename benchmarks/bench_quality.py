@@ -6,7 +6,8 @@ Measured, on conversations with questions whose answers' turns are known: a sess
 a document a turn ("speaker: text"), each question as the query; recall@k is the share of a
 question's evidence among the first k, averaged over all questions. Everything runs as users call
 it, with `moss-minilm`. Held out: the setting of a small grid that is best on all other
-conversations, asked of the one that had no say.
+conversations, asked of the one that had no say. With `--float32` the same with the vectors of the
+packaged graph, whose products are float32: what the int8 products cost.
 
 DIRECTORY holds `threads.jsonl`, a line of JSON a conversation: `turns` (id, speaker, text,
 image_caption) and `questions` (question, evidence: ids of turns), as LoCoMo has them (Maharana et
@@ -21,6 +22,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from time import perf_counter
@@ -29,6 +31,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.bench_embed import Embed, PackagedGraph
 from moss_local.embedding.models import open_embedder, resolve_model
 from moss_local.search import fusion
 from moss_local.search.bm25 import Bm25
@@ -113,8 +116,14 @@ def turn_text(turn: dict[str, Any]) -> str:
     return f"{turn['speaker']}: {turn['text']}{image}"
 
 
-def opened(path: Path, directory: Path) -> list[Thread]:
-    embedder = open_embedder(resolve_model("moss-minilm"))
+def opened(path: Path, directory: Path, *, float32: bool = False) -> list[Thread]:
+    documents_of: Embed
+    queries_of: Embed
+    if float32:
+        documents_of = queries_of = PackagedGraph().embed
+    else:
+        embedder = open_embedder(resolve_model("moss-minilm"))
+        documents_of, queries_of = embedder.embed, partial(embedder.embed, kind="query")
     threads = []
     for number, line in enumerate(path.read_text("utf-8").splitlines()):
         if not line.strip():
@@ -126,12 +135,12 @@ def opened(path: Path, directory: Path) -> list[Thread]:
             documents = [
                 Document(turn["id"], text, vector=vector)
                 for turn, text, vector in zip(
-                    told["turns"], texts, embedder.embed(texts), strict=True
+                    told["turns"], texts, documents_of(texts), strict=True
                 )
             ]
             put_documents(conn, documents, space=SPACE, now_ms=0)
         questions = [question["question"] for question in told["questions"]]
-        asked = embedder.embed(questions, kind="query")
+        asked = queries_of(questions)
         threads.append(Thread(file, told["questions"], asked))
     return threads
 
@@ -181,9 +190,11 @@ def held_out(threads: Sequence[Thread]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("directory", type=Path, help="holds threads.jsonl")
+    parser.add_argument("--float32", action="store_true", help="vectors of the packaged graph")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        threads = opened(chosen.directory / "threads.jsonl", Path(name))
+        path = chosen.directory / "threads.jsonl"
+        threads = opened(path, Path(name), float32=chosen.float32)
         count = sum(len(thread.questions) for thread in threads)
         print(f"{count} questions; recall @5, @10, @20; @10 by thread; ms a question")
         for title, setting in ABLATION.items():
