@@ -12,8 +12,9 @@ PEERS_BIN := $(PEERS)/$(SCRIPTS)
 STAMP  := $(VENV)/.installed
 
 COMPAT := .venv-compat
+FUZZ   := .venv-fuzz
 
-.PHONY: setup demo test parity mutants compat simulate agreement lint check bench bench-peers docs clean help
+.PHONY: setup demo test parity mutants compat simulate agreement lint check bench bench-peers docs clean help fuzz fuzz-smoke
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -55,7 +56,19 @@ lint: setup ## formatting, linters, types, import contracts, generated docs
 	$(BIN)/lint-imports
 	$(BIN)/python docs/generate.py --check
 
-check: lint test ## everything that must pass before a commit
+SECONDS ?= 60
+fuzz: $(FUZZ)/.installed ## fuzz every target: make fuzz SECONDS=60, or TARGET=file
+	$(FUZZ)/$(SCRIPTS)/python -m fuzz --seconds $(SECONDS) $(TARGET)
+
+fuzz-smoke: $(FUZZ)/.installed ## three seconds of each
+	$(FUZZ)/$(SCRIPTS)/python -m fuzz --seconds 3
+
+$(FUZZ)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(FUZZ)
+	$(FUZZ)/$(SCRIPTS)/python -m pip install --quiet --editable '.[files,fuzz]'
+	@touch $@
+
+check: lint test fuzz-smoke ## everything that must pass before a commit
 
 SEEDS  ?= 0..1999
 simulate: setup ## simulate schedules of the protocol: make simulate SEEDS=0..1999, or SEEDS=7 TRACE=1
@@ -74,4 +87,4 @@ docs: setup ## write the generated pages
 	$(BIN)/python docs/generate.py
 
 clean: ## remove what setup and the tests made
-	rm -rf $(VENV) $(COMPAT) .mypy_cache .ruff_cache .pytest_cache .hypothesis .simulations dist build
+	rm -rf $(VENV) $(COMPAT) $(FUZZ) .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .simulations dist build

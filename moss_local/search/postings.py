@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from moss_local.search.bm25 import Bm25, Matches
 from moss_local.search.follower import Follower
 from moss_local.search.keywords import TOKENIZER, Tokenizer, prepare_text
+from moss_local.storage.rows import check_rowids
 from moss_local.storage.state import State
 
 MERGE_DOCUMENTS = 512
@@ -144,6 +145,7 @@ class ResidentPostings(Follower):
         for terms, instances, of_term in _read_index(conn):
             for term in terms:
                 self._numbers[term] = len(self._numbers)
+            check_rowids(conn, instances)
             numbers = np.repeat(np.arange(of_term.size), of_term)
             first = _first_of_each(numbers, instances)
             rowids.append(instances[first])
@@ -256,6 +258,7 @@ class StoredPostings:
         conn.execute(_VOCABULARY)
         matches = [_stored_matches(conn, term) for term in terms]
         having = np.unique(np.concatenate([np.empty(0, np.int32), *(m.rowids for m in matches)]))
+        check_rowids(conn, having)
         lengths = np.zeros(int(rowids.max(initial=0)) + 1, np.float32)
         lengths[having] = _stored_lengths(conn, having)
         scores = self._bm25.scores(
@@ -277,12 +280,17 @@ def _stored_lengths(conn: apsw.Connection, rowids: NDArray[np.int32]) -> NDArray
     sizes: list[Any] = conn.executemany(
         "SELECT sz FROM keyword_docsize WHERE id = ?", ((rowid,) for rowid in rowids.tolist())
     ).fetchall()
-    return np.array([_varints(row[0])[0] for row in sizes], np.float32)
+    lengths = [_varints(row[0]) for row in sizes]
+    if len(lengths) != rowids.size or not all(lengths):
+        raise apsw.CorruptError("the keyword index does not say how long a document is")
+    return np.array([length[0] for length in lengths], np.float32)
 
 
 def _stored_total(conn: apsw.Connection) -> int:
     """Return the terms of all documents together: FTS5 keeps it in a row of its own."""
     row = conn.execute("SELECT block FROM keyword_data WHERE id = 1").get
+    if not isinstance(row, bytes):
+        raise apsw.CorruptError("the keyword index has no totals")
     numbers = _varints(row)  # rows, then terms by column; nothing at all in an empty index
     return numbers[1] if len(numbers) > 1 else 0
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from moss_local.search.follower import Follower
 from moss_local.storage.encoding import unit_rows
+from moss_local.storage.rows import check_rowids
 from moss_local.storage.state import State
 from moss_sync import VectorSpace
 
@@ -297,8 +298,14 @@ def _read_parts(
         # One bit a place, the lowest bit of each byte first; a place without it is free.
         bits = np.frombuffer(b"".join(chunk[1] for chunk in part), np.uint8)
         valid = np.unpackbits(bits, bitorder="little").view(np.bool_)
-        rows = np.frombuffer(b"".join(chunk[2] for chunk in part), "<f4").reshape(-1, dim)
-        yield (rowids, rows) if valid.all() else (rowids[valid], rows[valid])
+        data = np.frombuffer(b"".join(chunk[2] for chunk in part), "<f4")
+        if not rowids.size == valid.size == data.size / dim:
+            raise apsw.CorruptError("a part of the vector table has not the size that it must have")
+        rows = data.reshape(-1, dim)
+        if not valid.all():
+            rowids, rows = rowids[valid], rows[valid]
+        check_rowids(conn, rowids)
+        yield rowids, rows
 
 
 def _cosines(rows: NDArray[np.float32], unit: NDArray[np.float32]) -> NDArray[np.float32]:

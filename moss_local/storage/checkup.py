@@ -32,6 +32,12 @@ def check_file(conn: apsw.Connection) -> list[str]:
         conn.execute("INSERT INTO keyword (keyword) VALUES ('integrity-check')")
     except apsw.CorruptError:
         found.append("the keyword index is damaged")
+    return found + disagreements(conn)
+
+
+def disagreements(conn: apsw.Connection) -> list[str]:
+    """Return where the file's own tables do not agree; reads only."""
+    found = []
     state = read_state(conn)
     live = _count(conn, "SELECT count(*) FROM document WHERE deleted = 0")
     if live != state.live:

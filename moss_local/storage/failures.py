@@ -5,17 +5,21 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from json import JSONDecodeError
 from pathlib import Path
 
 import apsw
 
 from moss_local.errors import DiskFullError, FileBusyError, FileCorruptError
+from moss_local.storage.checkup import disagreements
 from moss_sync import MossError, PermissionDeniedError
 
 _BUSY = (apsw.BusyError, apsw.LockedError)
 _CORRUPT = (apsw.CorruptError, apsw.NotADBError, apsw.FormatError)
 _DENIED = (apsw.ReadOnlyError, apsw.PermissionsError, apsw.CantOpenError, apsw.AuthError)
 _DISK = (apsw.FullError, apsw.IOError)
+
+_DAMAGED = "move it away; what was pushed comes back from the store"
 
 
 def translate(error: apsw.Error, path: Path) -> MossError:
@@ -30,7 +34,7 @@ def translate(error: apsw.Error, path: Path) -> MossError:
     if isinstance(error, _CORRUPT):
         return FileCorruptError(
             f"{path} is damaged, or is not a session's file",
-            hint="move it away; what was pushed comes back from the store",
+            hint=_DAMAGED,
             detail=detail,
         )
     if isinstance(error, _DENIED):
@@ -55,6 +59,35 @@ def translated(path: Path) -> Iterator[None]:
         yield
     except apsw.Error as error:
         raise translate(error, path) from error
+
+
+@contextmanager
+def damage_told(conn: apsw.Connection, path: Path) -> Iterator[None]:
+    """Turn what a damaged file makes our own code stumble over into FileCorruptError.
+
+    SQLite hands on what stands in a page: text that is not UTF-8, a number where a text should be.
+    Only where its own check or ours finds the file damaged, or the error can have no other cause,
+    is it said; a bug stays a bug.
+    """
+    try:
+        yield
+    except (MossError, apsw.Error):
+        raise
+    except Exception as error:
+        if isinstance(error, UnicodeDecodeError | JSONDecodeError) or _is_damaged(conn):
+            raise FileCorruptError(
+                f"{path} is damaged",
+                hint=_DAMAGED,
+                detail=type(error).__name__,
+            ) from error
+        raise
+
+
+def _is_damaged(conn: apsw.Connection) -> bool:
+    try:
+        return bool(conn.execute("PRAGMA quick_check(1)").get != "ok" or disagreements(conn))
+    except apsw.Error:
+        return True
 
 
 @contextmanager

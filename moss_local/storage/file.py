@@ -28,7 +28,7 @@ import apsw
 from moss_local.errors import FileBusyError
 from moss_local.storage import connection
 from moss_local.storage.connection import Durability
-from moss_local.storage.failures import translated, translated_os
+from moss_local.storage.failures import damage_told, translated, translated_os
 from moss_local.storage.schema import BeingDeletedError
 from moss_sync import InvalidArgumentError, NotFoundError
 
@@ -98,7 +98,7 @@ class SessionFile:
             conn = self._take_reader()
             try:
                 conn.execute("BEGIN")
-                with connection.conn_rollback(conn):
+                with connection.conn_rollback(conn), damage_told(conn, self.path):
                     yield conn
             finally:
                 self._give_reader(conn)
@@ -114,7 +114,7 @@ class SessionFile:
         """
         with self._writing_alone() as conn:
             conn.execute("BEGIN IMMEDIATE")
-            with connection.conn_rollback(conn):
+            with connection.conn_rollback(conn), damage_told(conn, self.path):
                 yield conn
                 conn.execute("COMMIT")
         for listener in tuple(self._listeners):
@@ -252,17 +252,18 @@ class SessionFile:
                     connection.make_private_file(self.path)
             conn = connection.connect(self.path, durability=self._durability, busy_ms=self._busy_ms)
             try:
-                if not self._prepared:
-                    deadline = time.monotonic() + self._busy_ms / 1000
-                    self._session = connection.prepare(
-                        conn,
-                        self.path,
-                        session=self._session,
-                        token=self._token,
-                        wait=lambda: _wait_until(deadline),
-                    )
-                    self._prepared = True
-                connection.accept(conn)
+                with damage_told(conn, self.path):
+                    if not self._prepared:
+                        deadline = time.monotonic() + self._busy_ms / 1000
+                        self._session = connection.prepare(
+                            conn,
+                            self.path,
+                            session=self._session,
+                            token=self._token,
+                            wait=lambda: _wait_until(deadline),
+                        )
+                        self._prepared = True
+                    connection.accept(conn)
             except BaseException:
                 conn.close()
                 raise

@@ -13,6 +13,7 @@ from typing import Any
 
 import apsw
 import numpy as np
+from numpy.typing import NDArray
 
 from moss_local.search.keywords import prepare_text
 from moss_local.storage.documents import StoredDocument, check_id, metadata_json, read_metadata
@@ -270,6 +271,20 @@ def _floats(
         rows = from_bytes(space, [vector for _, vector in batch])
         for (rowid, _), row in zip(batch, rows, strict=True):
             yield rowid, row.tobytes()
+
+
+def check_rowids(conn: apsw.Connection, rowids: NDArray[np.integer[Any]]) -> None:
+    """Refuse row ids that no document can have.
+
+    An index of a damaged file may hold any, and what is kept by row id would be as large as the
+    largest.
+
+    Raises:
+        apsw.CorruptError: there is one.
+    """
+    highest = conn.execute("SELECT max(rowid) FROM document").get or 0
+    if rowids.size and (rowids.min() < 1 or rowids.max() > highest):
+        raise apsw.CorruptError("an index holds a row of no document")
 
 
 def read_vectors(

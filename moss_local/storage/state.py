@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import cast, get_args
 
 import apsw
 
+from moss_local.storage.encoding import MAX_DIMENSIONS
 from moss_sync import Life, VectorSpace
 from moss_sync.record import VectorType
 
@@ -63,6 +64,8 @@ def read_state(conn: apsw.Connection) -> State:
     *plain, model_id, fingerprint, dim, dtype = row
     space = None
     if dim is not None:
+        if not 0 < dim <= MAX_DIMENSIONS or dtype not in get_args(VectorType):
+            raise apsw.CorruptError("the state row names vectors that cannot be")
         space = VectorSpace(
             cast(str, model_id), cast(str, fingerprint), cast(int, dim), cast(VectorType, dtype)
         )

@@ -128,3 +128,11 @@ def test_credentials_in_a_url_are_refused_and_not_repeated(url: str) -> None:
     with pytest.raises(InvalidArgumentError) as error:
         open_store(url)
     assert "topsecret" not in f"{error.value} {error.value.hint} {error.value.detail}"
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://bucket/x?region=\udcff", "memory://\ud800", "~nobody-here/x"]
+)
+def test_what_no_store_can_be_called_is_refused(url: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="surrogate|home directory"):
+        open_store(url)

@@ -45,7 +45,12 @@ def open_store(url: str) -> BlobStore:
         raise InvalidArgumentError("the store's URL holds a NUL character")
     scheme = _SCHEME.match(url)
     if scheme is None:
-        return _folder(Path(url).expanduser())
+        try:
+            return _folder(Path(url).expanduser())
+        except RuntimeError:
+            raise InvalidArgumentError(f"{url!a} begins with nobody's home directory") from None
+    if any("\ud800" <= character <= "\udfff" for character in url):
+        raise InvalidArgumentError("the store's URL holds half of a surrogate pair")
     opener = _OPENERS.get(scheme[1].lower())
     if opener is None:
         raise InvalidArgumentError(
