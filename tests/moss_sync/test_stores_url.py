@@ -134,5 +134,5 @@ def test_credentials_in_a_url_are_refused_and_not_repeated(url: str) -> None:
     "url", ["s3://bucket/x?region=\udcff", "memory://\ud800", "~nobody-here/x"]
 )
 def test_what_no_store_can_be_called_is_refused(url: str) -> None:
-    with pytest.raises(InvalidArgumentError, match="surrogate|home directory"):
+    with pytest.raises(InvalidArgumentError, match=r"surrogate|home directory"):
         open_store(url)
