@@ -1,4 +1,4 @@
-"""Writes the pages of docs/ that the program itself knows better: cli.md, errors.md and parity.md.
+"""Writes the pages of docs/ that the program knows better: cli, errors, limits and parity.
 
 `python docs/generate.py` writes them, `--check` fails if one is out of date. The pages depend on
 nothing but the source: no terminal, no width, no version of the help formatter.
@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import typer.main
-from parity import parity_page  # beside this file
+from limits import limits_page  # beside this file
+from parity import parity_page
 
 import moss_local.errors
 import moss_sync.errors
@@ -110,7 +111,12 @@ def _errors() -> Iterator[type[MossError]]:
                 yield value
 
 
-PAGES = {"cli.md": cli_page, "errors.md": errors_page, "parity.md": parity_page}
+PAGES = {
+    "cli.md": cli_page,
+    "errors.md": errors_page,
+    "limits.md": limits_page,
+    "parity.md": parity_page,
+}
 
 
 def main(arguments: list[str]) -> int:

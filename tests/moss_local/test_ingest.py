@@ -235,3 +235,16 @@ def test_a_single_document_is_refused_with_the_list_that_was_meant(one: Any) -> 
     with pytest.raises(InvalidArgumentError, match="takes an iterable of documents") as refused:
         read_given(one, what="add_docs")
     assert refused.value.hint == "put a single document into a list"
+
+
+@pytest.mark.parametrize("kind", [str, lambda name: name.encode()])
+def test_a_str_is_json_and_never_a_path(
+    kind: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What comes over a network must not make a server read its own files.
+    monkeypatch.chdir(tmp_path)
+    Path("a.txt").write_text("a secret of the server")
+    for name in ("a.txt", str(tmp_path / "a.txt")):
+        with pytest.raises(InvalidArgumentError, match="not JSON") as refused:
+            read_given(kind(name), what="add_docs")
+        assert "a secret" not in f"{refused.value} {refused.value.hint}"

@@ -1,0 +1,245 @@
+"""Every limit on what callers and files bring in: which constant it is, and why it is that large.
+
+docs/limits.md is made of this. `tests/limits/test_limits.py` tries each at the limit and one past
+it, and fails where a constant of the packages is in none of the tables.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One limit.
+
+    Attributes:
+        what: As a user would say it.
+        constant: "module.NAME".
+        unit: Of the number; "bytes" are shown as KiB or MiB.
+        past: What happens past it.
+        why: Why there is one, and why it is this one.
+        test: What tries it, where that is not a case of `test_limits.py`.
+    """
+
+    what: str
+    constant: str
+    unit: str
+    past: str
+    why: str
+    test: str = ""
+
+
+REFUSED = "InvalidArgumentError"
+
+LIMITS = [
+    Limit(
+        "name of a session or a project",
+        "moss_local.storage.paths.MAX_NAME_BYTES",
+        "bytes",
+        REFUSED,
+        "it stands in every manifest",
+    ),
+    Limit(
+        "id of a document",
+        "moss_local.storage.documents.MAX_ID_BYTES",
+        "bytes",
+        REFUSED,
+        "it stays, as a tombstone, after the document is gone",
+    ),
+    Limit(
+        "text of a document",
+        "moss_local.storage.documents.MAX_TEXT_BYTES",
+        "bytes",
+        REFUSED,
+        "a turn or a chunk is not a book; four such fields fit a segment",
+    ),
+    Limit(
+        "payload of a document",
+        "moss_local.storage.documents.MAX_PAYLOAD_BYTES",
+        "bytes",
+        REFUSED,
+        "as the text",
+    ),
+    Limit(
+        "metadata of a document, keys and values together",
+        "moss_local.storage.documents.MAX_METADATA_BYTES",
+        "bytes",
+        REFUSED,
+        "as the text",
+    ),
+    Limit(
+        "dimensions of a vector",
+        "moss_local.storage.encoding.MAX_DIMENSIONS",
+        "numbers",
+        REFUSED,
+        "sqlite-vec's own; NaN, infinite and zero vectors are refused at any size",
+    ),
+    Limit(
+        "`top_k`, `limit`",
+        "moss_local.options.MAX_TOP_K",
+        "documents",
+        REFUSED,
+        "more than a session has that anybody searches",
+    ),
+    Limit(
+        "`context`",
+        "moss_local.options.MAX_CONTEXT",
+        "turns on each side",
+        REFUSED,
+        "more is reading the thread: `get_docs`",
+    ),
+    Limit(
+        "words of a query: characters read",
+        "moss_local.search.keywords.MAX_QUERY_CHARS",
+        "characters",
+        "the rest is not searched for by word",
+        "a pasted page is a query too, and must not take seconds",
+    ),
+    Limit(
+        "words of a query: different ones",
+        "moss_local.search.keywords.MAX_QUERY_TERMS",
+        "terms",
+        "the rest is not searched for by word",
+        "each is one pass over its postings",
+    ),
+    Limit(
+        "levels of a filter",
+        "moss_local.search.filters.MAX_DEPTH",
+        "levels",
+        REFUSED,
+        "people write three; a program that writes more has a loop",
+    ),
+    Limit(
+        "conditions of a filter",
+        "moss_local.search.filters.MAX_CONDITIONS",
+        "conditions",
+        REFUSED,
+        "each costs a pass over the documents",
+    ),
+    Limit(
+        "values of `$in` and `$nin` in a filter",
+        "moss_local.search.filters.MAX_VALUES",
+        "values",
+        REFUSED,
+        "an allow-list of ids fits",
+    ),
+    Limit(
+        "sessions of one `query_multi`",
+        "moss_local.joint_query.MAX_SESSIONS",
+        "sessions",
+        REFUSED,
+        "as many files are open at a time",
+    ),
+    Limit(
+        "files of one `create_index_from_files`",
+        "moss_local.file_input.MAX_FILES",
+        "files",
+        REFUSED,
+        "the hosted SDK's",
+    ),
+    Limit(
+        "a file that is read",
+        "moss_local.ingest.MAX_FILE_BYTES",
+        "bytes",
+        REFUSED,
+        "it is read whole; more is no one text",
+    ),
+    Limit(
+        "a chunk of a chunker of your own",
+        "moss_local.ingest.MAX_CHUNK_CHARS",
+        "characters",
+        REFUSED,
+        "the hosted SDK's",
+    ),
+    Limit(
+        "pages of a PDF",
+        "moss_local.office.MAX_PAGES",
+        "pages",
+        REFUSED,
+        "five times the longest printed book",
+        "tests/moss_local/test_office.py::test_what_cannot_be_read_says_why",
+    ),
+    Limit(
+        "text in a PDF or DOCX",
+        "moss_local.office.MAX_TEXT_CHARS",
+        "characters",
+        REFUSED,
+        "as much as a text file may have bytes",
+        "tests/moss_local/test_office.py::test_what_cannot_be_read_says_why",
+    ),
+    Limit(
+        "a DOCX, unpacked",
+        "moss_local.office.MAX_UNPACKED_BYTES",
+        "bytes",
+        REFUSED,
+        "pictures included; zip bombs unpack to more",
+        "tests/moss_local/test_office.py::test_a_bomb_is_not_unpacked_and_an_entity_not_resolved",
+    ),
+    Limit(
+        "a frame of an exported session, packed and unpacked",
+        "moss_local.portable.MAX_FRAME_BYTES",
+        "bytes",
+        "SnapshotCorruptError",
+        "what a reader of it holds at a time",
+        "tests/moss_local/test_portable.py::test_what_somebody_else_has_made_is_refused",
+    ),
+    Limit(
+        "the description of a model folder",
+        "moss_local.embedding.model_files.MAX_DESCRIPTION_BYTES",
+        "bytes",
+        REFUSED,
+        "a page of JSON has two",
+    ),
+    Limit(
+        "a blob of a store",
+        "moss_sync.stores.base.MAX_BLOB_BYTES",
+        "bytes",
+        "BlobCorruptError, before it is read",
+        "larger than any that is written; docs/format.md has the limits inside",
+        "tests/moss_sync/test_stores_s3_wire.py::test_a_body_over_the_limit_is_not_even_read",
+    ),
+    Limit(
+        "a key of a store",
+        "moss_sync.stores.keys.MAX_KEY_CHARS",
+        "characters",
+        REFUSED,
+        "file systems and S3 take at least this",
+        "tests/moss_sync/test_stores_keys.py",
+    ),
+]
+
+INSIDE = {
+    "moss_local.changes.MAX_SPANS": "own writes that are told apart",
+    "moss_local.chunking.MAX_CHARS": "of an option, told by its error",
+    "moss_local.chunking.MAX_DEPTH": "of an option, told by its error",
+    "moss_local.cli.checkup.MAX_CLOCK_OFFSET_MS": "when doctor warns",
+    "moss_local.embedding.model_files.MAX_DIM": "of a model folder, told by its error",
+    "moss_local.embedding.model_files.MAX_TOKENS": "of a model folder, told by its error",
+    "moss_local.jobs.MAX_ENDED": "ended jobs that are remembered",
+    "moss_local.search.columns.MAX_COLUMNS": "columns kept in memory; more come from SQL",
+    "moss_local.search.columns.MAX_TABLES": "tables kept in memory",
+    "moss_local.search.postings.MAX_TERM_BYTES": "FTS5's own",
+    "moss_local.search.readings.MAX_DECIMAL_CHARS": "longer is text, not a number",
+    "moss_local.search.turns.MAX_NAME_CHARS": "longer is no speaker's name",
+    "moss_local.search.turns.MAX_NAME_TERMS": "more words are no speaker's name",
+    "moss_local.storage.checkup.MAX_FINDINGS": "lines that doctor shows",
+    "moss_local.storage.file.MAX_IDLE_READERS": "connections kept",
+    "moss_local.storage.file.MAX_OPEN_FILES": "files open at a time; others are opened again",
+    "moss_sync.channel.MAX_BACKOFF_S": "a wait",
+    "moss_sync.channel.MAX_REREADS": "tries",
+    "moss_sync.engine.MAX_ERASURES": "tries",
+    "moss_sync.engine.MAX_MISSED_REWRITES": "tries",
+    "moss_sync.exchange.MAX_ATTEMPTS": "tries",
+    "moss_sync.exchange.MAX_REFETCHES": "tries",
+    "moss_sync.hlc.MAX_STAMP": "of the number itself",
+    "moss_sync.keyring.MAX_EPOCH": "of the number itself",
+    "moss_sync.layout.MAX_BASE": "of the number itself",
+    "moss_sync.layout.MAX_PUSH": "of the number itself",
+    "moss_sync.log_engine.MAX_RELISTS": "tries",
+    "moss_sync.log_view.MAX_VIEW_BYTES": "of what this device has kept itself",
+    "moss_sync.packing.MAX_UINT": "of the number itself",
+    "moss_sync.stores.keys.MAX_LIST_KEYS": "a page of a listing",
+    "moss_sync.stores.s3_client.MAX_CONNECTIONS": "connections",
+}
+"""Constants that bound nothing that anybody hands in, and what they are."""
