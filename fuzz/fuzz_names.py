@@ -11,7 +11,7 @@ from moss_local.storage.paths import session_path
 from moss_sync import MossError, layout
 from moss_sync.stores.keys import is_key
 
-ROOT = Path("/root/of/all")
+ROOT = Path("/below/this")
 KEY, OTHER, SID = bytes(range(32)), bytes(range(1, 33)), "s" * 26
 
 
