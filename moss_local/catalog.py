@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moss_local.standing import standing
-from moss_local.storage.file import open_session_file
-from moss_local.storage.paths import SUFFIX
+from moss_local.storage.place import Place
 from moss_local.storage.replica import SqliteReplica
 from moss_local.storage.state import State, read_state
 from moss_local.types import SyncState
@@ -54,25 +53,20 @@ class Catalog:
     unreadable: tuple[MossError, ...] = ()
 
 
-def session_files(directory: Path) -> list[Path]:
-    """Return the files of a project's directory that are sessions, by their names."""
-    return sorted(directory.glob(f"*{SUFFIX}"))
-
-
-def read_catalog(directory: Path) -> Catalog:
+def read_catalog(place: Place) -> Catalog:
     """Return what the session files in a project's directory say of themselves."""
     sessions: list[LocalSession] = []
     unreadable: list[MossError] = []
-    for path in session_files(directory):
+    for path in place.files():
         try:
-            sessions.append(_read(path))
+            sessions.append(_read(place, path))
         except MossError as error:
             unreadable.append(error)
     return Catalog(tuple(sorted(sessions, key=lambda each: each.name)), tuple(unreadable))
 
 
-def _read(path: Path) -> LocalSession:
-    file = open_session_file(path)
+def _read(place: Place, path: Path) -> LocalSession:
+    file = place.open_file(path)
     try:
         with file.reading() as conn:
             state = read_state(conn)

@@ -50,6 +50,10 @@ class MossClient(IndexApi, HostedApi, OpenUntilClosed[None]):
             and for a store that cannot compare and swap; else MOSS_COMMIT, else what
             `moss-local init --commit` wrote. Fixed when the store is first used: by default a
             store is taken as it is, and a new one compares and swaps ("cas").
+        at_rest: True for session files that are encrypted on this device with the project key; a
+            str to encrypt them with that key instead (from the system's keyring, say), else
+            MOSS_AT_REST_KEY. Needs `apsw-sqlite3mc` (docs/at-rest.md). By default files are taken
+            as they are: those that the project key encrypts just open.
     Raises:
         UnauthorizedError: there is no project id, or no key.
         InvalidArgumentError: an argument is wrong; the message names it.
@@ -67,6 +71,7 @@ class MossClient(IndexApi, HostedApi, OpenUntilClosed[None]):
         cache_path: str | os.PathLike[str] | None = None,
         low_memory: bool = False,
         commit: Commit | None = None,
+        at_rest: bool | str | None = None,
     ) -> None:
         super().__init__()
         self._low_memory = low_memory
@@ -77,6 +82,7 @@ class MossClient(IndexApi, HostedApi, OpenUntilClosed[None]):
             data_dir=data_dir,
             cache_path=cache_path,
             commit=commit,
+            at_rest=at_rest,
         )
         check_name(self._settings.project_id, what="project id")
         self._store = open_store(self._settings.store)
@@ -218,6 +224,46 @@ class MossClient(IndexApi, HostedApi, OpenUntilClosed[None]):
         if new_key is not None:
             self._settings = replace(self._settings, project_key=new_key)
         return epoch
+
+    async def encrypt_at_rest(self) -> int:
+        """Encrypt the session files of this project on this device; return how many were not yet.
+
+        With `at_rest` if that is a key, else with the project key. Later clients need say nothing
+        where the project key opens them. The bytes of before may stay on the disk until something
+        overwrites them.
+
+        Raises:
+            FileBusyError: a session is open, here or in another process.
+            CiphersMissingError: the installed `apsw` cannot encrypt; the hint has the command.
+            UnauthorizedError: some are encrypted already, with another key.
+            FileCorruptError: one is damaged; call again once that is mended.
+            DiskFullError: there is no room for a copy of a file; call again.
+        """
+        self._check_open()
+        return await self._opened().encrypt_at_rest()
+
+    async def decrypt_at_rest(self) -> int:
+        """Decrypt the session files of this project on this device; return how many were.
+
+        Raises as `encrypt_at_rest`.
+        """
+        self._check_open()
+        return await self._opened().decrypt_at_rest()
+
+    async def change_at_rest_key(self, new: str | None = None, *, old: str | None = None) -> bool:
+        """Let another key open this device's encrypted files; return whether there are any.
+
+        Quick: session files stay as they are, and may be open. `rotate_key` does it by itself.
+
+        Args:
+            new: The app's key; None for the project key.
+            old: What opens them now: a key of the app's or the project's key of before. None if
+                this client's does.
+        Raises:
+            UnauthorizedError: the old key does not open them.
+        """
+        self._check_open()
+        return await self._opened().change_at_rest_key(new, old=old)
 
     async def rewrite_sessions(self) -> list[Rewritten]:
         """Seal anew every stored session of which something is under the key of before a rotation.

@@ -40,6 +40,34 @@ class ReaderMissingError(MossError):
         self.package = package
 
 
+class AtRestError(MossError):
+    """Whether this device's files are encrypted is not what the call takes it to be.
+
+    Nothing was written.
+    """
+
+    default_code = "AT_REST"
+    exit_code = 2
+
+
+class CiphersMissingError(MossError):
+    """Encrypted files need another build of a package than the installed one. Nothing was written.
+
+    The build is `apsw-sqlite3mc`: the module `apsw` with ciphers in it.
+    """
+
+    default_code = "CIPHERS_MISSING"
+    exit_code = 9
+
+    INSTALL = "pip install --force-reinstall --no-deps apsw-sqlite3mc"
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what}, and the installed apsw has no ciphers",
+            hint=f"install the one that has them over it: {self.INSTALL}",
+        )
+
+
 class ModelCorruptError(MossError):
     """The model's files are there and are not what their hash says."""
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from moss_local.auto_sync import check_interval
 from moss_local.catalog import Catalog, read_catalog
 from moss_local.embedding.models import resolve_model
+from moss_local.errors import FileBusyError
 from moss_local.exchange import Exchange
 from moss_local.joint_query import query_several
 from moss_local.model_choice import ModelChoice
@@ -22,9 +24,11 @@ from moss_local.runtime import runtime
 from moss_local.session import SessionIndex
 from moss_local.settings import Settings
 from moss_local.snapshots import snapshot_root
-from moss_local.storage.file import SessionFile, open_session_file, remove_session_file
+from moss_local.storage import conversion
+from moss_local.storage.file import SessionFile
 from moss_local.storage.log_replica import SqliteLogReplica
-from moss_local.storage.paths import check_name, project_path, session_path
+from moss_local.storage.paths import check_name, project_path
+from moss_local.storage.place import Place, Secrets, find_place, read_key_file, rewrap
 from moss_local.storage.project_cache import ProjectCache
 from moss_local.storage.push_lock import push_lock
 from moss_local.storage.state import read_state
@@ -77,6 +81,8 @@ class Project:
             run=runtime.blocking,
             commit=settings.commit,
         )
+        self._secrets = Secrets(settings.project_key, settings.at_rest)
+        self._place: Place | None = None
         self._sessions: set[SessionIndex] = set()
         self._listed: Known = {}
         self._lock = threading.Lock()
@@ -102,10 +108,11 @@ class Project:
         wanted = None if model_id is None else resolve_model(model_id)
         model = ModelChoice(name, wanted, default, self._settings.cache_dir)
         await runtime.on_loop(self._repository.check_key(contact=pull or not create))
-        path = session_path(self._settings.data_dir, self._settings.project_id, name)
+        place = await self._found()
+        path = place.path(name)
         if not create and not path.exists():
             await self._require_stored(name)
-        file = await runtime.acquiring(open_session_file, SessionFile.close, path, session=name)
+        file = await runtime.acquiring(place.open, SessionFile.close, name)
         replica = SqliteLogReplica(file)
         # What runs in the background must not hold the project: a forgotten client is to end.
         repository, clock = self._repository, self._clock
@@ -175,7 +182,7 @@ class Project:
 
     async def local_sessions(self) -> Catalog:
         """Return what sessions there are on this device."""
-        return await runtime.blocking(read_catalog, self._directory)
+        return await runtime.blocking(read_catalog, await self._found())
 
     async def stored_sessions(self) -> Directory:
         """Return what sessions there are in the store."""
@@ -191,12 +198,52 @@ class Project:
 
     async def was_exchanged(self, name: str) -> bool:
         """Return whether this device has ever exchanged a session of this name with the store."""
-        path = session_path(self._settings.data_dir, self._settings.project_id, name)
-        return await runtime.blocking(_was_exchanged, path)
+        return await runtime.blocking(_was_exchanged, await self._found(), name)
 
     async def rotate_key(self, new_key: str | None) -> int:
         """Rotate the project's key; see `MossClient.rotate_key`."""
-        return await runtime.on_loop(rotate(self._repository, self._clock, new_key))
+        if new_key is None:
+            return await runtime.on_loop(rotate(self._repository, self._clock, None))
+        old, new = self._secrets, replace(self._secrets, project_key=new_key)
+        mine = old.kind == "project"
+        # Both keys open the files until it is known which one counts.
+        if mine:
+            await runtime.blocking(partial(rewrap, self._directory, old, new, keep_old=True))
+        epoch = await runtime.on_loop(rotate(self._repository, self._clock, new_key))
+        if mine:
+            await runtime.blocking(rewrap, self._directory, new, new)
+        self._secrets = new
+        return epoch
+
+    async def encrypt_at_rest(self) -> int:
+        """Encrypt the files that are there; see `MossClient.encrypt_at_rest`."""
+        self._require_all_closed()
+        try:
+            return await runtime.blocking(conversion.encrypt, self._directory, self._secrets)
+        finally:
+            self._place = None
+
+    async def decrypt_at_rest(self) -> int:
+        """Decrypt the files that are there; see `MossClient.decrypt_at_rest`."""
+        self._require_all_closed()
+        try:
+            done = await runtime.blocking(conversion.decrypt, self._directory, self._secrets)
+        finally:
+            self._place = None
+        self._secrets = replace(self._secrets, at_rest=None)
+        return done
+
+    async def change_at_rest_key(self, new: str | None, *, old: str | None) -> bool:
+        """Let another key open the files; see `MossClient.change_at_rest_key`."""
+        before, after = self._secrets, replace(self._secrets, at_rest=new or True)
+        if old is not None:
+            contents = await runtime.blocking(read_key_file, self._directory)
+            apps = contents is not None and "app" in contents.kinds
+            before = Secrets(old, at_rest=old if apps else True)
+        changed = await runtime.blocking(rewrap, self._directory, before, after)
+        if changed:
+            self._secrets = after
+        return changed
 
     async def check_key(self) -> int:
         """Ask the store whether the key opens it; return the newest key epoch."""
@@ -226,8 +273,8 @@ class Project:
 
     async def delete_session(self, name: str, *, local_only: bool) -> SyncReport:
         """Delete a session; see `MossClient.delete_session`."""
-        path = session_path(self._settings.data_dir, self._settings.project_id, name)
-        if local_only and not path.exists():
+        place = await self._found()
+        if local_only and not place.path(name).exists():
             raise NotFoundError(
                 f"there is no session {name!r} on this device",
                 hint="list what there is with: moss-local sessions",
@@ -241,7 +288,7 @@ class Project:
             mine = [known for known in self._sessions if known.name == name]
         for known in mine:
             await asyncio.wrap_future(known.begin_to_close(0.0))
-        await runtime.blocking(remove_session_file, path)
+        await runtime.blocking(place.remove, name)
         return report
 
     async def repair_sessions(self, *, force: bool) -> list[Repaired]:
@@ -265,6 +312,22 @@ class Project:
         for outcome in await asyncio.gather(*closing, return_exceptions=True):
             if isinstance(outcome, BaseException):
                 raise outcome
+
+    async def _found(self) -> Place:
+        """Return where the files lie; asks the disk once, and again after a change."""
+        place = self._place
+        if place is None:
+            place = self._place = await runtime.blocking(find_place, self._directory, self._secrets)
+        return place
+
+    def _require_all_closed(self) -> None:
+        with self._lock:
+            names = sorted(each.name for each in self._sessions)
+        if names:
+            raise FileBusyError(
+                f"session {names[0]!r} is open",
+                hint="close the sessions first; those of other processes too",
+            )
 
     async def _require_stored(self, name: str) -> None:
         found = None
@@ -298,10 +361,11 @@ class Project:
             self._sessions.discard(session)
 
 
-def _was_exchanged(path: Path) -> bool:
+def _was_exchanged(place: Place, name: str) -> bool:
+    path = place.path(name)
     if not path.exists():
         return False
-    file = open_session_file(path)
+    file = place.open_file(path)
     try:
         with file.reading() as conn:
             return read_state(conn).exchanged_ms is not None

@@ -49,6 +49,8 @@ class Settings:
         cache_dir: Derived files, safe to delete at any time.
         snapshot_dir: Where `save_to_disk` writes to unless it is told where.
         commit: How the project's sessions are committed; None takes what the store holds.
+        at_rest: True if session files must be encrypted, a str to encrypt them with that key
+            instead of the project key; None takes them as they are.
     """
 
     project_id: str
@@ -58,6 +60,7 @@ class Settings:
     cache_dir: Path
     snapshot_dir: Path
     commit: Commit | None = None
+    at_rest: bool | str | None = field(default=None, repr=False)
 
 
 def resolve(
@@ -68,6 +71,7 @@ def resolve(
     data_dir: str | os.PathLike[str] | None,
     cache_path: str | os.PathLike[str] | None,
     commit: str | None = None,
+    at_rest: bool | str | None = None,
 ) -> Settings:
     """Return the settings, each from the first place that has it.
 
@@ -89,10 +93,7 @@ def resolve(
     key = project_key or os.environ.get("MOSS_PROJECT_KEY") or (kept and kept.project_key)
     if not key:
         raise _missing(f"key of project {id!r}", "project_key", "MOSS_PROJECT_KEY")
-    try:
-        key.encode()
-    except UnicodeEncodeError:
-        raise InvalidArgumentError("the project key holds half of a surrogate pair") from None
+    check_key_text(key, "the project key")
     data = Path(data_dir or os.environ.get("MOSS_DATA_DIR") or user_data_path(APP))
     # As the hosted SDK does; without either, in no place that may be emptied at any time.
     snapshots = cache_path or os.environ.get("MOSS_SESSION_CACHE_PATH") or data / "snapshots"
@@ -107,7 +108,29 @@ def resolve(
         commit=check_commit(commit, "commit")
         or check_commit(os.environ.get("MOSS_COMMIT") or None, "MOSS_COMMIT")
         or (kept.commit if kept and chosen in (None, kept.store) else None),
+        at_rest=_check_at_rest(at_rest) or os.environ.get("MOSS_AT_REST_KEY") or None,
     )
+
+
+def _check_at_rest(value: bool | str | None) -> bool | str | None:
+    if value is None or value is True or (isinstance(value, str) and value):
+        if isinstance(value, str):
+            check_key_text(value, "the key in at_rest")
+        return value
+    raise InvalidArgumentError(
+        "at_rest is neither True, nor a key, nor None",
+        hint="True encrypts with the project key, a non-empty str with that key; to decrypt what"
+        " is encrypted: moss-local at-rest off",
+    )
+
+
+def check_key_text(key: str, what: str) -> str:
+    """Return `key`. Raises InvalidArgumentError if it has no bytes."""
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgumentError(f"{what} holds half of a surrogate pair") from None
+    return key
 
 
 def check_commit(value: str | None, what: str) -> Commit | None:
@@ -166,6 +189,11 @@ def key_of_environment() -> str | None:
 def new_key_of_environment() -> str | None:
     """Return the key to rotate to that MOSS_NEW_PROJECT_KEY gives, if it does."""
     return os.environ.get("MOSS_NEW_PROJECT_KEY") or None
+
+
+def old_at_rest_key_of_environment() -> str | None:
+    """Return the key that encrypted files have had until now, if MOSS_OLD_AT_REST_KEY gives it."""
+    return os.environ.get("MOSS_OLD_AT_REST_KEY") or None
 
 
 def models_dir_of_environment() -> Path | None:

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from moss_local.cli.add import add
+from moss_local.cli.at_rest import at_rest
 from moss_local.cli.command import INTERRUPTED, Commands, Globals
 from moss_local.cli.delete import delete
 from moss_local.cli.demo import demo
@@ -58,6 +59,7 @@ EXAMPLES: dict[Callable[..., None], str] = {
     export: "moss-local export conv-123 conv-123.moss",
     import_file: "moss-local import conv-123.moss --session conv-124",
     doctor: "moss-local doctor",
+    at_rest: "moss-local at-rest",
     reembed: "moss-local reembed conv-123 --model moss-minilm",
     repair: "moss-local repair conv-123",
     rotate_key: "moss-local rotate-key",

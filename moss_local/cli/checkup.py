@@ -10,12 +10,13 @@ from hashlib import file_digest
 from importlib.resources import files
 from pathlib import Path
 
-from moss_local.catalog import session_files
 from moss_local.embedding import minilm
+from moss_local.errors import CiphersMissingError
 from moss_local.settings import Settings, credentials_path, load_credentials
+from moss_local.storage import ciphers
 from moss_local.storage.checkup import check_file
-from moss_local.storage.file import open_session_file
 from moss_local.storage.paths import project_path
+from moss_local.storage.place import ENCRYPT, Place, Secrets, find_place
 from moss_local.storage.project_cache import ProjectCache
 from moss_sync import BlobNotFoundError, MossError
 from moss_sync.clock import SystemClock
@@ -54,8 +55,11 @@ def check_device(settings: Settings) -> Iterator[Finding]:
         return
     if os.name == "posix":
         yield _check_private(directory, 0o700, "data directory")
-    for path in session_files(directory):
-        yield _check_session(path)
+    place, finding = _check_at_rest(directory, settings)
+    yield finding
+    if place is not None:
+        for path in place.files():
+            yield _check_session(place, path)
 
 
 async def check_store(settings: Settings) -> list[Finding]:
@@ -249,10 +253,28 @@ def _check_model() -> Iterator[Finding]:
         yield Finding(name, found == expected, f"moss-minilm, sha256 {found[:16]}…", reinstall)
 
 
-def _check_session(path: Path) -> Finding:
+def _check_at_rest(directory: Path, settings: Settings) -> tuple[Place | None, Finding]:
+    name = "encryption at rest"
+    try:
+        place = find_place(directory, Secrets(settings.project_key, settings.at_rest))
+    except MossError as error:
+        return None, Finding(name, False, str(error), error.hint)
+    if place.keys is not None:
+        return place, Finding(name, True, "on")
+    how = (
+        f"encrypt them with: {ENCRYPT}"
+        if ciphers.available()
+        else f"this apsw has no ciphers; {CiphersMissingError.INSTALL}, then {ENCRYPT}"
+    )
+    return place, Finding(
+        name, True, f"off: session files are readable to who reads the disk; {how}"
+    )
+
+
+def _check_session(place: Place, path: Path) -> Finding:
     name, wrong = path.name, []
     try:
-        file = open_session_file(path)
+        file = place.open_file(path)
         try:
             name = file.session
             with file.writing() as conn:

@@ -136,8 +136,21 @@ def _joined(ctx: typer.Context, settings: Settings) -> int:
         command="moss-local rotate-key --join",
     )
     epoch = run(ctx, lambda client: client.check_key(), project_key=key)
+    _let_open_files(settings, key, keep_old=True)
     save_credentials(replace(kept, project_key=key, next_key=None))
+    _let_open_files(replace(settings, project_key=key), key, keep_old=False)
     return epoch
+
+
+def _let_open_files(settings: Settings, key: str, *, keep_old: bool) -> None:
+    """Let the new project key open this device's encrypted files, where the old one does."""
+    from moss_local.storage.paths import project_path
+    from moss_local.storage.place import Secrets, rewrap
+
+    if isinstance(settings.at_rest, str):
+        return  # no business of the project key
+    directory = project_path(settings.data_dir, settings.project_id)
+    rewrap(directory, Secrets(settings.project_key), Secrets(key), keep_old=keep_old)
 
 
 def _kept(settings: Settings) -> Credentials | None:

@@ -11,7 +11,7 @@ import apsw
 import sqlite_vec
 
 from moss_local.errors import FileBusyError, FileCorruptError
-from moss_local.storage import schema
+from moss_local.storage import ciphers, schema
 from moss_local.storage.state import read_state
 from moss_sync.record import DEVICE_BYTES
 
@@ -51,16 +51,25 @@ def make_private_file(path: Path) -> None:
     _sync_directory(path.parent)
 
 
-def connect(path: Path, *, durability: Durability, busy_ms: int) -> apsw.Connection:
+def connect(
+    path: Path, *, durability: Durability, busy_ms: int, key: bytes | None = None
+) -> apsw.Connection:
     """Return a connection to an existing file; nothing is written to it.
 
+    Args:
+        key: Of an encrypted file; `ciphers.KEY_BYTES` bytes.
     Raises:
+        CiphersMissingError: there is a key, and the installed `apsw` cannot use it.
         apsw.Error: it cannot be opened.
     """
-    conn = apsw.Connection(
-        os.fspath(path), flags=apsw.SQLITE_OPEN_READWRITE, statementcachesize=STATEMENTS
-    )
+    if key is not None:
+        ciphers.require(f"{path} is encrypted")
+    # URIs for the copies that `ciphers` makes; a whole path never is one.
+    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_URI
+    conn = apsw.Connection(os.path.abspath(path), flags=flags, statementcachesize=STATEMENTS)
     try:
+        if key is not None:
+            ciphers.unlock(conn, key)
         conn.set_busy_timeout(busy_ms)
         # Until the file is known to be ours and of our version, closing must not touch it either.
         conn.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
@@ -138,11 +147,10 @@ def prepare(
     return state.session
 
 
-def mark_removed(conn: apsw.Connection) -> bool:
-    """Make the file one that nobody opens any more; False while others have it open.
+def take_alone(conn: apsw.Connection) -> bool:
+    """Lock the file for this connection alone, until it is closed; False while others have it open.
 
-    Leaving the write-ahead log takes the only connection that there is. The file stays locked for
-    all others until this one is closed.
+    Leaving the write-ahead log takes the only connection that there is.
     """
     try:
         conn.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -153,10 +161,20 @@ def mark_removed(conn: apsw.Connection) -> bool:
             # Somebody may have come, and gone back to the log, in between.
             if conn.pragma("journal_mode") != "delete":
                 return False
-            conn.execute(f"PRAGMA application_id = {schema.REMOVED_ID}; COMMIT")
+            conn.execute("COMMIT")
     except apsw.BusyError:
         return False
     return True
+
+
+def mark_removed(conn: apsw.Connection) -> None:
+    """Make a file that was taken alone one that nobody opens any more."""
+    conn.execute(f"PRAGMA application_id = {schema.REMOVED_ID}")
+
+
+def is_marked_removed(conn: apsw.Connection) -> bool:
+    """Return whether the file is one that nobody opens any more."""
+    return bool(conn.pragma("application_id") == schema.REMOVED_ID)
 
 
 class conn_rollback:  # noqa: N801  # reads as what it is at `with`

@@ -29,6 +29,7 @@ from moss_local.errors import FileBusyError
 from moss_local.storage import connection
 from moss_local.storage.connection import Durability
 from moss_local.storage.failures import damage_told, translated, translated_os
+from moss_local.storage.file_keys import check_mode
 from moss_local.storage.schema import BeingDeletedError
 from moss_sync import InvalidArgumentError, NotFoundError
 
@@ -61,8 +62,10 @@ class SessionFile:
         durability: Durability,
         busy_ms: int,
         token: Callable[[int], bytes],
+        key: bytes | None = None,
     ) -> None:
         self.path = path
+        self._cipher_key = key
         self._session = session
         self._durability = durability
         self._busy_ms = busy_ms
@@ -247,10 +250,16 @@ class SessionFile:
     def _connect(self) -> apsw.Connection:
         with self._connect_lock:
             if not self._prepared:
+                check_mode(self.path, encrypted=self._cipher_key is not None)
                 with translated_os(self.path):
                     connection.make_private_directory(self.path.parent)
                     connection.make_private_file(self.path)
-            conn = connection.connect(self.path, durability=self._durability, busy_ms=self._busy_ms)
+            conn = connection.connect(
+                self.path,
+                durability=self._durability,
+                busy_ms=self._busy_ms,
+                key=self._cipher_key,
+            )
             try:
                 with damage_told(conn, self.path):
                     if not self._prepared:
@@ -407,6 +416,7 @@ def open_session_file(
     durability: Durability = "full",
     busy_ms: int = BUSY_MS,
     token: Callable[[int], bytes] = secrets.token_bytes,
+    key: bytes | None = None,
 ) -> SessionFile:
     """Return the file at `path`, created or migrated if need be; close() it when done.
 
@@ -417,8 +427,11 @@ def open_session_file(
         durability: As in `connection.Durability`; of several owners the strongest counts.
         busy_ms: How long to wait for other writers. The first owner's counts.
         token: Makes the random bytes of a new file's identity.
+        key: Of an encrypted file, or of one to be; `storage.place` knows which is.
     Raises:
         NotFoundError: there is no such file and none may be created.
+        AtRestError: the files of this directory are encrypted and there is no key, or the reverse.
+        CiphersMissingError: it is encrypted, and the installed `apsw` has no ciphers.
         FileCorruptError: damaged, another program's, or another session's. Left as it is.
         UnsupportedFormatError: a newer version wrote it. Left as it is.
         FileBusyError, PermissionDeniedError, DiskFullError.
@@ -426,12 +439,13 @@ def open_session_file(
     if (session is None or not create) and not path.exists():
         raise NotFoundError(f"there is no session file {path}")
     try:
-        return _open(path, session, durability, busy_ms, token)
+        return _open(path, session, durability, busy_ms, token, key)
     except BeingDeletedError:
         if session is None:
             raise
-        remove_session_file(path, busy_ms=busy_ms)  # by who may have died meanwhile
-        return _open(path, session, durability, busy_ms, token)
+        # By who may have died meanwhile; or who has not, and somebody has made it anew since.
+        remove_session_file(path, busy_ms=busy_ms, key=key, only_marked=True)
+        return _open(path, session, durability, busy_ms, token, key)
 
 
 def _open(
@@ -440,11 +454,12 @@ def _open(
     durability: Durability,
     busy_ms: int,
     token: Callable[[int], bytes],
+    key: bytes | None,
 ) -> SessionFile:
     file = _registry.get(
         path,
         lambda: SessionFile(
-            path, session=session, durability=durability, busy_ms=busy_ms, token=token
+            path, session=session, durability=durability, busy_ms=busy_ms, token=token, key=key
         ),
     )
     try:
@@ -459,9 +474,19 @@ def _open(
     return file
 
 
-def remove_session_file(path: Path, *, busy_ms: int = BUSY_MS) -> None:
+def is_open_here(path: Path) -> bool:
+    """Return whether this process has the file open."""
+    return _registry.is_open(path)
+
+
+def remove_session_file(
+    path: Path, *, busy_ms: int = BUSY_MS, key: bytes | None = None, only_marked: bool = False
+) -> None:
     """Delete a session's file, its log and its lock, if nobody has it open; none is no error.
 
+    Args:
+        key: Of an encrypted file.
+        only_marked: Delete it only if somebody else had begun to.
     Raises:
         FileBusyError: somebody has; what they wrote from then on would be lost with it.
         PermissionDeniedError.
@@ -469,29 +494,40 @@ def remove_session_file(path: Path, *, busy_ms: int = BUSY_MS) -> None:
     if _registry.is_open(path):
         raise FileBusyError(f"{path} is open in this process", hint="close the session first")
     with translated(path), translated_os(path):
-        if path.exists():
-            _remove(path, time.monotonic() + busy_ms / 1000)
-        for suffix in ("-wal", "-shm", "-journal", ".push"):
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        if path.exists() and not _remove(path, time.monotonic() + busy_ms / 1000, key, only_marked):
+            return
+        remove_what_is_beside(path)
 
 
-def _remove(path: Path, deadline: float) -> None:
-    """Delete the file itself, which may have gone, or been made anew, at any moment before."""
+def remove_what_is_beside(path: Path) -> None:
+    """Delete the log and the locks of a file that is gone."""
+    for suffix in ("-wal", "-shm", "-journal", ".push"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _remove(path: Path, deadline: float, key: bytes | None, only_marked: bool) -> bool:
+    """Delete the file itself, which may have gone, or been made anew, at any moment before.
+
+    Returns False if it was to be a marked one and is not.
+    """
     try:
         number = path.stat().st_ino
-        conn = connection.connect(path, durability="full", busy_ms=0)
+        conn = connection.connect(path, durability="full", busy_ms=0, key=key)
     except FileNotFoundError:
-        return
+        return True
     except (apsw.NotADBError, apsw.CorruptError):
         path.unlink(missing_ok=True)  # nothing can be written into it
-        return
+        return True
     try:
-        while not connection.mark_removed(conn):
+        while not connection.take_alone(conn):
             if not _wait_until(deadline):
                 raise FileBusyError(
                     f"{path} is open in another process",
                     hint="close the session there, and delete it again",
                 )
+        if only_marked and not connection.is_marked_removed(conn):
+            return False
+        connection.mark_removed(conn)
         # Whoever deletes it holds this lock: from here on nobody else does.
         with suppress(FileNotFoundError):
             if os.name != "nt" and path.stat().st_ino == number:
@@ -502,6 +538,7 @@ def _remove(path: Path, deadline: float) -> None:
         conn.close()
     if os.name == "nt":  # where what is open cannot be deleted
         path.unlink(missing_ok=True)
+    return True
 
 
 def _wait_until(deadline: float) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +18,10 @@ from moss_local import (
     NotFoundError,
     SessionIndex,
 )
-from moss_local.storage.connection import connect, mark_removed
+from moss_local.storage import file as storage_file
+from moss_local.storage.connection import connect, mark_removed, take_alone
 from moss_local.storage.file import open_session_file, remove_session_file
+from moss_local.storage.schema import BeingDeletedError
 from moss_local.storage.state import read_state
 from tests.moss_local.bucket import Bucket
 from tests.moss_local.cli_harness import Cli
@@ -146,7 +149,6 @@ def test_without_the_store_nothing_is_deleted(tmp_path: Path) -> None:
 HOLDER = """
 import sys
 from pathlib import Path
-from moss_local.storage.connection import connect, mark_removed
 from moss_local.storage.file import open_session_file
 file = open_session_file(Path(sys.argv[1]))
 print("open", flush=True)
@@ -186,7 +188,8 @@ def test_a_deletion_that_was_cut_off_is_ended_by_whoever_opens_the_session(
         before = read_state(conn).dev
     file.close()
     conn = connect(path, durability="full", busy_ms=0)
-    assert mark_removed(conn)
+    assert take_alone(conn)
+    mark_removed(conn)
     with pytest.raises(FileBusyError):  # as long as somebody is at it
         open_session_file(path, session="s", busy_ms=20)
     conn.close()
@@ -198,6 +201,30 @@ def test_a_deletion_that_was_cut_off_is_ended_by_whoever_opens_the_session(
     file.close()
     remove_session_file(path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_session_that_was_made_anew_meanwhile_is_not_deleted_with_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "s.sqlite3"
+    real = storage_file._open
+    meanwhile: list[bytes] = []
+
+    def slow(*args: object, **kwargs: object) -> object:
+        if not meanwhile:
+            # What was opened was being deleted; before that is acted on, somebody is faster.
+            made = real(path, "s", "full", 50, secrets.token_bytes, None)
+            with made.reading() as conn:
+                meanwhile.append(read_state(conn).dev)
+            made.close()
+            raise BeingDeletedError("it is being deleted")
+        return real(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(storage_file, "_open", slow)
+    file = open_session_file(path, session="s")
+    with file.reading() as conn:
+        assert read_state(conn).dev == meanwhile[0]
+    file.close()
 
 
 def test_a_damaged_file_can_be_deleted(tmp_path: Path) -> None:

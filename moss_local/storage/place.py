@@ -1,0 +1,238 @@
+"""Where a project's session files lie on this device, and the keys that they open with.
+
+A project's directory is encrypted as a whole or not at all; `at-rest.json` in it says which.
+What holds: tests/moss_local/test_storage_place.py, tests/at_rest.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from moss_local.errors import AtRestError, FileBusyError
+from moss_local.storage import ciphers, file_keys
+from moss_local.storage.failures import translated_os
+from moss_local.storage.file import SessionFile, open_session_file, remove_session_file
+from moss_local.storage.file_keys import KEY_FILE, MAX_KEY_FILE_BYTES, FileKeys, KeyFile, Kind
+from moss_local.storage.paths import SUFFIX, check_name, file_name
+from moss_sync.stores.durable import make_folders, sync_folder, write_file
+
+LOCK_FILE = "at-rest.lock"
+LOCK_WAIT_S = 10.0
+
+ENCRYPT = "moss-local at-rest on"
+DECRYPT = "moss-local at-rest off"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A project's directory.
+
+    Attributes:
+        keys: None where files are not encrypted.
+    """
+
+    directory: Path
+    keys: FileKeys | None = None
+
+    @property
+    def cipher_key(self) -> bytes | None:
+        return None if self.keys is None else self.keys.cipher
+
+    def path(self, session: str) -> Path:
+        """Return where the file of a session lies.
+
+        Raises:
+            InvalidArgumentError: as in `paths.check_name`.
+        """
+        check_name(session)
+        name = file_name(session) if self.keys is None else self.keys.file_name(session)
+        return self.directory / (name + SUFFIX)
+
+    def open(self, session: str) -> SessionFile:
+        """Open a session's file, made if there is none; raises as `open_session_file`."""
+        return open_session_file(self.path(session), session=session, key=self.cipher_key)
+
+    def open_file(self, path: Path) -> SessionFile:
+        """Open one of `files()`; raises as `open_session_file`."""
+        return open_session_file(path, key=self.cipher_key)
+
+    def remove(self, session: str) -> None:
+        """Delete a session's file; raises as `remove_session_file`."""
+        remove_session_file(self.path(session), key=self.cipher_key)
+
+    def files(self) -> list[Path]:
+        """Return the files that are sessions, by their names."""
+        return session_files(self.directory)
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """What this user can open encrypted files with.
+
+    Attributes:
+        project_key: Always there.
+        at_rest: A key of the app's; or True: under the project key, and no other way than
+            encrypted; None: as the files are.
+    """
+
+    project_key: str = field(repr=False)
+    at_rest: str | bool | None = field(default=None, repr=False)
+
+    @property
+    def kind(self) -> Kind:
+        return "app" if isinstance(self.at_rest, str) else "project"
+
+    @property
+    def secret(self) -> str:
+        return self.at_rest if isinstance(self.at_rest, str) else self.project_key
+
+
+def session_files(directory: Path) -> list[Path]:
+    """Return the files in a project's directory that are sessions, by their names."""
+    return sorted(directory.glob(f"[!.]*{SUFFIX}"))
+
+
+def find_place(directory: Path, given: Secrets) -> Place:
+    """Return a project's directory as it is, or, if there is nothing in it yet, as it is to be.
+
+    Raises:
+        AtRestError: files are to be encrypted and are not, or are being encrypted or decrypted.
+        UnauthorizedError: they are, and not with what is given.
+        CiphersMissingError: they are, or are to be, and the installed `apsw` has no ciphers.
+        FileCorruptError, UnsupportedFormatError: as `file_keys.decode`.
+    """
+    contents = read_key_file(directory)
+    if contents is None:
+        if not given.at_rest:
+            return Place(directory)
+        ciphers.require("files are to be encrypted here (at_rest=, MOSS_AT_REST_KEY)")
+        with changing(directory):
+            contents = read_key_file(directory)  # another process may have been faster
+            if contents is None:
+                _refuse_plain(directory)
+                master = file_keys.new_master(secrets.token_bytes)
+                slot = file_keys.wrap(master, given.secret, given.kind, secrets.token_bytes)
+                write_key_file(directory, KeyFile((slot,)))
+                return Place(directory, file_keys.keys_of(master))
+    if contents.converting:
+        raise AtRestError(
+            f"the session files in {directory} are being encrypted or decrypted, or that was cut "
+            "off",
+            hint=f"if nobody is at it, end it: {ENCRYPT}, or {DECRYPT}",
+        )
+    ciphers.require(f"the session files in {directory} are encrypted")
+    return Place(directory, file_keys.keys_of(unlock(directory, contents, given)))
+
+
+def unlock(directory: Path, contents: KeyFile, given: Secrets) -> bytes:
+    """Return the key that the key file holds.
+
+    Raises:
+        UnauthorizedError: what is given does not open it.
+    """
+    if given.kind == "project" and "project" not in contents.kinds:
+        raise AtRestError(
+            f"the session files in {directory} are encrypted with a key of the app's",
+            hint="give it: at_rest=..., or MOSS_AT_REST_KEY",
+        )
+    kind = given.kind
+    master = file_keys.unwrap(contents.slots, given.secret, kind)
+    if master is None:
+        raise file_keys.wrong_key(os.fspath(directory), kind)
+    return master
+
+
+def rewrap(directory: Path, old: Secrets, new: Secrets, *, keep_old: bool = False) -> bool:
+    """Let `new` open the files, and, unless it is kept, the old key no longer.
+
+    No session file is touched, and no open session notices. False where nothing is encrypted.
+
+    Raises:
+        UnauthorizedError, AtRestError: the old key does not open them.
+    """
+    if read_key_file(directory) is None:
+        return False
+    with changing(directory):
+        contents = read_key_file(directory)
+        if contents is None:
+            return False
+        master = unlock(directory, contents, old)
+        slots = [file_keys.wrap(master, new.secret, new.kind, secrets.token_bytes)]
+        if keep_old:
+            slots += [file_keys.wrap(master, old.secret, old.kind, secrets.token_bytes)]
+        write_key_file(directory, replace(contents, slots=tuple(slots)))
+    return True
+
+
+def read_key_file(directory: Path) -> KeyFile | None:
+    """Return what `at-rest.json` says; None where there is none.
+
+    Raises:
+        FileCorruptError, UnsupportedFormatError: as `file_keys.decode`.
+    """
+    path = directory / KEY_FILE
+    with translated_os(path):
+        try:
+            with open(path, "rb") as source:
+                data = source.read(MAX_KEY_FILE_BYTES)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+    return file_keys.decode(data, os.fspath(path))
+
+
+def write_key_file(directory: Path, contents: KeyFile) -> None:
+    """Put `contents` in the place of what was there, whole and durably."""
+    path = directory / KEY_FILE
+    temporary = directory / f".{KEY_FILE}.{secrets.token_hex(8)}.tmp"
+    with translated_os(path):
+        try:
+            write_file(temporary, file_keys.encode(contents))
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_folder(directory)
+
+
+def remove_key_file(directory: Path) -> None:
+    """Say, durably, that the files are no longer encrypted."""
+    with translated_os(directory / KEY_FILE):
+        (directory / KEY_FILE).unlink()
+        sync_folder(directory)
+
+
+@contextmanager
+def changing(directory: Path) -> Iterator[None]:
+    """Hold the right to change how a project's files are encrypted.
+
+    Raises:
+        FileBusyError: another process held it for longer than the wait.
+    """
+    with translated_os(directory):
+        make_folders(directory)
+        lock = FileLock(directory / LOCK_FILE, mode=0o600, fallback_to_soft=False)
+        try:
+            lock.acquire(timeout=LOCK_WAIT_S)
+        except Timeout:
+            raise FileBusyError(
+                f"another process is encrypting or decrypting {directory}", hint="try again"
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _refuse_plain(directory: Path) -> None:
+    plain: Sequence[Path] = session_files(directory)
+    if plain:
+        raise AtRestError(
+            f"{len(plain)} session files in {directory} are not encrypted yet",
+            hint=f"encrypt them: {ENCRYPT}, or await client.encrypt_at_rest()",
+        )
