@@ -193,8 +193,10 @@ def _sections(lines: Sequence[tuple[str, int]]) -> list[Part]:
     def end(next_level: int) -> None:
         text = "\n\n".join(line for line in body if line.strip())
         titles = [title for _, title in path]
-        if not text and path and next_level <= path[-1][0]:
-            text = titles.pop()
+        # Nothing is cut from a text of signs alone, so it could not carry its heading along.
+        said = any(character.isalnum() for character in text)
+        if not said and path and next_level <= path[-1][0]:
+            text = "\n\n".join(filter(None, [titles.pop(), text]))
         if text:
             parts.append(Part(text, tuple(titles)))
 

@@ -14,7 +14,7 @@ import docx
 import pytest
 from docx.oxml import parse_xml
 from fpdf import FPDF
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pypdf import PdfReader, PdfWriter
 
@@ -146,10 +146,24 @@ def test_foot_and_endnotes_come_last() -> None:
     ]
 
 
+def test_a_heading_above_signs_alone_is_text_itself() -> None:
+    def build(made: Any) -> None:
+        made.add_heading("Interlude", 1)
+        made.add_paragraph("* * *")
+        made.add_heading("Coda", 1)
+        made.add_paragraph("~")
+
+    assert parts_of("x.docx", word(build), ".docx") == [
+        Part("Interlude\n\n* * *"),
+        Part("Coda\n\n~"),
+    ]
+
+
 WORDS = st.text(st.sampled_from("abcxyz 0189äß返金.،#`~-\n"), max_size=120)
 
 
 @settings(max_examples=25)
+@example([(1, "0"), (0, "`")])
 @given(st.lists(st.tuples(st.integers(0, 4), WORDS), max_size=8))
 def test_no_word_of_a_docx_is_lost(lines: list[tuple[int, str]]) -> None:
     def build(made: Any) -> None:
