@@ -32,8 +32,9 @@ $(STAMP): pyproject.toml
 demo: setup ## the main job on real input: two agents, two devices, one thread
 	$(BIN)/moss-local demo
 
+# Two at a time: most tests wait for disks, servers and children of their own for part of theirs.
 test: setup ## the whole test suite
-	$(BIN)/python -m pytest --parity
+	$(BIN)/python -m pytest --parity --numprocesses 2 --dist loadfile
 
 parity: setup ## run the tests that docs/parity.md names, and fail unless each of them passes
 	$(BIN)/python docs/parity.py
