@@ -47,22 +47,25 @@ class Catalog:
 
     Attributes:
         unreadable: One error per file that cannot be read; it stands in the way of no other.
+        unreadable_paths: Those files, in the same order.
     """
 
     sessions: tuple[LocalSession, ...] = ()
     unreadable: tuple[MossError, ...] = ()
+    unreadable_paths: tuple[Path, ...] = ()
 
 
 def read_catalog(place: Place) -> Catalog:
     """Return what the session files in a project's directory say of themselves."""
     sessions: list[LocalSession] = []
-    unreadable: list[MossError] = []
+    unreadable: dict[Path, MossError] = {}
     for path in place.files():
         try:
             sessions.append(_read(place, path))
         except MossError as error:
-            unreadable.append(error)
-    return Catalog(tuple(sorted(sessions, key=lambda each: each.name)), tuple(unreadable))
+            unreadable[path] = error
+    in_order = tuple(sorted(sessions, key=lambda each: each.name))
+    return Catalog(in_order, tuple(unreadable.values()), tuple(unreadable))
 
 
 def _read(place: Place, path: Path) -> LocalSession:

@@ -299,7 +299,7 @@ class MossClient(IndexApi, HostedApi, OpenUntilClosed[None]):
         return await self._opened().delete_session(index_name, local_only=local_only)
 
     async def repair_sessions(self, *, force: bool = False) -> list[Repaired]:
-        """Repair every session that is on this device; see `SessionIndex.repair`.
+        """Repair every session that is on this device; see `repair_session`.
 
         One that fails stands in the way of no other; its error is in the result.
 
@@ -308,6 +308,24 @@ class MossClient(IndexApi, HostedApi, OpenUntilClosed[None]):
         """
         self._check_open()
         return await self._opened().repair_sessions(force=force)
+
+    async def repair_session(self, index_name: str, *, force: bool = False) -> Repaired:
+        """Repair a session: its file on this device, where that is damaged, and then the store.
+
+        A damaged file is moved aside. What was pushed is pulled again; what was not, and can still
+        be read and has the digest that its writer gave it, is written again, or set aside where
+        something newer stands against it (`session.quarantined`). The local history and what
+        nobody can read are lost. What is cut off is ended by the same call. For the store see
+        `SessionIndex.repair`.
+
+        Args:
+            force: As for `SessionIndex.repair`.
+        Returns:
+            What was done; a failure is its `error`.
+        """
+        self._check_open()
+        check_name(index_name)
+        return await self._opened().repair_session(index_name, force=force)
 
     async def check_key(self) -> int:
         """Make sure that the key opens what the store holds now; return its key epoch.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from moss_local.runtime import runtime
 from moss_local.session import SessionIndex
 from moss_local.settings import Settings
 from moss_local.snapshots import snapshot_root
-from moss_local.storage import conversion
+from moss_local.storage import conversion, salvage
 from moss_local.storage.file import SessionFile
 from moss_local.storage.log_replica import SqliteLogReplica
 from moss_local.storage.paths import check_name, project_path
@@ -33,7 +34,7 @@ from moss_local.storage.project_cache import ProjectCache
 from moss_local.storage.push_lock import push_lock
 from moss_local.storage.state import read_state
 from moss_local.transfer import verify
-from moss_local.types import QueryOptions, Repaired, Rewritten, SearchResult
+from moss_local.types import QueryOptions, Repaired, Rewritten, Salvage, SearchResult
 from moss_sync import InvalidArgumentError, MossError, NotFoundError, RepairReport, SyncReport
 from moss_sync.checkpoint import Checkpoint
 from moss_sync.clock import SystemClock
@@ -294,15 +295,51 @@ class Project:
     async def repair_sessions(self, *, force: bool) -> list[Repaired]:
         """Repair what is on this device; see `MossClient.repair_sessions`."""
         catalog = await self.local_sessions()
-        done = [Repaired(str(error), RepairReport(), error) for error in catalog.unreadable]
-        for name in [each.name for each in catalog.sessions]:
-            try:
-                opened = await self.session(name, None, pull=False, create=False, warm_up=False)
-                async with opened as session:
-                    done.append(Repaired(name, await session.repair(force=force)))
-            except MossError as error:
-                done.append(Repaired(name, RepairReport(), error))
-        return done
+        names = [each.name for each in catalog.sessions]
+        errors = dict(zip(catalog.unreadable_paths, catalog.unreadable, strict=True))
+        if errors:
+            # A damaged file may not tell whose it is; of what is stored the names are known.
+            place = await self._found()
+            with suppress(MossError):
+                stored = {each.name for each in (await self.stored_sessions()).sessions}
+                names += [name for name in sorted(stored) if errors.pop(place.path(name), None)]
+        done = [Repaired(str(error), RepairReport(), error) for error in errors.values()]
+        return done + [await self.repair_session(name, force=force) for name in names]
+
+    async def repair_session(self, name: str, *, force: bool) -> Repaired:
+        """Repair a session, its file here first; see `MossClient.repair_session`."""
+        salvaged = None
+        try:
+            salvaged = await self._mend_file(name)
+            opened = await self.session(name, None, pull=False, create=False, warm_up=False)
+            async with opened as session:
+                return Repaired(name, await session.repair(force=force), salvage=salvaged)
+        except NotFoundError as error:
+            # Nothing of the project was ever pushed: there is no store to repair.
+            return Repaired(name, RepairReport(), None if salvaged else error, salvaged)
+        except MossError as error:
+            return Repaired(name, RepairReport(), error, salvaged)
+
+    async def _mend_file(self, name: str) -> Salvage | None:
+        """Put a damaged file in order, or end that where it was cut off; None if it is whole."""
+        place = await self._found()
+        kept = salvage.salvage_path(place, name)
+        trouble = await runtime.blocking(salvage.examine, place, name)
+        if not trouble and not kept.exists():
+            return None
+        found = salvage.Salvaged()
+        if trouble:
+            stored = None
+            if await runtime.on_loop(has_session(self._repository, name)):
+                stored = await self.find(name)
+            lost = stored is None or stored.deleted
+            found = await runtime.blocking(partial(salvage.salvage, place, name, all_rows=lost))
+        opened = await self.session(name, found.model_id, pull=True, create=True, warm_up=False)
+        async with opened as session:
+            edits = await runtime.blocking(salvage.kept_edits, place, name)
+            written, set_aside = await session._write_salvaged(edits)
+        await runtime.blocking(salvage.forget_kept, place, name)
+        return Salvage(tuple(trouble), written, set_aside, found.unreadable, found.aside)
 
     async def close_sessions(self, seconds: float) -> None:
         """Close every open session, all within the same time."""

@@ -63,6 +63,7 @@ from moss_local.storage.quarantine import (
     find_set_aside,
     read_quarantine,
 )
+from moss_local.storage.salvage import take_over
 from moss_local.storage.state import read_state
 from moss_local.transfer import (
     Plan,
@@ -949,6 +950,19 @@ class SessionIndex(OpenUntilClosed[SyncState]):
             embedding = np.frombuffer(version.vector, "<f4").tolist()
         info = DocumentInfo(version.id, version.text, version.metadata, embedding, version.payload)
         await self._add([info], also=also)
+
+    async def _write_salvaged(self, edits: Sequence[tuple[Any, ...]]) -> tuple[int, int]:
+        """Write again what was kept of a damaged file; return how much was, and was set aside."""
+
+        def take() -> tuple[list[int], int]:
+            with self._own.writing(self._file) as conn:
+                ready = take_over(conn, edits)
+                return ready, len(read_quarantine(conn))
+
+        ready, there = await runtime.blocking(take)
+        for number in ready:
+            await self.restore_quarantined(number)
+        return len(ready), there - len(ready)
 
     def _quarantine(self) -> list[SetAside]:
         with self._file.reading() as conn:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from moss_sync import MossError, RepairReport, SyncReport
@@ -303,15 +304,38 @@ class Reembedded:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Repaired:
-    """What became of one session when all of this device's were repaired.
+    """What became of one session that was repaired.
 
     Attributes:
         error: Why it was not repaired; None where it was, or nothing was wrong.
+        salvage: What became of this device's file, where that was damaged; else None.
     """
 
     session: str
     report: RepairReport
     error: MossError | None = None
+    salvage: Salvage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Salvage:
+    """What became of a session whose file on this device was damaged.
+
+    Attributes:
+        trouble: What was wrong with the file, in words; empty where only a repair that was cut
+            off was ended.
+        written: Changes that had not been pushed, could be read, and were written again.
+        set_aside: Such changes that something newer stands against; see `session.quarantined`.
+        unreadable: Documents and deletions that were there and could not be read. What of them
+            was pushed has come back from the store.
+        aside: Where the damaged file is now; nothing needs it any more.
+    """
+
+    trouble: tuple[str, ...]
+    written: int
+    set_aside: int
+    unreadable: int
+    aside: Path | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("--parity"):
+    # Of tests that run in several processes one hears of all.
+    if config.getoption("--parity") and not hasattr(config, "workerinput"):
         from tests.parity.outcomes import ParityCheck
 
         config.pluginmanager.register(ParityCheck())

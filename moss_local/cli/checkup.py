@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from moss_local.storage.checkup import check_file
 from moss_local.storage.paths import project_path
 from moss_local.storage.place import ENCRYPT, Place, Secrets, find_place
 from moss_local.storage.project_cache import ProjectCache
+from moss_local.storage.salvage import SALVAGE, left_behind
 from moss_sync import BlobNotFoundError, MossError
 from moss_sync.clock import SystemClock
 from moss_sync.commit import Commit
@@ -60,6 +62,13 @@ def check_device(settings: Settings) -> Iterator[Finding]:
     if place is not None:
         for path in place.files():
             yield _check_session(place, path)
+        for path in left_behind(place):
+            yield Finding(
+                "repair",
+                False,
+                f"of the file {path.name.removeprefix(SALVAGE)} was cut off",
+                "end it: moss-local repair SESSION",
+            )
 
 
 async def check_store(settings: Settings) -> list[Finding]:
@@ -284,6 +293,7 @@ def _check_session(place: Place, path: Path) -> Finding:
             file.close()
     except MossError as error:
         return Finding(f"session {name}", False, str(error), error.hint)
+    damaged = bool(wrong)
     mode = stat.S_IMODE(path.stat().st_mode)
     if os.name == "posix" and mode & 0o077:
         wrong.append(f"its file has mode {mode:04o}: chmod 600 {path}")
@@ -292,5 +302,5 @@ def _check_session(place: Place, path: Path) -> Finding:
         f"session {name}",
         not wrong,
         detail,
-        f"push what is pending, then move the file away and pull: {path}",
+        f"moss-local repair {shlex.quote(name)}" if damaged else None,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,11 +11,11 @@ import typer
 from moss_local.cli import render
 from moss_local.cli.command import AsJson, fail, run
 from moss_local.cli.exchange import Sessions, summary, tell_of_set_aside
-from moss_sync import InvalidArgumentError, MossError, NetworkError, RepairReport
+from moss_sync import InvalidArgumentError, NetworkError
 
 if TYPE_CHECKING:
     from moss_local.client import MossClient
-    from moss_local.types import Repaired
+    from moss_local.types import Repaired, Salvage
 
 
 def repair(
@@ -27,18 +28,23 @@ def repair(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Put back into the store what it has lost and this device holds.
+    """Put a damaged file in order, and back into the store what it has lost.
 
-    For a store that was emptied, restored from a backup, or has lost or damaged blobs, and for one
-    whose history contradicts what this device has seen: the errors that say so name this command.
-    What the store still has stays. Repair first on the device that has most; the others then add
-    what they hold by themselves, with their next push, pull or sync. Where nothing is wrong it is
-    an ordinary sync, after every blob was read once.
+    A file on this device that doctor or an error calls damaged is made anew: what was pushed comes
+    from the store, what was not is kept where it can still be read. Name its session; --all leaves
+    out files that do not even tell whose they are.
 
-    JSON: {repairs: [{session, error, trouble, rebuilt, keys_restored, blobs, lost_blobs, sent,
-    sent_deletes, received, deleted, superseded, reasserted, quarantined, adopted, seq, lost_races,
-    requests, bytes_sent, bytes_received, elapsed_ms, session_id, waiting, strays}]}; error is null
-    or {code, message}, trouble says what was wrong, null where nothing was.
+    The rest is for a store that was emptied, restored from a backup, or has lost or damaged blobs,
+    and for one whose history contradicts what this device has seen: the errors that say so name
+    this command. What the store still has stays. Repair first on the device that has most; the
+    others then add what they hold by themselves, with their next push, pull or sync. Where nothing
+    is wrong it is an ordinary sync, after every blob was read once.
+
+    JSON: {repairs: [{session, error, salvage, trouble, rebuilt, keys_restored, blobs, lost_blobs,
+    sent, sent_deletes, received, deleted, superseded, reasserted, quarantined, adopted, seq,
+    lost_races, requests, bytes_sent, bytes_received, elapsed_ms, session_id, waiting, strays}]};
+    error is null or {code, message}; salvage is null, or {trouble, written, set_aside, unreadable,
+    aside} of a damaged file; trouble says what was wrong with the store, null where nothing was.
     """
     names = session or []
     if all == bool(names):
@@ -63,30 +69,21 @@ def repair(
 
 
 async def _repair(client: MossClient, names: list[str], force: bool) -> list[Repaired]:
-    from moss_local.types import Repaired
-
     if not names:
         return await client.repair_sessions(force=force)
     done: list[Repaired] = []
     for name in names:
-        try:
-            opened = await client.session(
-                name, auto_load_on_init=False, create=False, warm_up=False
-            )
-            async with opened as session:
-                done.append(Repaired(name, await session.repair(force=force)))
-        except MossError as error:
-            done.append(Repaired(name, RepairReport(), error))
-            if isinstance(error, NetworkError):
-                break  # the others would only wait for the same store
+        done.append(await client.repair_session(name, force=force))
+        if isinstance(done[-1].error, NetworkError):
+            break  # the others would only wait for the same store
     return done
 
 
 def _lines(each: Repaired) -> list[str]:
+    lines = [] if each.salvage is None else list(_of_file(each.session, each.salvage))
     if each.error is not None:
-        return []
+        return lines
     report = each.report
-    lines = []
     if report.keys_restored:
         lines.append(f"{each.session}: the store lacked the project's keys; they are back")
     if report.trouble is not None:
@@ -100,7 +97,23 @@ def _lines(each: Repaired) -> list[str]:
     return [*lines, f"{each.session}: {did}; {summary(report)}"]
 
 
+def _of_file(session: str, salvage: Salvage) -> Iterator[str]:
+    for trouble in salvage.trouble:
+        yield f"{session}: {trouble}"
+    kept = f"{render.plural(salvage.written, 'change')} that had not been pushed written again"
+    if salvage.set_aside:
+        kept += f", {salvage.set_aside} set aside (moss-local quarantine)"
+    if salvage.unreadable:
+        kept += f"; {render.plural(salvage.unreadable, 'row')} could not be read"
+    yield f"{session}: the file was made anew; {kept}"
+    if salvage.aside is not None:
+        yield f"{session}: the damaged file is {salvage.aside}"
+
+
 def _fields(each: Repaired) -> dict[str, Any]:
     error = each.error
     shown = None if error is None else {"code": error.code, "message": str(error)}
-    return {"session": each.session, "error": shown, **asdict(each.report)}
+    salvage = None if each.salvage is None else asdict(each.salvage)
+    if salvage is not None:
+        salvage["aside"] = None if salvage["aside"] is None else str(salvage["aside"])
+    return {"session": each.session, "error": shown, "salvage": salvage, **asdict(each.report)}

@@ -52,7 +52,11 @@ def make_private_file(path: Path) -> None:
 
 
 def connect(
-    path: Path, *, durability: Durability, busy_ms: int, key: bytes | None = None
+    path: Path,
+    *,
+    durability: Durability,
+    busy_ms: int,
+    key: bytes | None = None,
 ) -> apsw.Connection:
     """Return a connection to an existing file; nothing is written to it.
 
@@ -83,6 +87,28 @@ def connect(
             "PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON;"
             f"PRAGMA journal_size_limit = {WAL_KEEP_BYTES}"
         )
+    except BaseException:
+        conn.close()
+        raise
+    return conn
+
+
+def connect_alone(path: Path, key: bytes | None) -> apsw.Connection:
+    """Return a connection that reads nothing yet, and with its first read keeps all others out.
+
+    Even a file whose schema is damaged opens. Closing it leaves file and log as they are.
+
+    Raises:
+        CiphersMissingError: as `connect`.
+        apsw.Error: it cannot be opened.
+    """
+    conn = apsw.Connection(os.path.abspath(path), flags=apsw.SQLITE_OPEN_READWRITE)
+    try:
+        if key is not None:
+            ciphers.require(f"{path} is encrypted")
+            ciphers.unlock(conn, key)
+        conn.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        conn.execute("PRAGMA locking_mode = EXCLUSIVE")
     except BaseException:
         conn.close()
         raise
@@ -134,7 +160,7 @@ def prepare(
     _use_wal(conn, path, wait)
     state = read_state(conn)
     if session is not None and state.session != session:
-        raise FileCorruptError(
+        raise schema.ForeignFileError(
             f"{path} holds session {state.session!r}, not {session!r}",
             hint="it was renamed or copied here; move it back",
         )

@@ -19,7 +19,10 @@ _CORRUPT = (apsw.CorruptError, apsw.NotADBError, apsw.FormatError)
 _DENIED = (apsw.ReadOnlyError, apsw.PermissionsError, apsw.CantOpenError, apsw.AuthError)
 _DISK = (apsw.FullError, apsw.IOError)
 
-_DAMAGED = "move it away; what was pushed comes back from the store"
+_DAMAGED = (
+    "moss-local repair SESSION: what was pushed comes back from the store, and what was not and can"
+    " still be read is kept"
+)
 
 
 def translate(error: apsw.Error, path: Path) -> MossError:

@@ -154,6 +154,10 @@ class BeingDeletedError(FileBusyError):
     """Somebody is about to delete the file, or was cut off while doing so."""
 
 
+class ForeignFileError(FileCorruptError):
+    """The file is whole, and another program's or another session's."""
+
+
 Migration = Callable[[apsw.Connection], None]
 
 
@@ -187,7 +191,7 @@ def current(
         )
     if application != APPLICATION_ID:
         if version or application or conn.execute("SELECT 1 FROM sqlite_schema").fetchone():
-            raise FileCorruptError(
+            raise ForeignFileError(
                 f"{path} is another program's database",
                 hint="move it away, or name another data directory",
             )

@@ -228,6 +228,7 @@ INSIDE = {
     "moss_local.storage.file.MAX_OPEN_FILES": "files open at a time; others are opened again",
     "moss_local.storage.file_keys.MAX_KEY_FILE_BYTES": "a larger one is damaged, and told as such",
     "moss_local.storage.file_keys.MAX_SLOTS": "more is damage, and told as such",
+    "moss_local.storage.leaves.MAX_RECORD_BYTES": "a longer one in a damaged file is damage",
     "moss_sync.channel.MAX_BACKOFF_S": "a wait",
     "moss_sync.channel.MAX_REREADS": "tries",
     "moss_sync.engine.MAX_ERASURES": "tries",

@@ -1,0 +1,383 @@
+"""A damaged session file: what was pushed comes back, what was not is kept where it can be read."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from moss_local import (
+    DocumentInfo,
+    FileBusyError,
+    FileCorruptError,
+    MossClient,
+    NetworkError,
+    QueryOptions,
+    SessionIndex,
+)
+from moss_local.storage import salvage
+from moss_local.storage.place import Place
+from moss_local.types import Repaired
+from moss_sync.layout import Layout
+from moss_sync.stores import open_store
+from tests.moss_local.cli_harness import Cli
+
+PUSHED = {f"p{n}": f"pushed {n} " + "filling " * 60 for n in range(40)}
+KEPT = {f"k{n}": f"kept here only {n} " + "filling " * 60 for n in range(40)}
+
+
+ASKED = QueryOptions(embedding=[1.0, 2.0, 3.0], alpha=0.5)
+
+
+class Device:
+    """A device that has pushed some documents and not yet some others."""
+
+    def __init__(self, root: Path, name: str = "one", model: str = "custom") -> None:
+        self.data, self.store, self.model = root / name, root / "store", model
+
+    def client(self) -> MossClient:
+        return MossClient("p", "k", store=self.store, data_dir=self.data)
+
+    @property
+    def directory(self) -> Path:
+        (found,) = [each for each in self.data.iterdir() if each.name.startswith("p-")]
+        return found
+
+    @property
+    def path(self) -> Path:
+        return Place(self.directory).path("conv")
+
+    def vector(self, id: str, n: int) -> list[float] | None:
+        return [1.0, float(len(id)), float(n)] if self.model == "custom" else None
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[SessionIndex]:
+        async with (
+            self.client() as client,
+            await client.session("conv", self.model, warm_up=False) as session,
+        ):
+            yield session
+
+    async def add(self, documents: dict[str, str], *, push: bool = False) -> None:
+        infos = [
+            DocumentInfo(id, text, {"n": id}, self.vector(id, n))
+            for n, (id, text) in enumerate(documents.items())
+        ]
+        async with self.session() as session:
+            await session.add_docs(infos)
+            if push:
+                await session.push_index()
+
+    async def held(self) -> dict[str, str]:
+        async with self.session() as session:
+            found = {each.id: each.text for each in await session.get_docs()}
+            asked = ASKED if self.model == "custom" else None
+            assert not found or (await session.query("filling", asked)).docs
+            return found
+
+    async def repair(self) -> Repaired:
+        async with self.client() as client:
+            return await client.repair_session("conv")
+
+    def checkpoint(self) -> None:
+        """Bring the log into the file, so that what is damaged is all there is."""
+        from moss_local.storage.file import open_session_file
+
+        file = open_session_file(self.path)
+        file.rewrite()
+        file.close()
+
+
+def made(root: Path, model: str) -> Device:
+    device = Device(root, model=model)
+    asyncio.run(device.add(PUSHED, push=True))
+    asyncio.run(device.add(KEPT))
+    device.checkpoint()
+    return device
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Device:
+    return made(tmp_path, "custom")
+
+
+async def empty(url: Path) -> None:
+    """Delete every blob of a store."""
+    store, layout = open_store(str(url)), Layout.of("p")
+    for place in (layout.prefix, layout.manifests):
+        for listed in await store.keys(place):
+            await store.delete(listed.key)
+    await store.close()
+
+
+def damage(path: Path, seed: int, share: float) -> None:
+    """Overwrite some pages, never the first one, with what is no page."""
+    rng = random.Random(seed)
+    whole = bytearray(path.read_bytes())
+    pages = range(1, len(whole) // 2048)
+    for page in rng.sample(pages, max(1, int(len(pages) * share))):
+        whole[page * 2048 : (page + 1) * 2048] = rng.randbytes(2048)
+    path.write_bytes(whole)
+
+
+def test_a_whole_file_is_left_alone(device: Device) -> None:
+    before = device.path.stat().st_ino
+    done = asyncio.run(device.repair())
+    assert (done.error, done.salvage) == (None, None)
+    assert device.path.stat().st_ino == before
+
+
+@pytest.mark.parametrize("model", ["custom", "moss-minilm"])
+@pytest.mark.parametrize("seed", [0, 3, 7])
+def test_random_damage_what_was_pushed_is_back_and_what_can_be_read_is_kept(
+    tmp_path: Path, seed: int, model: str
+) -> None:
+    device = made(tmp_path, model)
+    share = 0.02 * (1 + seed)
+    damage(device.path, seed, share)
+    damaged = device.path.read_bytes()
+    done = asyncio.run(device.repair())
+    assert done.error is None
+    held = asyncio.run(device.held())
+    assert PUSHED.items() <= held.items()
+    assert held.items() <= (PUSHED | KEPT).items()  # nothing is made up
+    assert asyncio.run(Device(tmp_path, "two", model).held()) == held  # it reaches the others
+    if done.salvage is None:
+        assert len(held) == len(PUSHED | KEPT)
+        return
+    assert done.salvage.written == len(held) - len(PUSHED)
+    assert done.salvage.aside is not None
+    assert done.salvage.aside.read_bytes() == damaged
+    lost = len(KEPT) - done.salvage.written - done.salvage.set_aside
+    assert lost <= 4 * len(KEPT) * share + 2  # a row is on one page or two
+
+
+def test_every_row_outside_of_the_damaged_page_is_kept(device: Device) -> None:
+    """One leaf of the table is gone: the rows in it, and no other, cannot be read."""
+    whole = device.path.read_bytes()
+    hurt = 0
+    for page in range(1, len(whole) // 2048):
+        content = whole[page * 2048 : (page + 1) * 2048]
+        inside = content.count(b"kept here only")
+        if content[0] == 0x0D and inside:  # a leaf of a table that holds such rows
+            changed = bytearray(whole)
+            changed[page * 2048 : (page + 1) * 2048] = bytes(2048)
+            place = Place(device.directory)
+            device.path.write_bytes(changed)
+            found = salvage.salvage(place, "conv", all_rows=False)
+            assert len(found.edits) == len(KEPT) - inside, page
+            salvage.forget_kept(place, "conv")
+            assert found.aside is not None
+            found.aside.unlink()
+            device.path.write_bytes(whole)
+            hurt += 1
+    assert hurt > 5
+
+
+def hurt_page_of(device: Device, text: bytes, *, flip: bytes = b"") -> None:
+    """Zero the page in which a text begins, and flip a bit of another one."""
+    changed = bytearray(device.path.read_bytes())
+    page = changed.index(text) // 2048
+    if flip:
+        changed[changed.index(flip)] ^= 1
+    changed[page * 2048 : (page + 1) * 2048] = bytes(2048)
+    device.path.write_bytes(changed)
+
+
+@pytest.mark.parametrize("model", ["custom", "moss-minilm"])
+def test_a_text_with_a_flipped_bit_is_not_believed(tmp_path: Path, model: str) -> None:
+    device = made(tmp_path, model)
+    hurt_page_of(device, b"pushed 30 filling", flip=b"kept here only 7 filling")
+    done = asyncio.run(device.repair())
+    assert done.salvage is not None
+    assert done.salvage.unreadable >= 2
+    assert done.salvage.set_aside == 0
+    held = asyncio.run(device.held())
+    assert "k7" not in held
+    assert held.items() <= (PUSHED | KEPT).items()
+    assert PUSHED.items() <= held.items()
+
+
+@pytest.mark.parametrize("what", [b"", b"no database at all" * 500])
+def test_a_file_of_which_nothing_can_be_read(device: Device, what: bytes) -> None:
+    device.path.write_bytes(what)
+    done = asyncio.run(device.repair())
+    assert done.error is None
+    assert asyncio.run(device.held()) == PUSHED
+
+
+def test_a_session_that_was_never_pushed_keeps_what_can_be_read(tmp_path: Path) -> None:
+    device = Device(tmp_path)
+    asyncio.run(device.add(KEPT))
+    device.checkpoint()
+    damage(device.path, 3, 0.05)
+    done = asyncio.run(device.repair())
+    assert done.error is None
+    assert done.salvage is not None
+    held = asyncio.run(device.held())
+    assert held.items() <= KEPT.items()
+    assert len(held) >= len(KEPT) // 2
+
+
+def test_a_session_that_the_store_has_lost_is_put_back_from_what_can_be_read(
+    device: Device, tmp_path: Path
+) -> None:
+    asyncio.run(empty(device.store))
+    damage(device.path, 3, 0.05)
+    done = asyncio.run(device.repair())
+    assert done.error is None, done.error
+    held = asyncio.run(device.held())
+    assert held.items() <= (PUSHED | KEPT).items()
+    assert len(held) >= len(PUSHED | KEPT) // 2
+    assert asyncio.run(Device(tmp_path, "two").held()) == held
+
+
+def test_deletions_that_were_not_pushed_are_kept_too(device: Device, tmp_path: Path) -> None:
+    async def delete() -> None:
+        async with device.session() as session:
+            await session.delete_docs(["p1", "p2"])
+
+    asyncio.run(delete())
+    device.checkpoint()
+    hurt_page_of(device, b"pushed 30 filling")
+    done = asyncio.run(device.repair())
+    assert done.salvage is not None
+    held = asyncio.run(device.held())
+    assert {"p1", "p2"} & set(held) == set()
+    assert set(held) == (set(PUSHED) | set(KEPT)) - {"p1", "p2"}
+
+
+def test_what_something_newer_stands_against_is_set_aside(device: Device, tmp_path: Path) -> None:
+    async def both() -> None:
+        mine = {"shared": "mine, which is older"}
+        await device.add(mine)
+        device.checkpoint()
+        await Device(tmp_path, "two").add({"shared": "theirs, which is newer"}, push=True)
+
+    asyncio.run(both())
+    hurt_page_of(device, b"pushed 30 filling")
+    done = asyncio.run(device.repair())
+    assert done.salvage is not None
+    assert done.salvage.set_aside == 1
+    assert asyncio.run(device.held())["shared"] == "theirs, which is newer"
+
+    async def aside() -> list[tuple[str, str]]:
+        async with device.session() as session:
+            return [(each.reason, each.text) for each in await session.quarantined()]
+
+    assert asyncio.run(aside()) == [("salvaged", "mine, which is older")]
+
+
+class CutOff(BaseException):
+    """The moment at which the program ends."""
+
+
+@pytest.mark.parametrize(
+    "moment",
+    ["_keep", "_move_aside", "salvage_path", "kept_edits", "take_over", "forget_kept"],
+)
+def test_cut_off_at_any_step_it_is_ended_by_the_next_and_nothing_readable_is_lost(
+    device: Device, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damage(device.path, 5, 0.04)
+    found = salvage.Salvaged()
+    copy = device.path.with_name("copy")
+    copy.write_bytes(device.path.read_bytes())
+    salvage._read(Place(device.directory), copy, "conv", found, all_rows=False)
+    copy.unlink()
+    readable = {edit[1]: edit[6] for edit in found.edits if edit[0] == salvage.REASON}
+    assert readable
+
+    def cut_off(*_: object, **__: object) -> None:
+        raise CutOff
+
+    with monkeypatch.context() as patch:
+        owner = "moss_local.session" if moment == "take_over" else "moss_local.storage.salvage"
+        patch.setattr(f"{owner}.{moment}", cut_off)
+        with pytest.raises(CutOff):
+            asyncio.run(device.repair())
+    done = asyncio.run(device.repair())
+    assert done.error is None
+    assert asyncio.run(device.held()) == PUSHED | readable
+    assert not salvage.left_behind(Place(device.directory))
+    assert asyncio.run(device.repair()).salvage is None
+
+
+def test_without_the_store_nothing_is_touched(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damage(device.path, 5, 0.04)
+    damaged = device.path.read_bytes()
+
+    async def offline(*_: object) -> bool:
+        raise NetworkError("the store does not answer")
+
+    monkeypatch.setattr("moss_local.project.has_session", offline)
+    done = asyncio.run(device.repair())
+    assert isinstance(done.error, NetworkError)
+    assert device.path.read_bytes() == damaged
+    assert not salvage.left_behind(Place(device.directory))
+
+
+def test_a_file_that_is_open_is_not_moved(device: Device) -> None:
+    holder = (
+        "import sys, apsw; conn = apsw.Connection(sys.argv[1]);"
+        "conn.execute('SELECT * FROM state').fetchall();"
+        "print('open', flush=True); sys.stdin.readline()"
+    )
+    damage(device.path, 5, 0.04)
+    command = [sys.executable, "-c", holder, str(device.path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdin is not None
+        assert other.stdout.readline().strip() == b"open"
+        done = asyncio.run(device.repair())
+        assert isinstance(done.error, FileBusyError)
+        assert device.path.exists()
+        other.stdin.write(b"\n")
+        other.stdin.flush()
+        assert other.wait() == 0
+    assert asyncio.run(device.repair()).error is None
+
+
+def test_a_file_that_is_none_of_ours_is_refused_and_stays(device: Device) -> None:
+    import apsw
+
+    device.path.unlink()
+    apsw.Connection(str(device.path)).execute("CREATE TABLE mine (x); PRAGMA user_version = 7")
+    before = device.path.read_bytes()
+    done = asyncio.run(device.repair())
+    assert isinstance(done.error, FileCorruptError)
+    assert "another program's database" in str(done.error)
+    assert device.path.read_bytes() == before
+
+
+def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    cli = Cli(("--data-dir", "one"))
+    cli("init", "--store", "./shared").ok()
+    for n in range(30):
+        cli("add", "conv", f"turn {n} " + "filling " * 60).ok()
+        if n == 15:
+            cli("push", "conv").ok()
+    (path,) = Path("one").rglob("*.sqlite3")
+    changed = bytearray(path.read_bytes())
+    page = changed.index(b"turn 3 filling") // 2048
+    changed[page * 2048 : (page + 1) * 2048] = bytes(2048)
+    path.write_bytes(changed)
+    told = cli("doctor", "--local")
+    assert told.code == 1
+    assert "moss-local repair" in told.stdout
+    done = cli("repair", "--all").ok()
+    assert "the file was made anew" in done.stdout
+    assert "the damaged file is" in done.stdout
+    assert cli("doctor", "--local").ok()
+    shown = cli("show", "conv").ok().stdout
+    assert all(f"turn {n} filling" in shown for n in range(30))
+    assert cli("repair", "conv", "--json").ok().json()["repairs"][0]["salvage"] is None
