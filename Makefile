@@ -15,7 +15,7 @@ COMPAT := .venv-compat
 FUZZ   := .venv-fuzz
 AT_REST := .venv-at-rest
 
-.PHONY: setup demo test at-rest bench-at-rest parity mutants compat simulate agreement lint check bench bench-peers docs clean help fuzz fuzz-smoke
+.PHONY: setup demo test at-rest bench-at-rest soak parity mutants compat simulate agreement lint check bench bench-peers docs clean help fuzz fuzz-smoke
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -89,6 +89,10 @@ simulate: setup ## simulate schedules of the protocol: make simulate SEEDS=0..19
 bench: setup ## measure a session: open, add, query, push, pull, on disk and on the wire
 	$(BIN)/python -m pip install --quiet --editable '.[dev,bench]'
 	$(BIN)/python -m benchmarks
+
+soak: setup ## load for hours: sessions, tasks, processes, documents; ARGS="tasks --share 0.1"
+	$(BIN)/python -m pip install --quiet --editable '.[dev,bench]'
+	$(BIN)/python -m benchmarks.soak $(ARGS)
 
 bench-at-rest: $(AT_REST)/.installed ## measure encrypted files beside clear ones
 	$(AT_REST)/$(SCRIPTS)/python -m pip install --quiet chitchat-dataset

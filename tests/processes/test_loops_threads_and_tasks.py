@@ -269,7 +269,7 @@ def test_opening_that_is_cut_off_leaves_no_file_open(
 
     async def main(client: MossClient) -> None:
         await (await client.session("s", "custom")).close()
-        monkeypatch.setattr("moss_local.project.open_session_file", slow)
+        monkeypatch.setattr("moss_local.storage.place.open_session_file", slow)
         task = asyncio.create_task(client.session("s", "custom"))
         await asyncio.to_thread(opening.wait)
         task.cancel()
