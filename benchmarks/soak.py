@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.texts import first
-from moss_local import DocumentInfo, MossClient, QueryOptions, SessionIndex
+from moss_local import DocumentInfo, GetDocumentsOptions, MossClient, QueryOptions, SessionIndex
 
 DIM = 64
 BATCH = 5000
@@ -157,7 +157,8 @@ async def tasks(folder: Path, share: float) -> None:
                     await latency.of("add", session.add_docs([doc]))
                     wrote[task] += 1
                 elif kind < 0.4:
-                    await latency.of("get", session.get_docs())
+                    ids = [f"base{rng.randrange(5000)}" for _ in range(5)]
+                    await latency.of("get", session.get_docs(GetDocumentsOptions(ids)))
                 else:
                     text = TEXTS[rng.randrange(len(TEXTS))]
                     await latency.of("query", session.query(text, asked(rng.randrange(256))))

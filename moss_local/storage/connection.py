@@ -127,9 +127,13 @@ def prepare(
     session: str | None,
     token: Callable[[int], bytes],
     wait: Callable[[], bool],
+    key: bytes | None = None,
     migrations: Sequence[schema.Migration] = schema.MIGRATIONS,
 ) -> str:
     """Make the file current (created, migrated, indexed) and return the name of its session.
+
+    What an older version wrote is copied to `backup_path` before it is migrated; the copy is
+    deleted once that is committed.
 
     Args:
         session: The name it must have, or gets if it is new; None takes the one it has.
@@ -148,6 +152,10 @@ def prepare(
         # after a crash the file is empty or whole. Whoever comes second finds it done.
         conn.execute(f"PRAGMA page_size = {schema.PAGE_SIZE}; BEGIN IMMEDIATE")
         with conn_rollback(conn):
+            if conn.pragma("user_version") and not schema.current(
+                conn, shown, migrations=migrations
+            ):
+                _back_up(path, key)
             schema.migrate(
                 conn,
                 shown,
@@ -157,6 +165,8 @@ def prepare(
                 migrations=migrations,
             )
             conn.execute("COMMIT")
+    # Also where whoever migrated it did not come to it any more.
+    backup_path(path).unlink(missing_ok=True)
     _use_wal(conn, path, wait)
     state = read_state(conn)
     if session is not None and state.session != session:
@@ -171,6 +181,42 @@ def prepare(
                 schema.reindex(conn)
             conn.execute("COMMIT")
     return state.session
+
+
+def backup_path(path: Path) -> Path:
+    """Return where a file's copy is while it is being migrated."""
+    return path.with_name(path.name + ".before-migration")
+
+
+def _back_up(path: Path, key: bytes | None) -> None:
+    """Copy a file durably, while this process holds the right to write it and has not begun."""
+    backup = backup_path(path)
+    backup.unlink(missing_ok=True)  # of somebody who was cut off, and of the same state
+    make_private_file(backup)
+    # A connection of its own: SQLite copies nothing that is being written by the same one.
+    source = connect(path, durability="full", busy_ms=0, key=key)
+    try:
+        copy = connect(backup, durability="full", busy_ms=0, key=key)
+        try:
+            copy_pages(source, copy)
+        finally:
+            copy.close()
+    except BaseException:
+        backup.unlink(missing_ok=True)
+        raise
+    finally:
+        source.close()
+
+
+def copy_pages(source: apsw.Connection, target: apsw.Connection) -> None:
+    """Make one database the copy of another, page by page, whatever is in them."""
+    pages = target.backup("main", source, "main")
+    try:
+        pages.step(-1)
+    except BaseException:
+        pages.close(True)  # a second error beside the first would hide it
+        raise
+    pages.close()
 
 
 def take_alone(conn: apsw.Connection) -> bool:

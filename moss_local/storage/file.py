@@ -270,6 +270,7 @@ class SessionFile:
                             session=self._session,
                             token=self._token,
                             wait=lambda: _wait_until(deadline),
+                            key=self._cipher_key,
                         )
                         self._prepared = True
                     connection.accept(conn)

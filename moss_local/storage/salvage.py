@@ -253,8 +253,7 @@ def _image(path: Path, key: bytes | None) -> Image:
     try:
         source = connection.connect_alone(path, key)
         try:
-            with copy.backup("main", source, "main") as backup:
-                backup.step(-1)
+            connection.copy_pages(source, copy)
         finally:
             source.close()
         return Image(copy.serialize("main") or b"")
