@@ -15,7 +15,7 @@ COMPAT := .venv-compat
 FUZZ   := .venv-fuzz
 AT_REST := .venv-at-rest
 
-.PHONY: setup demo test at-rest bench-at-rest soak parity mutants compat simulate agreement lint check bench bench-peers docs clean help fuzz fuzz-smoke
+.PHONY: setup demo test at-rest bench-at-rest soak audit parity mutants compat simulate agreement lint check bench bench-peers docs clean help fuzz fuzz-smoke
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -89,6 +89,10 @@ simulate: setup ## simulate schedules of the protocol: make simulate SEEDS=0..19
 bench: setup ## measure a session: open, add, query, push, pull, on disk and on the wire
 	$(BIN)/python -m pip install --quiet --editable '.[dev,bench]'
 	$(BIN)/python -m benchmarks
+
+audit: setup ## what is installed with the package, under which licences, and whether it fits together
+	$(BIN)/python docs/dependencies.py
+	$(BIN)/python -m pip check
 
 soak: setup ## load for hours: sessions, tasks, processes, documents; ARGS="tasks --share 0.1"
 	$(BIN)/python -m pip install --quiet --editable '.[dev,bench]'
