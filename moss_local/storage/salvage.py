@@ -36,7 +36,8 @@ from moss_local.storage.leaves import Image
 from moss_local.storage.paths import SUFFIX
 from moss_local.storage.place import Place
 from moss_local.storage.schema import ForeignFileError
-from moss_sync import Version, content_digest
+from moss_local.storage.state import read_state
+from moss_sync import MossError, Version, content_digest
 from moss_sync.record import DEVICE_BYTES, DIGEST_BYTES
 from moss_sync.stores.durable import sync_file, sync_folder
 
@@ -218,6 +219,8 @@ def _read(place: Place, path: Path, session: str, found: Salvaged, *, all_rows: 
     with suppress(apsw.NotADBError, apsw.CorruptError):
         conn = connection.connect(path, durability="full", busy_ms=0, key=place.cipher_key)
         try:
+            if found.model_id is None:
+                found.model_id, own = _model_by_sql(conn)
             whole = _read_by_sql(conn, known, read)
             if own:
                 vectors = _vectors(conn, known)
@@ -246,6 +249,19 @@ def _image(path: Path, key: bytes | None) -> Image:
     Raises:
         apsw.BusyError: another process has the file open.
     """
+    if key is not None:
+        # SQLite copies no encrypted pages into a database in the clear; of a page that does not
+        # authenticate there would be nothing to read anyway.
+        source = connection.connect_alone(path, key)
+        try:
+            source.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+        except apsw.BusyError:
+            raise
+        except apsw.Error:
+            pass  # what can be read will show
+        finally:
+            source.close()
+        return Image(b"")
     flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI
     # A copy needs no schema to be read; and of a database of this kind, which is private to its
     # connection as long as its name begins with no slash, the bytes can be had without one.
@@ -270,6 +286,14 @@ def _model_of(image: Image, session: str) -> tuple[str | None, bool | None]:
         if values[1] == session and isinstance(model, str):
             return model, dtype == "f4"
     return None, None
+
+
+def _model_by_sql(conn: apsw.Connection) -> tuple[str | None, bool | None]:
+    try:
+        space = read_state(conn).space
+    except (apsw.Error, ValueError, TypeError, MossError):
+        return None, None
+    return (None, None) if space is None else (space.id, space.dtype == "f4")
 
 
 def _read_by_sql(conn: apsw.Connection, known: set[int], read: dict[int, tuple[Any, ...]]) -> bool:

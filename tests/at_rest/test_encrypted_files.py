@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import stat
 from pathlib import Path
 
@@ -265,3 +266,38 @@ def test_a_rotation_that_failed_locks_nobody_out(
             find_place(device.directory, Secrets("k1"))
 
     asyncio.run(story())
+
+
+def test_a_damaged_encrypted_file_is_repaired(tmp_path: Path) -> None:
+    """Of the unpushed, unlike in a clear file, only what SQLite still finds a way to is kept."""
+    pushed = {f"p{n}": f"pushed {n} " + "filler " * 100 for n in range(30)}
+    kept = {f"k{n}": f"kept {n} " + "filler " * 100 for n in range(30)}
+
+    async def fill(device: Device) -> None:
+        async with device.client(at_rest=True) as client, await opened(client) as session:
+            await session.add_docs([document(id, text) for id, text in pushed.items()])
+            await session.push_index()
+            await session.add_docs([document(id, text) for id, text in kept.items()])
+
+    async def repair(device: Device) -> dict[str, str]:
+        async with device.client() as client:
+            done = await client.repair_session("conv")
+            assert done.error is None
+            return await texts(client)
+
+    mostly_kept = 0
+    for seed in range(4):
+        device = Device(tmp_path / str(seed))
+        asyncio.run(fill(device))
+        (path,) = device.session_files()
+        changed = bytearray(path.read_bytes())
+        for page in random.Random(seed).sample(range(1, len(changed) // 2048), 3):
+            changed[page * 2048 + 100] ^= 0xFF
+        path.write_bytes(changed)
+        found = asyncio.run(repair(device))
+        assert pushed.items() <= found.items() <= (pushed | kept).items()
+        mostly_kept += len(found) >= len(pushed) + len(kept) // 2
+        assert found_in(device.everything()) == {}
+        (path,) = device.session_files()
+        assert not path.read_bytes().startswith(b"SQLite")
+    assert mostly_kept >= 2
