@@ -14,6 +14,7 @@ from moss_local.errors import FileBusyError, FileCorruptError
 from moss_local.storage import ciphers, schema
 from moss_local.storage.state import read_state
 from moss_sync.record import DEVICE_BYTES
+from moss_sync.stores.durable import sync_file
 
 Durability = Literal["full", "normal"]
 """`full`: an acknowledged write has survived a power cut. `normal`: it has survived the process;
@@ -196,11 +197,16 @@ def _back_up(path: Path, key: bytes | None) -> None:
     # A connection of its own: SQLite copies nothing that is being written by the same one.
     source = connect(path, durability="full", busy_ms=0, key=key)
     try:
-        copy = connect(backup, durability="full", busy_ms=0, key=key)
-        try:
-            copy_pages(source, copy)
-        finally:
-            copy.close()
+        if key is not None:  # whose pages SQLite does not copy as they are
+            ciphers.copy_into(source, backup, key)
+            with backup.open("rb+") as written:
+                sync_file(written.fileno())
+        else:
+            copy = connect(backup, durability="full", busy_ms=0)
+            try:
+                copy_pages(source, copy)
+            finally:
+                copy.close()
     except BaseException:
         backup.unlink(missing_ok=True)
         raise

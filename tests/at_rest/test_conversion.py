@@ -16,7 +16,7 @@ import pytest
 
 from moss_local import AtRestError, FileBusyError, FileCorruptError, UnauthorizedError
 from moss_local.settings import load_credentials, save_credentials
-from moss_local.storage import conversion
+from moss_local.storage import connection, conversion
 from moss_local.storage.conversion import PLAIN_HEADER
 from moss_local.storage.place import Secrets, find_place
 from tests.at_rest.devices import Device, add, document, opened, texts
@@ -301,3 +301,19 @@ def test_a_device_that_takes_over_a_new_key_opens_its_files_with_it(
         other("at-rest", "change-key").ok()
     assert project_key() == new
     assert "something confidential" in other("show", "conv").ok().stdout
+
+
+def test_the_copy_before_a_migration_is_encrypted_too(tmp_path: Path) -> None:
+    device = Device(tmp_path)
+    asyncio.run(fill(device))
+    conversion.encrypt(device.directory, Secrets("k1"))
+    place = find_place(device.directory, Secrets("k1"))
+    path = place.path("conv")
+    connection._back_up(path, place.cipher_key)
+    copy = connection.backup_path(path)
+    assert b"alpha" not in copy.read_bytes()
+    assert not copy.read_bytes().startswith(PLAIN_HEADER)
+    conn = connection.connect(copy, durability="full", busy_ms=0, key=place.cipher_key)
+    found = dict(conn.execute("SELECT id, text FROM document").fetchall())
+    assert (conn.pragma("integrity_check"), found) == ("ok", SESSIONS["conv"])
+    conn.close()
