@@ -12,6 +12,8 @@ import tempfile
 import zlib
 from pathlib import Path
 
+import apsw
+
 from fuzz import fuzz_file, fuzz_keywords
 from fuzz.fuzz_export import FRAME
 from fuzz.shapes import unpacked
@@ -71,6 +73,7 @@ def corpora() -> dict[str, list[bytes]]:
         "filters": [json.dumps(each, ensure_ascii=False).encode() for each in FILTERS],
         "keywords": texts,
         "search": [bytes(range(60)), bytes([200, 1, 9] * 20), b"\xff\xfe\xfd" * 9],
+        "leaves": [small_database()],
         "file": [
             bytes(4),
             bytes([0, 9, 0, 1]),
@@ -78,6 +81,38 @@ def corpora() -> dict[str, list[bytes]]:
             bytes([0, 0, 0, 0, 0, 32, 3, 8, 0, 1, 0, 77, 255, 0]),
         ],
     }
+
+
+def small_database() -> bytes:
+    """Return one with leaves of the shape that `leaves` looks for, overflow and free pages."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x"
+        conn = apsw.Connection(str(path))
+        columns = ", ".join(f"c{n}" for n in range(12))
+        conn.execute(
+            f"PRAGMA page_size = 512; CREATE TABLE a (x, y); CREATE TABLE b (n, {columns})"
+        )
+        for n in range(6):
+            row = (
+                n,
+                "id",
+                2**40,
+                b"devdevde",
+                b"digestdi",
+                0,
+                1,
+                1,
+                n,
+                None,
+                "é" * n * 90,
+                None,
+                1,
+            )
+            conn.execute("INSERT INTO a VALUES (?, ?)", (n, "t" * (n * 150)))
+            conn.execute(f"INSERT INTO b VALUES ({', '.join('?' * 13)})", row)
+        conn.execute("DELETE FROM a WHERE x = 4")
+        conn.close()
+        return path.read_bytes()
 
 
 async def session_file() -> bytes:

@@ -86,8 +86,8 @@ class Image:
     ) -> tuple[int, tuple[Value, ...]] | None:
         length, at = _varint(page, at)
         rowid, at = _varint(page, at)
-        if length > MAX_RECORD_BYTES:
-            raise ValueError("too long")
+        if not 0 < length <= min(MAX_RECORD_BYTES, len(self._data)):
+            raise ValueError("longer than the file")
         payload = self._payload(page, at, length)
         header_end, place = _varint(payload, 0)
         types: list[int] = []
