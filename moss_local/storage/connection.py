@@ -78,9 +78,7 @@ def connect(
         conn.set_busy_timeout(busy_ms)
         # Until the file is known to be ours and of our version, closing must not touch it either.
         conn.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-        conn.enable_load_extension(True)
-        conn.load_extension(sqlite_vec.loadable_path())
-        conn.enable_load_extension(False)
+        _load_vectors(conn)
         conn.execute(
             "PRAGMA foreign_keys = ON;"
             f"PRAGMA synchronous = {'FULL' if durability == 'full' else 'NORMAL'};"
@@ -92,6 +90,12 @@ def connect(
         conn.close()
         raise
     return conn
+
+
+def _load_vectors(conn: apsw.Connection) -> None:
+    conn.enable_load_extension(True)
+    conn.load_extension(sqlite_vec.loadable_path())
+    conn.enable_load_extension(False)
 
 
 def connect_alone(path: Path, key: bytes | None) -> apsw.Connection:
@@ -110,6 +114,7 @@ def connect_alone(path: Path, key: bytes | None) -> apsw.Connection:
             ciphers.unlock(conn, key)
         conn.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         conn.execute("PRAGMA locking_mode = EXCLUSIVE")
+        _load_vectors(conn)
     except BaseException:
         conn.close()
         raise

@@ -18,6 +18,7 @@ What holds: tests/moss_local/test_salvage.py.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -129,13 +130,21 @@ def salvage(place: Place, session: str, *, all_rows: bool) -> Salvaged:
     path = place.path(session)
     if is_open_here(path):
         raise FileBusyError(f"{path} is open in this process", hint="close the session first")
-    kept = salvage_path(place, session)
+    kept, found = salvage_path(place, session), Salvaged()
     with translated(path), translated_os(path):
-        found = Salvaged()
-        if not kept.exists():  # else what a repair that was cut off has kept is all there was
-            _read(place, path, session, found, all_rows=all_rows)
-            _keep(place, session, found, kept)
-        found.aside = _move_aside(path)
+        # Nobody else may write to it from before it is read until it is out of the way.
+        source = connection.connect_alone(path, place.cipher_key)
+        try:
+            image = _image(source, path, encrypted=place.keys is not None)
+            if not kept.exists():  # else what a repair that was cut off has kept is all there was
+                _read(source, image, session, found, all_rows=all_rows)
+                _keep(place, session, found, kept)
+            if os.name != "nt":
+                found.aside = _move_aside(path)
+        finally:
+            source.close()
+        if os.name == "nt":  # where what is open cannot be moved
+            found.aside = _move_aside(path)
     return found
 
 
@@ -199,34 +208,16 @@ def forget_kept(place: Place, session: str) -> None:
         remove_what_is_beside(path)
 
 
-def _read(place: Place, path: Path, session: str, found: Salvaged, *, all_rows: bool) -> None:
-    """Read what can be read, with everybody else kept out.
-
-    Raises:
-        FileBusyError: another process has the file open.
-    """
-    try:
-        image = _image(path, place.cipher_key)
-    except apsw.BusyError:
-        raise FileBusyError(
-            f"{path} is open in another process", hint="close the session there, and try again"
-        ) from None
+def _read(
+    source: apsw.Connection, image: Image, session: str, found: Salvaged, *, all_rows: bool
+) -> None:
+    """Read what can be read."""
     found.model_id, own = _model_of(image, session)
+    if found.model_id is None:
+        found.model_id, own = _model_by_sql(source)
     read: dict[int, tuple[Any, ...]] = {}
     known: set[int] = set()
-    vectors: dict[int, bytes] = {}
-    whole = False
-    with suppress(apsw.NotADBError, apsw.CorruptError):
-        conn = connection.connect(path, durability="full", busy_ms=0, key=place.cipher_key)
-        try:
-            if found.model_id is None:
-                found.model_id, own = _model_by_sql(conn)
-            whole = _read_by_sql(conn, known, read)
-            if own:
-                vectors = _vectors(conn, known)
-            found.edits += _set_aside_before(conn)
-        finally:
-            conn.close()
+    whole = _read_by_sql(source, known, read)
     if not whole or known - set(read):
         # A page that is not in use any more may hold what was replaced or deleted long since.
         reason = REASON if image.whole_free_list else DOUBTFUL
@@ -234,6 +225,7 @@ def _read(place: Place, path: Path, session: str, found: Salvaged, *, all_rows: 
             known.add(rowid)
             _, id, hlc, dev, digest, deleted, vector, dirty, _, _, *content = values
             read.setdefault(rowid, (id, hlc, dev, digest, deleted, vector, dirty, *content, reason))
+    vectors = _vectors(source, known) if own else {}
     for rowid, row in read.items():
         edit = _believed(row, vectors.get(rowid), own)
         if edit is None:
@@ -241,40 +233,33 @@ def _read(place: Place, path: Path, session: str, found: Salvaged, *, all_rows: 
         elif all_rows or row[6]:
             found.edits.append(edit)
     found.unreadable += len(known - set(read))
+    found.edits += _set_aside_before(source)
 
 
-def _image(path: Path, key: bytes | None) -> Image:
+def _image(source: apsw.Connection, path: Path, *, encrypted: bool) -> Image:
     """Return the pages as they are, what stands in the log included, whatever is in them.
 
     Raises:
-        apsw.BusyError: another process has the file open.
+        FileBusyError: another process has the file open. From here on none can.
     """
-    if key is not None:
-        # SQLite copies no encrypted pages into a database in the clear; of a page that does not
-        # authenticate there would be nothing to read anyway.
-        source = connection.connect_alone(path, key)
-        try:
-            source.execute("SELECT count(*) FROM sqlite_schema").fetchall()
-        except apsw.BusyError:
-            raise
-        except apsw.Error:
-            pass  # what can be read will show
-        finally:
-            source.close()
-        return Image(b"")
     flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI
     # A copy needs no schema to be read; and of a database of this kind, which is private to its
     # connection as long as its name begins with no slash, the bytes can be had without one.
     copy = apsw.Connection("file:copy?vfs=memdb", flags=flags)
     try:
-        source = connection.connect_alone(path, key)
-        try:
-            connection.copy_pages(source, copy)
-        finally:
-            source.close()
+        if encrypted:
+            # SQLite copies no encrypted pages into a database in the clear; in a page that does
+            # not authenticate there would be nothing to read anyway.
+            source.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+            return Image(b"")
+        connection.copy_pages(source, copy)
         return Image(copy.serialize("main") or b"")
-    except (apsw.NotADBError, apsw.CorruptError):
-        return Image(b"")
+    except apsw.BusyError:
+        raise FileBusyError(
+            f"{path} is open in another process", hint="close the session there, and try again"
+        ) from None
+    except apsw.Error:
+        return Image(b"")  # what can be read otherwise will show
     finally:
         copy.close()
 

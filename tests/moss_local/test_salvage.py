@@ -22,6 +22,7 @@ from moss_local import (
     SessionIndex,
 )
 from moss_local.storage import salvage
+from moss_local.storage.connection import connect_alone
 from moss_local.storage.place import Place
 from moss_local.types import Repaired
 from moss_sync.layout import Layout
@@ -289,8 +290,12 @@ def test_cut_off_at_any_step_it_is_ended_by_the_next_and_nothing_readable_is_los
     found = salvage.Salvaged()
     copy = device.path.with_name("copy")
     copy.write_bytes(device.path.read_bytes())
-    salvage._read(Place(device.directory), copy, "conv", found, all_rows=False)
-    copy.unlink()
+    source = connect_alone(copy, None)
+    image = salvage._image(source, copy, encrypted=False)
+    salvage._read(source, image, "conv", found, all_rows=False)
+    source.close()
+    for left in device.directory.glob("copy*"):
+        left.unlink()
     readable = {edit[1]: edit[6] for edit in found.edits if edit[0] == salvage.REASON}
     assert readable
 
