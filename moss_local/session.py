@@ -350,7 +350,7 @@ class SessionIndex(OpenUntilClosed[SyncState]):
         """Return the changes that were set aside on this device, oldest first.
 
         They were made here and never pushed, and pushing them by themselves could bring back what
-        others deleted: this file was an old copy, or the session was deleted elsewhere.
+        others deleted: this file was an old copy or damaged, or the session was deleted elsewhere.
         """
         self._check_open()
         return [_set_aside_of(each) for each in await runtime.blocking(self._quarantine)]
