@@ -7,16 +7,18 @@ import os
 import shutil
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
 from moss_local import AtRestError, FileBusyError, FileCorruptError, UnauthorizedError
 from moss_local.settings import load_credentials, save_credentials
-from moss_local.storage import connection, conversion
+from moss_local.storage import ciphers, connection, conversion
 from moss_local.storage.conversion import PLAIN_HEADER
 from moss_local.storage.place import Secrets, find_place
 from tests.at_rest.devices import Device, add, document, opened, texts
@@ -317,3 +319,15 @@ def test_the_copy_before_a_migration_is_encrypted_too(tmp_path: Path) -> None:
     found = dict(conn.execute("SELECT id, text FROM document").fetchall())
     assert (conn.pragma("integrity_check"), found) == ("ok", SESSIONS["conv"])
     conn.close()
+
+
+def test_a_copy_that_fails_does_not_tell_the_key(tmp_path: Path) -> None:
+    key = bytes(range(32))
+    conn = apsw.Connection(":memory:")
+    conn.execute("CREATE TABLE t (x)")
+    with pytest.raises(apsw.Error) as said:
+        ciphers.copy_into(conn, tmp_path / "missing" / "x", key)
+    told = "".join(traceback.format_exception(said.value, chain=True))
+    assert key.hex() not in told
+    assert said.value.__cause__ is None
+    assert said.value.__suppress_context__
