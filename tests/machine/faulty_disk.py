@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import apsw
 
-Fault = Literal["full", "io"]
+Fault = Literal["full", "io", "read"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +73,9 @@ class Disk(apsw.VFS):
     def change(self, kind: str, event: Event) -> None:
         """Count a change, and refuse it if its turn has come.
 
-        A full disk refuses what needs room; a failing one refuses everything.
+        A full disk refuses what needs room; a failing one refuses every change, or every reading.
         """
-        if self.only not in event.name:
+        if self.only not in event.name or self.fault == "read":
             return
         number = self.changes
         self.changes += 1
@@ -90,6 +90,17 @@ class Disk(apsw.VFS):
         if self.record:
             self.events.append(event)
 
+    def reading(self, name: str) -> None:
+        """Count a reading, and refuse it if its turn has come."""
+        if self.only not in name or self.fault != "read":
+            return
+        number = self.changes
+        self.changes += 1
+        first = self.fails_from
+        if first is not None and (number == first or (self.lasting and number > first)):
+            self.refused += 1
+            raise apsw.IOError("the test's disk cannot be read")
+
 
 class DiskFile(apsw.VFSFile):
     def __init__(self, disk: Disk, name: Any, flags: list[int]) -> None:
@@ -100,6 +111,10 @@ class DiskFile(apsw.VFSFile):
     def xWrite(self, data: Any, offset: int) -> None:  # noqa: N802
         self._disk.change("write", Event("write", self._name, offset, bytes(data)))
         super().xWrite(data, offset)
+
+    def xRead(self, amount: int, offset: int) -> bytes:  # noqa: N802
+        self._disk.reading(self._name)
+        return super().xRead(amount, offset)
 
     def xTruncate(self, newsize: int) -> None:  # noqa: N802
         self._disk.change("truncate", Event("truncate", self._name, newsize))

@@ -1,4 +1,4 @@
-"""A disk that is full or fails, at every single change of a file that a scene makes.
+"""A disk that is full or fails, at every single change of a file that a scene makes, or reading.
 
 The scene opens a new session, writes, changes and deletes, pushes, merges another device's push,
 and closes. Whatever the disk refuses: the error is of our tree and names the file, whatever was
@@ -111,7 +111,14 @@ def run_once(directory: Path, disk: Disk, at: int | None, fault: Fault, *, lasti
 
 @pytest.mark.parametrize(
     ("fault", "lasting", "every"),
-    [("full", True, 1), ("io", False, 1), ("full", False, 5), ("io", True, 5)],
+    [
+        ("full", True, 1),
+        ("io", False, 1),
+        ("full", False, 5),
+        ("io", True, 5),
+        ("read", False, 3),
+        ("read", True, 5),
+    ],
 )
 def test_a_fault_of_the_disk_at_any_change_loses_nothing_and_the_session_goes_on(
     tmp_path: Path, fault: Fault, lasting: bool, every: int
