@@ -64,7 +64,7 @@ def parts_of(name: str, data: bytes, suffix: str) -> list[Part]:
         InvalidArgumentError: it is none, damaged, encrypted, too large, or says nothing.
     """
     parts = _of_pdf(name, data) if suffix == ".pdf" else _of_docx(name, data)
-    if not any(character.isalnum() for part in parts for character in part.text):
+    if not any(_says(part.text) for part in parts):
         raise InvalidArgumentError(
             f"{name} has no text in it",
             hint="if its pages are pictures, recognise their text (OCR) first",
@@ -184,21 +184,27 @@ def _tag(element: Any) -> str:
     return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
 
 
+def _says(text: str) -> bool:
+    return any(character.isalnum() for character in text)
+
+
 def _sections(lines: Sequence[tuple[str, int]]) -> list[Part]:
     """Return the body under each heading; a heading with nothing below it is text itself."""
     parts: list[Part] = []
     path: list[tuple[int, str]] = []
     body: list[str] = []
+    carried: list[tuple[int, str]] = []  # the headings that some part has already
 
     def end(next_level: int) -> None:
-        text = "\n\n".join(line for line in body if line.strip())
-        titles = [title for _, title in path]
-        # Nothing is cut from a text of signs alone, so it could not carry its heading along.
-        said = any(character.isalnum() for character in text)
-        if not said and path and next_level <= path[-1][0]:
-            text = "\n\n".join(filter(None, [titles.pop(), text]))
+        nonlocal carried
+        text, above = "\n\n".join(line for line in body if line.strip()), list(path)
+        # Nothing is cut from a text of signs alone, so it could not carry its headings along.
+        while not _says(text) and above and next_level <= above[-1][0] and above != carried:
+            text = "\n\n".join(filter(None, [above.pop()[1], text]))
         if text:
-            parts.append(Part(text, tuple(titles)))
+            parts.append(Part(text, tuple(title for _, title in above)))
+        if _says(text):
+            carried = list(path)
 
     for text, level in lines:
         if not level:
@@ -207,6 +213,7 @@ def _sections(lines: Sequence[tuple[str, int]]) -> list[Part]:
         end(level)
         title, body = " ".join(text.split()), []
         path = [above for above in path if above[0] < level]
+        carried = carried[: len(path)] if carried[: len(path)] == path else []
         if title:
             path.append((level, title))
     end(0)

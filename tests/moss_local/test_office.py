@@ -151,11 +151,16 @@ def test_a_heading_above_signs_alone_is_text_itself() -> None:
         made.add_heading("Interlude", 1)
         made.add_paragraph("* * *")
         made.add_heading("Coda", 1)
-        made.add_paragraph("~")
+        made.add_heading("~", 2)
+        made.add_heading("End", 1)
+        made.add_paragraph("Said.")
+        made.add_heading("~", 2)
 
     assert parts_of("x.docx", word(build), ".docx") == [
         Part("Interlude\n\n* * *"),
         Part("Coda\n\n~"),
+        Part("Said.", ("End",)),
+        Part("~", ("End",)),
     ]
 
 
@@ -164,6 +169,7 @@ WORDS = st.text(st.sampled_from("abcxyz 0189äß返金.،#`~-\n"), max_size=120)
 
 @settings(max_examples=25)
 @example([(1, "0"), (0, "`")])
+@example([(1, "0"), (2, "`")])
 @given(st.lists(st.tuples(st.integers(0, 4), WORDS), max_size=8))
 def test_no_word_of_a_docx_is_lost(lines: list[tuple[int, str]]) -> None:
     def build(made: Any) -> None:
