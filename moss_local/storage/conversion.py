@@ -77,7 +77,7 @@ def encrypt(directory: Path, given: Secrets) -> int:
             # Nobody shall be shut out of what is as it was.
             if not done and before is None:
                 remove_key_file(directory)
-            elif before is not None and not done:
+            elif not done and before is not None:
                 write_key_file(directory, before)
             raise
         write_key_file(directory, replace(contents, converting=False))
@@ -128,11 +128,14 @@ def _convert_all(directory: Path, keys: FileKeys, done: list[Path], *, to_plain:
     with translated_os(directory):
         files = [path for path in files if is_plain(path) != to_plain]
     for path in files:
-        if _convert(path, here, there):
-            done.append(path)  # noqa: PERF401  # what was done counts if the next one fails
+        _convert(path, here, there, done)
 
 
-def _convert(path: Path, here: Place, there: Place) -> bool:
+def _convert(path: Path, here: Place, there: Place, done: list[Path]) -> None:
+    """Convert one file; it counts as done from before its new form is in its place.
+
+    From there on the key must not be forgotten, whatever fails: the new form may be the only one.
+    """
     with translated(path), translated_os(path):
         conn = connection.connect(path, durability="full", busy_ms=0, key=here.cipher_key)
         try:
@@ -153,6 +156,7 @@ def _convert(path: Path, here: Place, there: Place) -> bool:
                 _check(copy, there)
                 with copy.open("rb+") as written:
                     sync_file(written.fileno())
+                done.append(path)
                 copy.replace(target)
                 sync_folder(target.parent)
             connection.mark_removed(conn)
@@ -160,7 +164,6 @@ def _convert(path: Path, here: Place, there: Place) -> bool:
             conn.close()
         path.unlink()
         remove_what_is_beside(path)
-    return not empty
 
 
 def _check(copy: Path, there: Place) -> None:

@@ -16,7 +16,13 @@ from typing import Any
 import apsw
 import pytest
 
-from moss_local import AtRestError, FileBusyError, FileCorruptError, UnauthorizedError
+from moss_local import (
+    AtRestError,
+    FileBusyError,
+    FileCorruptError,
+    PermissionDeniedError,
+    UnauthorizedError,
+)
 from moss_local.settings import load_credentials, save_credentials
 from moss_local.storage import ciphers, connection, conversion
 from moss_local.storage.conversion import PLAIN_HEADER
@@ -331,3 +337,26 @@ def test_a_copy_that_fails_does_not_tell_the_key(tmp_path: Path) -> None:
     assert key.hex() not in told
     assert said.value.__cause__ is None
     assert said.value.__suppress_context__
+
+
+def test_an_old_file_that_cannot_be_deleted_costs_neither_the_key_nor_a_document(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where another program looks at it: the new form is there, and the old one is marked."""
+    device = Device(tmp_path)
+    asyncio.run(fill(device))
+    real = os.unlink
+
+    def refuses(path: Any, *args: Any, **options: Any) -> None:
+        if str(path).endswith(".sqlite3"):
+            raise PermissionError(13, "Permission denied", str(path))
+        real(path, *args, **options)
+
+    for way, plain in (("encrypt", 0), ("decrypt", 2)):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "unlink", refuses)
+            with pytest.raises(PermissionDeniedError):
+                getattr(conversion, way)(device.directory, Secrets("k1"))
+        getattr(conversion, way)(device.directory, Secrets("k1"))
+        assert stored(device) == SESSIONS
+        assert plain_files(device) == plain
