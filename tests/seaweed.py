@@ -35,6 +35,9 @@ BUCKETS = ("bench", "demo", "test")
 READY_WAIT_S = 60.0
 STARTS = 5
 
+_PROBES = "probes"
+"""A bucket of the server's own, with a blob that stands from one start to the next."""
+
 _PORTS = ("master", "volume", "filer", "webdav", "admin", "s3")
 _HOST = "127.0.0.1"
 
@@ -101,7 +104,7 @@ class SeaweedServer:
         for _ in range(STARTS):
             if first:
                 self._ports = _free_ports()
-            if self._launch():
+            if self._launch(first):
                 return
             self.kill()
         raise RuntimeError(f"weed did not come up; its log ends:\n{self._log_end()}")
@@ -121,7 +124,7 @@ class SeaweedServer:
         self.kill()
         shutil.rmtree(self.data, ignore_errors=True)
 
-    def _launch(self) -> bool:
+    def _launch(self, first: bool) -> bool:
         ports = self._ports
         command = [
             str(_weed()),
@@ -149,33 +152,42 @@ class SeaweedServer:
             )
         deadline = time.monotonic() + READY_WAIT_S
         while time.monotonic() < deadline and self._process.poll() is None:
-            if self._is_ready():
+            if self._is_ready(first):
                 return True
             time.sleep(0.05)
         return False
 
-    def _is_ready(self) -> bool:
+    def _is_ready(self, first: bool) -> bool:
         try:
             with urllib.request.urlopen(f"{self.endpoint}/healthz", timeout=2) as answer:
                 if answer.status != 200:
                     return False
         except OSError:
             return False
-        # The health page answers before the parts behind it take writes.
-        return all(
-            self._status("PUT", bucket) in (200, 409)
-            and self._status("PUT", f"{bucket}/ready") == 200
-            and self._status("DELETE", f"{bucket}/ready") == 204
-            for bucket in self.buckets
+        # The health page answers before the parts behind it do. A blob without bytes would need no
+        # volume; and what a start finds on its volumes can be read later than new blobs can.
+        kept = f"{_PROBES}/kept"
+        if not first and self._status("GET", kept) != 200:
+            return False
+        return (
+            all(
+                self._status("PUT", bucket) in (200, 409)
+                and self._status("PUT", f"{bucket}/ready", b"ready") == 200
+                and self._status("GET", f"{bucket}/ready") == 200
+                and self._status("DELETE", f"{bucket}/ready") == 204
+                for bucket in self.buckets
+            )
+            and self._status("PUT", _PROBES) in (200, 409)
+            and self._status("PUT", kept, b"kept") == 200
         )
 
-    def _status(self, method: str, path: str) -> int:
-        request = AWSRequest(method, f"{self.endpoint}/{path}", data=b"")
+    def _status(self, method: str, path: str, data: bytes = b"") -> int:
+        request = AWSRequest(method, f"{self.endpoint}/{path}", data=data)
         S3SigV4Auth(Credentials(ACCESS_KEY, SECRET_KEY), "s3", "us-east-1").add_auth(request)
         headers = dict(request.headers.items())
         try:
             with urllib.request.urlopen(
-                urllib.request.Request(request.url, data=b"", headers=headers, method=method),
+                urllib.request.Request(request.url, data=data, headers=headers, method=method),
                 timeout=10,
             ) as answer:
                 return int(answer.status)
