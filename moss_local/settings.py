@@ -17,6 +17,7 @@ from platformdirs import user_cache_path, user_config_path, user_data_path
 
 from moss_sync import InvalidArgumentError, UnauthorizedError
 from moss_sync.commit import MODES, Commit
+from moss_sync.stores.durable import replacing
 
 APP = "moss_local"
 KEY_BYTES = 20
@@ -224,13 +225,8 @@ def save_credentials(credentials: Credentials) -> Path:
         fields["commit"] = credentials.commit
     if credentials.next_key is not None:
         fields["next_project_key"] = credentials.next_key
-    temporary = path.with_suffix(".tmp")
-    temporary.unlink(missing_ok=True)
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        json.dump(fields, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with replacing(path) as out:
+        out.write(json.dumps(fields, indent=1).encode())
     return path
 
 

@@ -2,15 +2,13 @@
 
 A file is written beside its place and renamed over it once it has reached the disk, so there is
 always the one of before or the new one. It is this user's alone (mode 0600), and not encrypted.
-What holds: tests/moss_local/test_snapshots.py.
+What holds: tests/moss_local/test_transfer.py.
 """
 
 from __future__ import annotations
 
 import errno
-import os
 import re
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +18,7 @@ from moss_local.errors import DiskFullError, SnapshotCorruptError
 from moss_local.portable import Header, read_header
 from moss_local.storage.paths import file_name
 from moss_sync import InvalidArgumentError, NotFoundError, PermissionDeniedError
-from moss_sync.stores.durable import FILE_MODE, make_folders, sync_file, sync_folder
+from moss_sync.stores.durable import make_folders, replacing
 
 SNAPSHOT_FILE = "session.moss"
 """In the folder of a snapshot."""
@@ -79,22 +77,12 @@ def write_whole(path: Path, write: Callable[[BinaryIO], None], *, folders: bool 
         NotFoundError: there is no such folder.
         DiskFullError, PermissionDeniedError: it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     with _told(path, "written"):
         if folders:
             make_folders(path.parent)
-        try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-            with open(os.open(temporary, flags, FILE_MODE), "wb") as out:
-                write(out)
-                out.flush()
-                sync_file(out.fileno())
-                size = out.tell()
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync_folder(path.parent)
+        with replacing(path) as out:
+            write(out)
+            size = out.tell()
     return size
 
 

@@ -125,3 +125,16 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text("utf-8")):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_tests_that_code_and_pages_name_are_there() -> None:
+    sources = [path for name in ("moss_local", "sync") for path in (ROOT / name).rglob("*.py")]
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    named = re.compile(r"tests/[a-z_0-9/-]+(?:\.[a-z]+)?")
+    missing = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in sources + pages
+        for name in named.findall(path.read_text("utf-8"))
+        if not (ROOT / name).exists()
+    }
+    assert not missing

@@ -7,13 +7,13 @@ once: each writes a file of its own and renames it, and all of them write the sa
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import tempfile
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
+
+from moss_sync.stores.durable import replacing
 
 _log = logging.getLogger(__name__)
 
@@ -67,15 +67,6 @@ def _is_whole(path: Path) -> bool:
 
 def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.write(_FIELD + sha256(content).digest())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
+    with replacing(path) as file:
+        file.write(content)
+        file.write(_FIELD + sha256(content).digest())

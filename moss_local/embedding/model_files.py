@@ -7,7 +7,7 @@ same name to other vectors.
     {"id": "acme-e5", "dim": 384, "max_tokens": 512, "pooling": "mean",
      "query_prefix": "query: ", "document_prefix": "passage: "}
 
-What holds (tests/moss_local/test_embedding_model_files.py): the same description gives the same
+What holds (tests/moss_local/test_embedding_models.py): the same description gives the same
 fingerprint wherever the folder lies and in whatever order its keys stand.
 """
 

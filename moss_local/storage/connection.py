@@ -14,7 +14,7 @@ from moss_local.errors import FileBusyError, FileCorruptError
 from moss_local.storage import ciphers, schema
 from moss_local.storage.state import read_state
 from moss_sync.record import DEVICE_BYTES
-from moss_sync.stores.durable import sync_file
+from moss_sync.stores.durable import sync_file, sync_folder
 
 Durability = Literal["full", "normal"]
 """`full`: an acknowledged write has survived a power cut. `normal`: it has survived the process;
@@ -25,17 +25,6 @@ WAL_KEEP_BYTES = 4 * 1024 * 1024
 
 STATEMENTS = 64
 """Prepared statements kept per connection; all of this library's fit."""
-
-
-def make_private_directory(directory: Path) -> None:
-    """Create `directory` and its missing parents with mode 0700; what exists keeps its mode."""
-    missing = []
-    while not directory.exists():
-        missing.append(directory)
-        directory = directory.parent
-    for path in reversed(missing):
-        path.mkdir(mode=0o700, exist_ok=True)
-        _sync_directory(path.parent)
 
 
 def make_private_file(path: Path) -> None:
@@ -49,7 +38,7 @@ def make_private_file(path: Path) -> None:
     except FileExistsError:
         return
     os.close(descriptor)
-    _sync_directory(path.parent)
+    sync_folder(path.parent)
 
 
 def connect(
@@ -284,13 +273,3 @@ def _use_wal(conn: apsw.Connection, path: Path, wait: Callable[[], bool]) -> Non
             pass  # the switch needs the file alone and does not always ask the busy handler
         if not wait():
             raise FileBusyError(f"{path} is locked by another process", hint="try again")
-
-
-def _sync_directory(directory: Path) -> None:
-    if os.name == "nt":  # directories cannot be opened there, and need not be
-        return
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

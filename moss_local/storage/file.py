@@ -32,6 +32,7 @@ from moss_local.storage.failures import damage_told, translated, translated_os
 from moss_local.storage.file_keys import check_mode
 from moss_local.storage.schema import BeingDeletedError
 from moss_sync import InvalidArgumentError, NotFoundError
+from moss_sync.stores.durable import make_folders
 
 T = TypeVar("T")
 
@@ -252,7 +253,7 @@ class SessionFile:
             if not self._prepared:
                 check_mode(self.path, encrypted=self._cipher_key is not None)
                 with translated_os(self.path):
-                    connection.make_private_directory(self.path.parent)
+                    make_folders(self.path.parent)
                     connection.make_private_file(self.path)
             conn = connection.connect(
                 self.path,

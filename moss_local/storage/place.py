@@ -21,7 +21,7 @@ from moss_local.storage.failures import translated_os
 from moss_local.storage.file import SessionFile, open_session_file, remove_session_file
 from moss_local.storage.file_keys import KEY_FILE, MAX_KEY_FILE_BYTES, FileKeys, KeyFile, Kind
 from moss_local.storage.paths import SUFFIX, check_name, file_name
-from moss_sync.stores.durable import make_folders, sync_folder, write_file
+from moss_sync.stores.durable import make_folders, replacing, sync_folder
 
 LOCK_FILE = "at-rest.lock"
 LOCK_WAIT_S = 10.0
@@ -190,14 +190,8 @@ def read_key_file(directory: Path) -> KeyFile | None:
 def write_key_file(directory: Path, contents: KeyFile) -> None:
     """Put `contents` in the place of what was there, whole and durably."""
     path = directory / KEY_FILE
-    temporary = directory / f".{KEY_FILE}.{secrets.token_hex(8)}.tmp"
-    with translated_os(path):
-        try:
-            write_file(temporary, file_keys.encode(contents))
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        sync_folder(directory)
+    with translated_os(path), replacing(path) as out:
+        out.write(file_keys.encode(contents))
 
 
 def remove_key_file(directory: Path) -> None:

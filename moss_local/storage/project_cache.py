@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 from moss_local.storage.failures import translated_os
+from moss_sync.stores.durable import replacing
 
 
 class ProjectCache:
@@ -29,16 +28,8 @@ class ProjectCache:
         path = self._path(name)
         with translated_os(path):
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            handle, temporary = tempfile.mkstemp(dir=self._directory, prefix=".", suffix=".tmp")
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(temporary, path)
-            except BaseException:
-                os.unlink(temporary)
-                raise
+            with replacing(path) as out:
+                out.write(data)
 
     def _path(self, name: str) -> Path:
         return self._directory / f"repository-{name}"

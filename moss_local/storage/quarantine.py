@@ -2,7 +2,7 @@
 
 The sync side puts them here, where it finds that this file is an old copy or that the session was
 deleted elsewhere; what becomes of each is for the user to say.
-What holds: tests/moss_local/test_storage_quarantine.py.
+What holds: tests/moss_local/test_history.py, test_salvage.py.
 """
 
 from __future__ import annotations

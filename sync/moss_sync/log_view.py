@@ -1,7 +1,7 @@
 """What a device remembers of a log: which blobs it has read, and what they told.
 
 Rules of this file: values in, values out.
-What holds (tests/moss_sync/test_log_view.py): `decode(encode(x)) == x`.
+What holds (tests/moss_sync/test_log_blob.py): `decode(encode(x)) == x`.
 
 Losing any of it loses no record: a blob that is not remembered is read again, and merging it again
 changes nothing. So it is kept beside the records, in a transaction of its own.

@@ -441,7 +441,7 @@ def test_a_folder_that_may_not_be_written_is_named(tmp_path: Path, models: Path)
                 await one.save_to_disk(tmp_path / "file")
             refused = PermissionError(13, "Permission denied")
             with (
-                patch("moss_local.snapshots.os.open", side_effect=refused),
+                patch("moss_sync.stores.durable.os.open", side_effect=refused),
                 pytest.raises(PermissionDeniedError, match="Permission denied"),
             ):
                 await one.export(tmp_path / "x")
@@ -450,7 +450,7 @@ def test_a_folder_that_may_not_be_written_is_named(tmp_path: Path, models: Path)
             before = (tmp_path / "x").read_bytes()
             await one.add_docs(DOCS)
             with (
-                patch("moss_local.snapshots.sync_file", side_effect=full),
+                patch("moss_sync.stores.durable.sync_file", side_effect=full),
                 pytest.raises(DiskFullError, match="No space left"),
             ):
                 await one.export(tmp_path / "x")

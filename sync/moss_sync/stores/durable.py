@@ -3,7 +3,7 @@
 The order that makes it so: write a temporary file, fsync it, rename it over the target, fsync the
 folder. Without the first fsync a power cut may leave an empty file under the final name, without
 the second the name itself may be gone. Everything here blocks; the folder store calls it from its
-threads.
+threads. What holds: tests/moss_sync/test_stores_durable.py.
 Source: SYNC-PROTOCOL 2.11; macOS answers a plain fsync before the drive has written (fsync(2)).
 """
 
@@ -12,7 +12,9 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
@@ -37,8 +39,7 @@ def write_file(path: Path, data: bytes) -> int:
     Returns:
         Its modification time in milliseconds, by the clock of whoever keeps the file system.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    fd = os.open(path, flags, FILE_MODE)
+    fd = _create(path)
     try:
         rest = memoryview(data)
         while rest:
@@ -47,6 +48,32 @@ def write_file(path: Path, data: bytes) -> int:
         return os.fstat(fd).st_mtime_ns // 1_000_000
     finally:
         os.close(fd)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Write the file that takes the place of `path`, mode 0600, or leave what was there.
+
+    Give all of its bytes to the stream. When the block ends they are on the disk and under the
+    name; when it raises, or the disk fails, nothing has changed.
+    """
+    temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}.tmp")
+    try:
+        with open(_create(temporary), "wb") as out:
+            yield out
+            out.flush()
+            sync_file(out.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):  # the fault itself is the one to tell
+            temporary.unlink()
+        raise
+    sync_folder(path.parent)
+
+
+def _create(path: Path) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    return os.open(path, flags, FILE_MODE)
 
 
 def sync_file(fd: int) -> None:
