@@ -19,12 +19,11 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from moss_local.changes import OwnWrites
 from moss_local.embedding.base import Progress
-from moss_local.model_choice import CUSTOM_ID, ModelChoice
+from moss_local.local import Local
+from moss_local.model_choice import CUSTOM_ID
 from moss_local.runtime import runtime
 from moss_local.storage.encoding import to_bytes
-from moss_local.storage.file import SessionFile
 from moss_local.storage.state import read_state
 from moss_local.storage.vectors import (
     Unembedded,
@@ -44,22 +43,14 @@ CLOSE_WAIT_S = 2.0
 
 
 class FillIn:
-    """The vectors that one session lacks.
+    """The vectors that one session lacks."""
 
-    Attributes:
-        model: Of the session; a move of the session changes it.
-        own: Of the session object, so that its feed does not report what is only filled in.
-    """
+    def __init__(self, local: Local) -> None:
+        self._local = local
+        self.begin()
 
-    def __init__(self, name: str, file: SessionFile, model: ModelChoice, own: OwnWrites) -> None:
-        self.model = model
-        self._name = name
-        self._file = file
-        self.begin(own)
-
-    def begin(self, own: OwnWrites) -> None:
+    def begin(self) -> None:
         """Begin anew, also in a forked child, whose parent has what was under way."""
-        self.own = own
         self._turn = asyncio.Lock()
         self._running: Future[None] | None = None
         self._stopped = False
@@ -68,7 +59,7 @@ class FillIn:
 
     def lacking(self) -> int:
         """Return how many documents have no vector and should; from any thread."""
-        with self._file.reading() as conn:
+        with self._local.file.reading() as conn:
             space = read_state(conn).space
             return 0 if space is None or space.id == CUSTOM_ID else count_unembedded(conn)
 
@@ -125,24 +116,24 @@ class FillIn:
     async def _quietly(self) -> None:
         try:
             made = await self.run()
-            log.info("session %r: %d vectors were made", self._name, made)
+            log.info("session %r: %d vectors were made", self._local.name, made)
         except MossError as error:
             if self._stopped:
                 return  # the file was closed under our hands
             # Whoever asks by meaning gets this error; it is told once, and tried again later.
             if self._told != str(error):
-                log.warning("session %r is searched by word only: %s", self._name, error)
+                log.warning("session %r is searched by word only: %s", self._local.name, error)
             self._told = str(error)
 
     def _read(self) -> tuple[VectorSpace | None, list[Unembedded]]:
-        with self._file.reading() as conn:
+        with self._local.file.reading() as conn:
             space = read_state(conn).space
             if space is None or space.id == CUSTOM_ID:
                 return None, []
             return space, read_unembedded(conn, limit=PIECE)
 
     def _embed(self, space: VectorSpace, piece: Sequence[Unembedded]) -> NDArray[np.float32]:
-        embedder = self.model.embedder(space)
+        embedder = self._local.model.embedder(space)
         return embedder.embed([document.text for document in piece])
 
     def _write(
@@ -152,5 +143,5 @@ class FillIn:
             (document.rowid, document.digest, vector)
             for document, vector in zip(piece, to_bytes(space, vectors), strict=True)
         ]
-        with self.own.writing(self._file) as conn:
+        with self._local.writing() as conn:
             return fill_in(conn, space, rows)

@@ -44,9 +44,9 @@ from moss_local.ingest import (
     read_given,
 )
 from moss_local.jobs import Jobs, Report, committed, iso, push_of
-from moss_local.joint_query import query_several
 from moss_local.model_choice import CUSTOM_ID
 from moss_local.project import Project
+from moss_local.querying import query_several
 from moss_local.runtime import runtime
 from moss_local.session import SessionIndex
 from moss_local.storage.paths import check_name
@@ -176,7 +176,7 @@ class Indexes:
             def progress(done: int, total: int) -> None:
                 report(JobStatus.BUILDING, JobPhase.GENERATING_EMBEDDINGS, 90.0 * done / total)
 
-            docs = await session._cut(given, cutting)
+            docs = await session._writer.cut(given, cutting)
             await session.add_docs(docs, progress=progress)
             report(JobStatus.UPLOADING, JobPhase.UPLOADING, 90.0)
             # Another device may have created it meanwhile: then this is an update of it.
@@ -189,7 +189,7 @@ class Indexes:
         """Add documents and publish them; see `MossClient.add_docs`."""
         cutting.check()
         async with self._current(name) as session:
-            given = await session._given(docs, cutting)
+            given = await session._writer.given(docs, cutting)
             added, _ = await session.add_docs(given, options)
             pushed = await session.push_index()
         replaced = options is None or options.upsert is None or options.upsert
@@ -311,7 +311,7 @@ class Indexes:
         self, names: Sequence[str], query: str, options: QueryOptions | None
     ) -> SearchResult:
         """Search several loaded indexes together; see `MossClient.query_multi_index`."""
-        sessions = [self._the_loaded(name).session for name in names]
+        sessions = [self._the_loaded(name).session._local for name in names]
         return await query_several(sessions, query, options, now_ms=self._clock.wall_ms())
 
     # -- jobs ------------------------------------------------------------------------------

@@ -19,8 +19,8 @@ from moss_local.catalog import Catalog, read_catalog
 from moss_local.embedding.models import resolve_model
 from moss_local.errors import FileBusyError
 from moss_local.exchange import Exchange
-from moss_local.joint_query import query_several
 from moss_local.model_choice import ModelChoice
+from moss_local.querying import query_several
 from moss_local.runtime import runtime
 from moss_local.session import SessionIndex
 from moss_local.settings import Settings
@@ -178,7 +178,7 @@ class Project:
             raise InvalidArgumentError(
                 f"query_multi takes a list of sessions or names, not {type(sessions).__name__}"
             )
-        opened = [self._open_one(session) for session in sessions]
+        opened = [self._open_one(session)._local for session in sessions]
         return await query_several(opened, query, options, now_ms=self._repository.time.now_ms())
 
     async def local_sessions(self) -> Catalog:
@@ -337,7 +337,7 @@ class Project:
         opened = await self.session(name, found.model_id, pull=True, create=True, warm_up=False)
         async with opened as session:
             edits = await runtime.blocking(salvage.kept_edits, place, name)
-            written, set_aside = await session._write_salvaged(edits)
+            written, set_aside = await session._writer.again_salvaged(edits)
         await runtime.blocking(salvage.forget_kept, place, name)
         return Salvage(tuple(trouble), written, set_aside, found.unreadable, found.aside)
 

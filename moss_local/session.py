@@ -8,62 +8,43 @@ the vectors are of; how it stands towards other devices is `moss_local.exchange`
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import shlex
-import threading
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
-import apsw
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
-
-from moss_local.changes import ChangeFeed, OwnWrites
-from moss_local.chunking import Chunker, Chunking, Window
-from moss_local.embedding.base import Kind, Progress
-from moss_local.embedding.models import Model, custom_space, resolve_model
-from moss_local.errors import FileBusyError, ModelNotFoundError
+from moss_local.changes import ChangeFeed
+from moss_local.chunking import Chunker, Chunking
+from moss_local.embedding.base import Progress
+from moss_local.embedding.models import Model, resolve_model
 from moss_local.exchange import Exchange
 from moss_local.fill_in import FillIn
 from moss_local.forgetting import forget
 from moss_local.ingest import (
     Cutting,
     DocsInput,
-    Given,
-    as_they_are,
-    check_own_vectors,
-    check_uncut,
-    documents_from,
-    read_given,
 )
 from moss_local.lifetime import CLOSE_S, OpenUntilClosed
+from moss_local.local import Local
 from moss_local.model_choice import CUSTOM_ID, ModelChoice
-from moss_local.options import QueryChoice, choose_get, choose_query
+from moss_local.options import choose_get
+from moss_local.querying import query_one
 from moss_local.runtime import runtime
 from moss_local.search.fetch import fetch, select
-from moss_local.search.query import Asked, Hit, is_warm, search
 from moss_local.snapshots import check_owner, snapshot_path
 from moss_local.standing import trouble_of
 from moss_local.storage.contents import Taken
-from moss_local.storage.documents import Document, StoredDocument, check_document, check_id
-from moss_local.storage.edits import PutCounts, delete_documents, put_documents
-from moss_local.storage.encoding import check_vector
-from moss_local.storage.erasure import erase_documents
+from moss_local.storage.documents import StoredDocument, check_id
 from moss_local.storage.file import SessionFile
 from moss_local.storage.history import StoredVersion, find_version, read_history
 from moss_local.storage.quarantine import (
     SetAside,
-    discard_set_aside,
-    find_set_aside,
     read_quarantine,
 )
-from moss_local.storage.salvage import take_over
 from moss_local.storage.state import read_state
 from moss_local.transfer import (
     Plan,
@@ -84,11 +65,11 @@ from moss_local.types import (
     PushIndexResult,
     QuarantinedEdit,
     QueryOptions,
-    QueryResultDocumentInfo,
     Reembedded,
     SearchResult,
     SyncState,
 )
+from moss_local.writer import Writer
 from moss_sync import (
     InvalidArgumentError,
     ModelMismatchError,
@@ -97,26 +78,9 @@ from moss_sync import (
     RepairReport,
     SyncReport,
     UnauthorizedError,
-    VectorSpace,
 )
 
 log = logging.getLogger("moss_local")
-
-SMALL_ADD = 8
-"""Up to so many texts are embedded and written in one hop to another thread; more in two, so that
-a long write does not hold up other callers' embedding."""
-
-QUICK_DOCUMENTS = 10_000
-"""Up to here a query with a given vector takes about a millisecond (by vector 0.8 ms at 10 000) and
-runs on the caller's thread (a hop to another costs 0.24-0.5 ms), but for the first one, which reads
-the whole file."""
-
-
-MOVES = 3
-"""Moves of the session to another model during one call; each takes an embedding of all of it."""
-
-Also = Callable[[apsw.Connection], None]
-"""What is done in the transaction of a write, before it."""
 
 
 class SessionIndex(OpenUntilClosed[SyncState]):
@@ -141,14 +105,13 @@ class SessionIndex(OpenUntilClosed[SyncState]):
         self.name = name
         self._file = file
         self._exchange = exchange
-        self._model = model
-        self._low_memory = low_memory
         self._snapshots = snapshots
         self._on_closed = closed
         self._last_model_id = model.id(None)
         self._pid = os.getpid()
-        self._own = OwnWrites()
-        self._fill_in = FillIn(name, file, model, self._own)
+        self._local = Local(name, file, model, now_ms=exchange.now_ms, low_memory=low_memory)
+        self._writer = Writer(self._local)
+        self._fill_in = FillIn(self._local)
         exchange.after = self._fill_in.start
         for end in (exchange.abandon, self._fill_in.stop):
             forgotten = weakref.finalize(self, end)
@@ -165,14 +128,13 @@ class SessionIndex(OpenUntilClosed[SyncState]):
     def doc_count(self) -> int:
         """Documents in the session now, other processes' included."""
         self._check_open()
-        with self._file.reading() as conn:
-            return read_state(conn).live
+        return self._local.state().live
 
     @property
     def model_id(self) -> str:
         """The model of the session's vectors; before the first, the one that they will be of."""
         if not self._closed:
-            self._last_model_id = self._model.id(self._stored_space())
+            self._last_model_id = self._local.model_id()
         return self._last_model_id
 
     @property
@@ -186,8 +148,7 @@ class SessionIndex(OpenUntilClosed[SyncState]):
     def device_id(self) -> str:
         """Which device this copy of the session writes as: 16 hex digits, as in `thread()`."""
         self._check_open()
-        with self._file.reading() as conn:
-            return read_state(conn).dev.hex()
+        return self._local.state().dev.hex()
 
     @property
     def last_report(self) -> SyncReport | None:
@@ -226,8 +187,8 @@ class SessionIndex(OpenUntilClosed[SyncState]):
         upsert = True if options is None or options.upsert is None else options.upsert
         cutting = Cutting(chunker, chunking)
         cutting.check()
-        given = await self._given(docs, cutting)
-        return await self._add(given, upsert=upsert, progress=progress)
+        given = await self._writer.given(docs, cutting)
+        return await self._writer.add(given, upsert=upsert, progress=progress)
 
     async def delete_docs(self, doc_ids: Iterable[str]) -> int:
         """Delete documents and return how many there were; unknown ids are ignored.
@@ -241,7 +202,7 @@ class SessionIndex(OpenUntilClosed[SyncState]):
                 "delete_docs takes a list of ids, not one str", hint=f"write [{doc_ids!r:.60}]"
             )
         ids = list(doc_ids)
-        return await runtime.blocking(self._delete, ids)
+        return await runtime.blocking(self._writer.delete, ids)
 
     async def get_docs(self, options: GetDocumentsOptions | None = None) -> list[DocumentInfo]:
         """Return documents: all in order of id, or the wanted ones in the order asked for.
@@ -279,41 +240,7 @@ class SessionIndex(OpenUntilClosed[SyncState]):
                 is found by word is returned all the same, with the score 0.0.
         """
         self._check_open()
-        started = perf_counter()
-        if not isinstance(query, str):
-            raise InvalidArgumentError(f"a query is a str, not {type(query).__name__}")
-        choice = choose_query(options, now_ms=self._exchange.now_ms())
-        with self._file.reading() as conn:
-            state = read_state(conn)
-        space, blank = state.space, not query.strip()
-        if self._model.id(space) == CUSTOM_ID and choice.embedding is None:
-            raise InvalidArgumentError(
-                f"session {self.name!r} is of model 'custom': a query needs an embedding",
-                hint="pass QueryOptions(embedding=...)",
-            )
-        hits: list[Hit] = []
-        if choice.embedding is not None:
-            dim = None if space is None else space.dim
-            vector = check_vector(choice.embedding, dim=dim, what="the embedding of the query")
-            if state.live <= QUICK_DOCUMENTS and is_warm(self._file) and not self._low_memory:
-                hits = self._search(query, vector, choice)
-            else:
-                hits = await runtime.blocking(self._search, query, vector, choice)
-        elif not blank and choice.top_k and state.live:
-            try:
-                hits = await runtime.embedding(self._embed_and_search, query, choice)
-            except ModelNotFoundError:
-                if choice.alpha != 0.0:
-                    raise
-                # What is found by word needs no model; only its score does.
-                hits = await runtime.blocking(self._search, query, None, choice)
-        return SearchResult(
-            docs=[result_of(hit, self.name) for hit in hits],
-            query=query,
-            index_name=self.name,
-            time_taken_ms=round((perf_counter() - started) * 1000),
-            model_id=self._model.id(space),
-        )
+        return await query_one(self._local, query, options)
 
     # -- what was replaced -----------------------------------------------------------------
 
@@ -344,7 +271,7 @@ class SessionIndex(OpenUntilClosed[SyncState]):
             InvalidArgumentError: its own vector does not fit the session's any more.
         """
         self._check_open()
-        await self._write_again(await runtime.blocking(self._find_version, id, version))
+        await self._writer.again(await runtime.blocking(self._find_version, id, version))
 
     async def quarantined(self) -> list[QuarantinedEdit]:
         """Return the changes that were set aside on this device, oldest first.
@@ -362,8 +289,7 @@ class SessionIndex(OpenUntilClosed[SyncState]):
             NotFoundError: there is none of this number.
         """
         self._check_open()
-        found = await runtime.blocking(self._find_set_aside, number)
-        await self._write_again(found.edit, lambda conn: discard_set_aside(conn, number))
+        await self._writer.again_set_aside(number)
 
     async def discard_quarantined(self, number: int) -> None:
         """Forget a change that was set aside.
@@ -372,7 +298,7 @@ class SessionIndex(OpenUntilClosed[SyncState]):
             NotFoundError: there is none of this number.
         """
         self._check_open()
-        await runtime.blocking(self._discard_set_aside, number)
+        await runtime.blocking(self._writer.discard_set_aside, number)
 
     # -- in files --------------------------------------------------------------------------
 
@@ -539,7 +465,7 @@ class SessionIndex(OpenUntilClosed[SyncState]):
         wanted = list(dict.fromkeys(ids))
         for id in wanted:
             check_id(id)
-        return await forget(self._file, self._exchange, wanted, lambda: self._erase(wanted))
+        return await forget(self._file, self._exchange, wanted, lambda: self._writer.erase(wanted))
 
     async def reembed(
         self, model_id: str | None = None, *, progress: Progress | None = None
@@ -569,7 +495,7 @@ class SessionIndex(OpenUntilClosed[SyncState]):
             InvalidArgumentError: the model is "custom"; nothing was moved.
         """
         self._check_open()
-        before = self._model.id(await runtime.blocking(self._stored_space))
+        before = await runtime.blocking(self._local.model_id)
         with self._fill_in.held():
             if model_id is not None:
                 await self._move_to(resolve_model(model_id))
@@ -625,7 +551,7 @@ class SessionIndex(OpenUntilClosed[SyncState]):
             InvalidArgumentError: `since` is no cursor.
         """
         self._check_open()
-        return ChangeFeed(self._file, self._own, since, lambda: self._closed)
+        return ChangeFeed(self._file, self._local.own, since, lambda: self._closed)
 
     # -- lifecycle -------------------------------------------------------------------------
 
@@ -649,13 +575,13 @@ class SessionIndex(OpenUntilClosed[SyncState]):
         Args:
             strict: The caller holds the store to a state: one that contradicts it is refused.
         """
-        stored = await runtime.blocking(self._stored_space)
+        stored = await runtime.blocking(self._local.space)
         if stored is not None:
-            self._model.accepts(stored)
+            self._local.model.accepts(stored)
         if pull:
             await self._pull_to_open(strict=strict)
         self._exchange.start()
-        model = self._model.id(await runtime.blocking(self._stored_space))
+        model = await runtime.blocking(self._local.model_id)
         if warm_up and model != CUSTOM_ID:
             runtime.in_background(self._warm_up())
         await runtime.blocking(self._fill_in.start)
@@ -676,20 +602,19 @@ class SessionIndex(OpenUntilClosed[SyncState]):
             log.log(level, "session %r opened as it is on this device: %s", self.name, error)
 
     def _has_past(self) -> bool:
-        with self._file.reading() as conn:
-            state = read_state(conn)
+        state = self._local.state()
         return state.exchanged_ms is not None or state.local_seq > 0
 
     async def _warm_up(self) -> None:
         try:
-            await runtime.embedding(self._embed, ["warm up"])
+            await runtime.embedding(self._local.embed, ["warm up"])
         except MossError as error:
             # Whoever needs the model gets this error; a session that is only read does not.
             log.info("session %r has no model here: %s", self.name, error)
 
     async def _close(self, seconds: float) -> SyncState:
         try:
-            self._last_model_id = self._model.id(self._stored_space())  # stays readable
+            self._last_model_id = self._local.model_id()  # stays readable
             await self._fill_in.close()
             return await self._exchange.close(seconds)
         finally:
@@ -702,76 +627,10 @@ class SessionIndex(OpenUntilClosed[SyncState]):
                 f"session {self.name!r} is closed", hint="open it again with client.session(...)"
             )
         if self._pid != os.getpid():
-            self._pid, self._own = os.getpid(), OwnWrites()
-            self._fill_in.begin(self._own)
+            self._pid = os.getpid()
+            self._local.begin()
+            self._fill_in.begin()
             self._exchange.begin_anew_if_forked()
-
-    async def _given(self, docs: DocsInput, cutting: Cutting) -> list[DocumentInfo]:
-        """Return the documents that the caller means, files read and texts cut."""
-        given = as_they_are(docs)
-        if given is None:
-            given = await runtime.blocking(read_given, docs, what="add_docs")
-        return await self._cut(given, cutting)
-
-    async def _cut(self, given: Sequence[Given], cutting: Cutting) -> list[DocumentInfo]:
-        """Return the documents to store, cut where that is wanted."""
-        custom = self._model.id(self._stored_space()) == CUSTOM_ID
-        if custom:
-            check_uncut(self.name, cutting)
-        if not cutting.of_all and not any(each.file for each in given):
-            return [each.document for each in given]
-
-        def window() -> Window | None:
-            if custom:
-                return None
-            embedder = self._model.embedder(self._stored_space())
-            return Window(embedder.token_count, embedder.max_tokens)
-
-        return await runtime.blocking(documents_from, given, cutting, window)
-
-    async def _add(
-        self,
-        given: Sequence[DocumentInfo],
-        *,
-        upsert: bool = True,
-        progress: Progress | None = None,
-        also: Also | None = None,
-    ) -> tuple[int, int]:
-        """Add checked documents; `also` is done in the same transaction, before."""
-        if not given:
-            return 0, 0
-        for _ in range(MOVES):
-            stored = await runtime.blocking(self._stored_space)
-            try:
-                return await self._add_to(
-                    self._model.space(stored), given, upsert=upsert, progress=progress, also=also
-                )
-            except ModelMismatchError:
-                # The session was moved to another model while these were embedded with the last.
-                if stored is None or await runtime.blocking(self._stored_space) == stored:
-                    raise
-        raise FileBusyError(f"session {self.name!r} is moved from model to model", hint="try again")
-
-    async def _add_to(
-        self,
-        space: VectorSpace | None,
-        given: Sequence[DocumentInfo],
-        *,
-        upsert: bool,
-        progress: Progress | None,
-        also: Also | None,
-    ) -> tuple[int, int]:
-        documents, missing = self._prepared(given, space)
-        if not missing:
-            counts = await runtime.blocking(self._put, documents, space, upsert, also)
-        elif len(missing) <= SMALL_ADD:
-            counts = await runtime.embedding(
-                self._embed_and_put, documents, missing, space, upsert, progress, also
-            )
-        else:
-            ready = await self._embedded_aside(documents, missing, progress)
-            counts = await runtime.blocking(self._put, ready, space, upsert, also)
-        return counts.added, counts.updated
 
     def _snapshot(self, cache_path: str | os.PathLike[str] | None) -> Path:
         root = self._snapshots if cache_path is None else Path(cache_path)
@@ -785,8 +644,8 @@ class SessionIndex(OpenUntilClosed[SyncState]):
         """Take over what a file of ours holds, and make the vectors that it does not bring."""
         plan = await runtime.blocking(self._plan_import, path, replace)
         if plan.lacking:
-            space = plan.space or await runtime.blocking(self._stored_space)
-            embedder = self._model.embedder(space)
+            space = plan.space or await runtime.blocking(self._local.space)
+            embedder = self._local.model.embedder(space)
             await runtime.embedding(embedder.embed, ["is it here, and whole?"])
         with self._fill_in.held():
             taken = await runtime.blocking(self._carry_out, plan, replace)
@@ -795,15 +654,13 @@ class SessionIndex(OpenUntilClosed[SyncState]):
         return taken
 
     def _plan_import(self, path: Path, replace: bool) -> Plan:
-        with self._file.reading() as conn:
-            state = read_state(conn)
-        return plan_import(path, state, self._model, replace=replace)
+        return plan_import(path, self._local.state(), self._local.model, replace=replace)
 
     def _carry_out(self, plan: Plan, replace: bool) -> Taken:
         return carry_out(
             plan,
-            self._own.writing(self._file),
-            model=lambda: self._model.space(None),
+            self._local.writing(),
+            model=lambda: self._local.model.space(None),
             now_ms=self._exchange.now_ms(),
             replace=replace,
         )
@@ -814,118 +671,12 @@ class SessionIndex(OpenUntilClosed[SyncState]):
                 "vectors of your own come with their documents: none can be made for 'custom'",
                 hint="create another session with model_id='custom', and add them there",
             )
-        moved = replace(self._model, wanted=model)
+        moved = replace(self._local.model, wanted=model)
         embedder = moved.embedder(model.space)
         await runtime.embedding(embedder.embed, ["is it here, and whole?"])
-        if await runtime.blocking(self._stored_space) != model.space:
+        if await runtime.blocking(self._local.space) != model.space:
             await runtime.on_loop(self._exchange.reembed(model.space))
-        self._model = self._fill_in.model = moved
-
-    def _stored_space(self) -> VectorSpace | None:
-        with self._file.reading() as conn:
-            return read_state(conn).space
-
-    def _prepared(
-        self, given: Sequence[DocumentInfo], space: VectorSpace | None
-    ) -> tuple[list[Document], list[int]]:
-        """Return the documents, and the positions of those that still need a vector.
-
-        Everything that can be wrong with a document is found here, before any is embedded.
-        """
-        documents: list[Document] = []
-        missing: list[int] = []
-        for place, info in enumerate(given):
-            vector = None
-            if info.embedding is not None and len(info.embedding):
-                what = f"the embedding of document {info.id!r}"
-                vector = check_vector(
-                    info.embedding, dim=None if space is None else space.dim, what=what
-                )
-            else:
-                missing.append(place)
-            metadata = None if info.metadata is None else dict(info.metadata)
-            document = Document(info.id, info.text, metadata, info.payload, vector)
-            check_document(document)
-            documents.append(document)
-        if space is None or space.id == CUSTOM_ID:
-            check_own_vectors(self.name, [given[place] for place in missing])
-        return documents, missing
-
-    async def _embedded_aside(
-        self, documents: Sequence[Document], missing: Sequence[int], progress: Progress | None
-    ) -> list[Document]:
-        """As `_embedded`, which ends with its next text when nobody waits for it any more.
-
-        A thread cannot be cancelled, and leaving the interpreter waits for those of a pool.
-        """
-        abandoned = threading.Event()
-
-        def told(done: int, total: int) -> None:
-            if abandoned.is_set():
-                raise _Abandoned
-            if progress is not None:
-                progress(done, total)
-
-        try:
-            return await runtime.embedding(self._embedded, documents, missing, told)
-        except asyncio.CancelledError:
-            abandoned.set()
-            raise
-
-    def _embedded(
-        self, documents: Sequence[Document], missing: Sequence[int], progress: Progress | None
-    ) -> list[Document]:
-        texts = [documents[place].text for place in missing]
-        vectors = self._embed(texts, progress=progress)
-        result = list(documents)
-        for place, vector in zip(missing, vectors, strict=True):
-            known = result[place]
-            result[place] = Document(known.id, known.text, known.metadata, known.payload, vector)
-        return result
-
-    def _embed(
-        self, texts: Sequence[str], *, kind: Kind = "document", progress: Progress | None = None
-    ) -> NDArray[np.float32]:
-        embedder = self._model.embedder(self._stored_space())
-        return embedder.embed(texts, kind=kind, progress=progress)
-
-    def _embed_and_put(
-        self,
-        documents: Sequence[Document],
-        missing: Sequence[int],
-        space: VectorSpace | None,
-        upsert: bool,
-        progress: Progress | None,
-        also: Also | None,
-    ) -> PutCounts:
-        return self._put(self._embedded(documents, missing, progress), space, upsert, also)
-
-    def _put(
-        self,
-        documents: Sequence[Document],
-        space: VectorSpace | None,
-        upsert: bool,
-        also: Also | None = None,
-    ) -> PutCounts:
-        if space is None:
-            first = documents[0].vector
-            space = custom_space(0 if first is None else len(first))
-        with self._own.writing(self._file) as conn:
-            if also is not None:
-                also(conn)
-            return put_documents(
-                conn, documents, space=space, now_ms=self._exchange.now_ms(), upsert=upsert
-            )
-
-    def _delete(self, ids: Sequence[str], also: Also | None = None) -> int:
-        with self._own.writing(self._file) as conn:
-            if also is not None:
-                also(conn)
-            return delete_documents(conn, ids, now_ms=self._exchange.now_ms())
-
-    def _erase(self, ids: Sequence[str]) -> tuple[int, int]:
-        with self._own.writing(self._file) as conn:
-            return erase_documents(conn, ids, now_ms=self._exchange.now_ms())
+        self._local.model = moved
 
     def _history(self, id: str | None) -> list[StoredVersion]:
         with self._file.reading() as conn:
@@ -941,100 +692,9 @@ class SessionIndex(OpenUntilClosed[SyncState]):
             )
         return found
 
-    async def _write_again(self, version: StoredVersion, also: Also | None = None) -> None:
-        if version.deleted:
-            await runtime.blocking(self._delete, [version.id], also)
-            return
-        embedding = None
-        if version.vector is not None and self._model.id(self._stored_space()) == CUSTOM_ID:
-            embedding = np.frombuffer(version.vector, "<f4").tolist()
-        info = DocumentInfo(version.id, version.text, version.metadata, embedding, version.payload)
-        await self._add([info], also=also)
-
-    async def _write_salvaged(self, edits: Sequence[tuple[Any, ...]]) -> tuple[int, int]:
-        """Write again what was kept of a damaged file; return how much was, and was set aside."""
-
-        def take() -> tuple[list[int], int]:
-            with self._own.writing(self._file) as conn:
-                ready = take_over(conn, edits)
-                return ready, len(read_quarantine(conn))
-
-        ready, there = await runtime.blocking(take)
-        for number in ready:
-            await self.restore_quarantined(number)
-        return len(ready), there - len(ready)
-
     def _quarantine(self) -> list[SetAside]:
         with self._file.reading() as conn:
             return read_quarantine(conn)
-
-    def _find_set_aside(self, number: int) -> SetAside:
-        with self._file.reading() as conn:
-            return find_set_aside(conn, number)
-
-    def _discard_set_aside(self, number: int) -> None:
-        with self._own.writing(self._file) as conn:
-            discard_set_aside(conn, number)
-
-    def _embed_and_search(self, query: str, choice: QueryChoice) -> list[Hit]:
-        for _ in range(MOVES):
-            space = self._stored_space()
-            vector = self._embed([query], kind="query")[0]
-            try:
-                return self._search(query, vector, choice, space)
-            except ModelMismatchError:
-                if self._stored_space() == space:
-                    raise
-        raise FileBusyError(f"session {self.name!r} is moved from model to model", hint="try again")
-
-    def _search(
-        self,
-        query: str,
-        vector: NDArray[np.float32] | None,
-        choice: QueryChoice,
-        space: VectorSpace | None = None,
-    ) -> list[Hit]:
-        asked = asked_of(choice, query, vector)
-        return search(self._file, low_memory=self._low_memory, space=space, **asked)
-
-
-class _Abandoned(Exception):  # noqa: N818  # seen by nobody: whoever waited for it has gone
-    """Ends an embedding whose caller was cancelled."""
-
-
-def asked_of(choice: QueryChoice, text: str, vector: ArrayLike | None) -> Asked:
-    """Return what a query with these options looks for."""
-    return {
-        "text": text,
-        "vector": vector,
-        "alpha": choice.alpha,
-        "top_k": choice.top_k,
-        "min_score": choice.min_score,
-        "filter": choice.filter,
-        "group_by": choice.group_by,
-        "candidate_depth": choice.candidate_depth,
-        "context": choice.context,
-        "recency": choice.recency,
-        "threaded": choice.threaded,
-    }
-
-
-def result_of(hit: Hit, name: str) -> QueryResultDocumentInfo:
-    """Return a hit in the session of that name as callers get it."""
-    return QueryResultDocumentInfo(
-        hit.id,
-        hit.text,
-        hit.metadata,
-        hit.score,
-        name,
-        hit.payload,
-        [_turn_of(turn) for turn in hit.before],
-        [_turn_of(turn) for turn in hit.after],
-    )
-
-
-def _turn_of(hit: Hit) -> DocumentInfo:
-    return DocumentInfo(hit.id, hit.text, hit.metadata, None, hit.payload)
 
 
 def _version_of(stored: StoredVersion) -> DocumentVersion:

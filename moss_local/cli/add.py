@@ -92,7 +92,7 @@ async def _add(
     # store, and then its model is the store's.
     here = any(known.name == name for known in (await client.local_sessions()).sessions)
     session = await client.session(name, auto_load_on_init=not here)
-    documents = await session._cut(given, Cutting())
+    documents = await session._writer.cut(given, Cutting())
     for document in documents:
         document.metadata = {**extra, **(document.metadata or {})} or None
     with render.progress("embedding", len(documents)) as progress:

@@ -126,7 +126,7 @@ LIMITS = [
     ),
     Limit(
         "sessions of one `query_multi`",
-        "moss_local.joint_query.MAX_SESSIONS",
+        "moss_local.querying.MAX_SESSIONS",
         "sessions",
         REFUSED,
         "as many files are open at a time",

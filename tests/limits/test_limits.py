@@ -111,7 +111,7 @@ CASES: dict[str, Callable[[int], object]] = {
     "filters.MAX_DEPTH": lambda n: parse_filter(nested(n), now_ms=0),
     "filters.MAX_CONDITIONS": lambda n: parse_filter(conditions(n), now_ms=0),
     "filters.MAX_VALUES": lambda n: parse_filter(values(n), now_ms=0),
-    "joint_query.MAX_SESSIONS": together,
+    "querying.MAX_SESSIONS": together,
     "file_input.MAX_FILES": files,
     "ingest.MAX_FILE_BYTES": big_file,
     "model_files.MAX_DESCRIPTION_BYTES": description,

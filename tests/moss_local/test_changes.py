@@ -224,7 +224,7 @@ def test_own_writes_that_were_undone_are_not_remembered(two: Callable[[Story], N
     async def story(a: SessionIndex, b: SessionIndex) -> None:
         own = OwnWrites()
         feed = a.changes()
-        a._own = feed._own = own
+        a._local.own = feed._own = own
 
         def fail() -> None:
             with own.writing(a._file) as conn:

@@ -23,6 +23,7 @@ from moss_local import (
     NotFoundError,
     QueryOptions,
     SessionIndex,
+    writer,
 )
 from moss_local.storage.documents import Document
 from moss_local.storage.edits import put_documents
@@ -200,14 +201,14 @@ def test_a_restore_that_another_process_did_first_writes_nothing(
 ) -> None:
     async def story(session: SessionIndex) -> None:
         set_aside(file_of(tmp_path), ("copy", "a", "text", None), ("copy", "b", None, None))
-        find = session._find_set_aside
+        find = writer.find_set_aside
 
-        def found_and_then_taken(number: int) -> Any:
-            found = find(number)
-            session._discard_set_aside(number)
+        def found_and_then_taken(conn: Any, number: int) -> Any:
+            found = find(conn, number)
+            session._writer.discard_set_aside(number)
             return found
 
-        monkeypatch.setattr(session, "_find_set_aside", found_and_then_taken)
+        monkeypatch.setattr(writer, "find_set_aside", found_and_then_taken)
         for number in (1, 2):
             with pytest.raises(NotFoundError):
                 await session.restore_quarantined(number)

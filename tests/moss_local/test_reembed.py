@@ -19,6 +19,7 @@ from moss_local import (
     NotInLogModeError,
     QueryOptions,
     SessionIndex,
+    querying,
 )
 from moss_local.embedding.models import resolve_model
 from moss_local.embedding.onnx_embedder import OnnxEmbedder
@@ -84,7 +85,7 @@ def check_vectors(session: SessionIndex) -> None:
         rows = conn.execute(
             "SELECT text, embedding FROM vec JOIN document ON document.rowid = vec.rowid"
         ).fetchall()
-    embedder = session._model.embedder(space)
+    embedder = session._local.model.embedder(space)
     for text, embedding in rows:
         made = embedder.embed([text])[0]
         assert np.allclose(np.frombuffer(embedding, "<f4"), made, atol=2e-3)  # type: ignore[arg-type]
@@ -284,14 +285,14 @@ def test_documents_added_while_the_session_is_moved_get_vectors_of_where_it_is(
             await add(one, **TEXTS)
             await one.push_index()
             other = await a.session("conv", warm_up=False)
-            plain = one._put
+            plain = one._writer._put
 
-            def moved_meanwhile(*arguments: object, **options: object) -> object:
-                one._put = plain  # type: ignore[method-assign]  # for one call
+            def moved_meanwhile(*arguments: object) -> object:
+                one._writer._put = plain  # type: ignore[method-assign]  # for one call
                 asyncio.run(other.reembed("small"))
-                return plain(*arguments, **options)  # type: ignore[arg-type]  # as they came
+                return plain(*arguments)  # type: ignore[arg-type]  # as they came
 
-            one._put = moved_meanwhile  # type: ignore[assignment]  # for one call
+            one._writer._put = moved_meanwhile  # type: ignore[assignment]  # for one call
             await one.add_docs([DocumentInfo("late", "kitten")])
             assert one.model_id == "small"
             check_vectors(one)
@@ -301,7 +302,7 @@ def test_documents_added_while_the_session_is_moved_get_vectors_of_where_it_is(
 
 
 def test_a_query_that_was_embedded_before_the_move_is_not_compared_with_what_came_after(
-    store: Bucket, tmp_path: Path, models: Path
+    store: Bucket, tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def story() -> None:
         async with store.client(tmp_path / "one") as a:
@@ -311,15 +312,15 @@ def test_a_query_that_was_embedded_before_the_move_is_not_compared_with_what_cam
             await found(one, "refund")
             other = await a.session("conv", warm_up=False)
             spaces: list[VectorSpace | None] = []
-            plain = one._search
+            plain = querying._search_one
 
             def moved_meanwhile(*arguments: object) -> object:
-                spaces.append(arguments[3])  # type: ignore[arg-type]  # the space
+                spaces.append(arguments[4])  # type: ignore[arg-type]  # the space
                 if len(spaces) == 1:
                     asyncio.run(other.reembed("twin"))
                 return plain(*arguments)  # type: ignore[arg-type]  # as they came
 
-            one._search = moved_meanwhile  # type: ignore[assignment]  # for this test
+            monkeypatch.setattr(querying, "_search_one", moved_meanwhile)
             assert (await found(one, "refund money"))[0] == "b"
             assert [space and space.id for space in spaces] == ["tiny", "twin"]
 

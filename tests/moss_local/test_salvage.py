@@ -303,7 +303,7 @@ def test_cut_off_at_any_step_it_is_ended_by_the_next_and_nothing_readable_is_los
         raise CutOff
 
     with monkeypatch.context() as patch:
-        owner = "moss_local.session" if moment == "take_over" else "moss_local.storage.salvage"
+        owner = "moss_local.writer" if moment == "take_over" else "moss_local.storage.salvage"
         patch.setattr(f"{owner}.{moment}", cut_off)
         with pytest.raises(CutOff):
             asyncio.run(device.repair())

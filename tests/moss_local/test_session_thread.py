@@ -11,7 +11,14 @@ from uuid import uuid4
 import numpy as np
 import pytest
 
-from moss_local import DocumentInfo, InvalidArgumentError, MossClient, QueryOptions, SessionIndex
+from moss_local import (
+    DocumentInfo,
+    InvalidArgumentError,
+    MossClient,
+    QueryOptions,
+    SessionIndex,
+    querying,
+)
 from moss_local.search.resident import Resident, Small
 
 TURNS = ("hello there", "Ann: when is the refund due?", "Bob: on Monday", "thanks", "bye")
@@ -83,13 +90,13 @@ def test_a_short_query_runs_on_the_caller_s_thread_once_the_session_is_in_memory
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: list[int] = []
-    search = SessionIndex._search
+    search = querying._search_one
 
-    def noted(self: SessionIndex, *given: Any) -> Any:
+    def noted(*given: Any) -> Any:
         threads.append(threading.get_ident())
-        return search(self, *given)
+        return search(*given)
 
-    monkeypatch.setattr(SessionIndex, "_search", noted)
+    monkeypatch.setattr(querying, "_search_one", noted)
 
     async def told() -> None:
         async with client(tmp_path) as opened:

@@ -14,7 +14,7 @@ FILTERS = "tests/moss_local/test_search_filters.py"
 FETCH = "tests/moss_local/test_search_fetch.py"
 GROUPS = "tests/moss_local/test_search_grouping.py"
 MODELS = "tests/moss_local/test_embedding_models.py"
-JOINT = "tests/moss_local/test_joint_query.py"
+JOINT = "tests/moss_local/test_querying.py"
 
 _STALE = "test_where_the_store_is_away_what_is_here_is_served_and_said_to_be_stale"
 _UNKNOWN = "test_an_unknown_index_is_not_found_whatever_is_asked_of_it"

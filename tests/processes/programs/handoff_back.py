@@ -5,18 +5,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from moss_local import MossClient
-from moss_local.session import SessionIndex
+from moss_local.local import Local
 
 embedded: list[str] = []
-_embed = SessionIndex._embed
+_embed = Local.embed
 
 
-def listening(self: SessionIndex, texts: Sequence[str], **options: Any) -> Any:
+def listening(self: Local, texts: Sequence[str], **options: Any) -> Any:
     embedded.extend(texts)
     return _embed(self, texts, **options)
 
 
-SessionIndex._embed = listening  # type: ignore[method-assign]  # to listen, not to change it
+Local.embed = listening  # type: ignore[method-assign]  # to listen, not to change it
 
 
 async def main() -> None:

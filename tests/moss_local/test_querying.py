@@ -20,7 +20,8 @@ from moss_local import (
     QueryOptions,
     SessionIndex,
 )
-from moss_local.joint_query import MAX_SESSIONS
+from moss_local.local import Local
+from moss_local.querying import MAX_SESSIONS
 from moss_local.runtime import runtime
 
 Story = Callable[[MossClient], Coroutine[Any, Any, None]]
@@ -80,13 +81,13 @@ def test_the_text_is_embedded_once_for_all(
         names = [f"s{n}" for n in range(4)]
         sessions = [await opened(client, name, "A refund.") for name in names]
         embedded = []
-        real = SessionIndex._embed
+        real = Local.embed
 
-        def counted(self: SessionIndex, texts: Any, **options: Any) -> Any:
+        def counted(self: Local, texts: Any, **options: Any) -> Any:
             embedded.append(list(texts))
             return real(self, texts, **options)
 
-        monkeypatch.setattr(SessionIndex, "_embed", counted)
+        monkeypatch.setattr(Local, "embed", counted)
         assert len((await client.query_multi(sessions, "refund")).docs) == 4
         assert embedded == [["refund"]]
         words = await client.query_multi(sessions, "refund", QueryOptions(alpha=0.0))
