@@ -265,8 +265,18 @@ async def processes(folder: Path, share: float) -> None:
     require(acknowledged <= there, f"{len(acknowledged - there)} acknowledged writes are lost")
 
 
+async def round_of(client: MossClient, which: str, count: int, changed: int) -> None:
+    started = time.monotonic()
+    done = await client.sync_sessions(at_once=16)
+    took = time.monotonic() - started
+    print(f"  synced {len(done)} {which}: {took:.1f} s, {1000 * took / count:.2f} ms each")
+    require(len(done) == count and not any(each.error for each in done), "sessions failed")
+    moved = sum(each.report.sent + each.report.received > 0 for each in done)
+    require(moved == changed, f"{moved} sessions had something, not {changed}")
+
+
 async def project(folder: Path, share: float) -> None:
-    """100 000 sessions in a project: made and pushed, listed, pulled by another device."""
+    """100 000 sessions in a project: made and pushed, listed, all synced here and elsewhere."""
     count, at_once = max(50, int(100_000 * share)), 16
     latency = Latency()
 
@@ -300,17 +310,18 @@ async def project(folder: Path, share: float) -> None:
         here = await client.local_sessions()
         print(f"  listed {len(here.sessions)} on the device: {time.monotonic() - started:.1f} s")
         require(len(here.sessions) == count, "sessions are not on the device")
+        await round_of(client, "with nothing new", count, 0)
+        some = random.Random(1).sample(range(count), max(50, count // 100))
+        for n in some:
+            async with await opened(client, f"customer {n}") as session:
+                await session.add_docs([document("later", n)])
+        await round_of(client, f"with {len(some)} to push", count, len(some))
     async with client_at(folder, "two") as client:
-
-        async def fetch(n: int) -> None:
-            started = time.perf_counter()
-            async with await opened(client, f"customer {n}", pull=True) as session:
-                require(len(await session.get_docs()) == 1, f"customer {n} lacks its document")
-            latency.taken.setdefault("fetch", []).append(time.perf_counter() - started)
-
-        some = random.Random(1).sample(range(count), max(50, count // 10))
-        took = await each(fetch, some)
-        print(f"  {len(some)} fetched by another device: {1000 * took / len(some):.1f} ms each")
+        await round_of(client, "by another device, from nothing", count, count)
+        await round_of(client, "there again", count, 0)
+        for n in some:
+            async with await opened(client, f"customer {n}") as session:
+                require(len(await session.get_docs()) == 2, f"customer {n} lacks a document")
     after = Held.now()
     latency.show()
     print(f"  before {before}; after {after}")

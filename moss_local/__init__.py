@@ -71,6 +71,7 @@ from moss_local.types import (
     Repaired,
     Rewritten,
     SearchResult,
+    Synced,
     SyncState,
 )
 from moss_sync import (
@@ -178,6 +179,7 @@ __all__ = [
     "StoreLacksCasError",
     "SyncReport",
     "SyncState",
+    "Synced",
     "UnauthorizedError",
     "UnsupportedFormatError",
     "UpdateWebSourceResult",

@@ -12,6 +12,7 @@ from moss_local.storage.state import State, read_state
 from moss_local.types import SyncState
 from moss_sync import MossError, Seen, manifest
 from moss_sync.checkpoint import Checkpoint
+from moss_sync.stores.base import ETag
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,44 @@ def read_catalog(place: Place) -> Catalog:
             unreadable[path] = error
     in_order = tuple(sorted(sessions, key=lambda each: each.name))
     return Catalog(in_order, tuple(unreadable.values()), tuple(unreadable))
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a session's file tells of its exchanges.
+
+    Attributes:
+        unpushed: It holds changes that are not known to be committed.
+        etag, seq: Of the newest manifest that it has seen; None where not all of that is merged.
+    """
+
+    unpushed: bool
+    etag: ETag | None
+    seq: int
+
+
+def read_standings(place: Place) -> tuple[dict[str, Standing], dict[Path, MossError]]:
+    """Return how each session stands, by name, and why which files cannot be read."""
+    found: dict[str, Standing] = {}
+    unreadable: dict[Path, MossError] = {}
+    for path in place.files():
+        try:
+            file = place.open_file(path)
+            try:
+                state = SqliteReplica(file).state()
+            finally:
+                file.close()
+        except MossError as error:
+            unreadable[path] = error
+            continue
+        seen = state.seen
+        merged = seen is not None and state.applied_seq >= seen.seq
+        found[state.name] = Standing(
+            unpushed=state.dirty > 0 or state.pending is not None,
+            etag=ETag(seen.etag) if seen is not None and seen.etag and merged else None,
+            seq=0 if seen is None else seen.seq,
+        )
+    return found, unreadable
 
 
 def _read(place: Place, path: Path) -> LocalSession:

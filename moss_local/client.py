@@ -13,17 +13,20 @@ from moss_local.index_api import IndexApi
 from moss_local.lifetime import CLOSE_S, OpenUntilClosed
 from moss_local.settings import Settings, resolve
 from moss_local.storage.paths import check_name
+from moss_local.types import AT_ONCE
+from moss_sync import InvalidArgumentError
 from moss_sync.commit import Commit
 from moss_sync.stores import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from moss_local.catalog import Catalog
+    from moss_local.embedding.base import Progress
     from moss_local.indexes import Indexes
     from moss_local.project import Project
     from moss_local.session import SessionIndex
-    from moss_local.types import QueryOptions, Repaired, Rewritten, SearchResult
+    from moss_local.types import QueryOptions, Repaired, Rewritten, SearchResult, Synced, Verb
     from moss_sync import SyncReport
     from moss_sync.directory import Directory
 
@@ -199,6 +202,46 @@ class MossClient(IndexApi, HostedApi, OpenUntilClosed[None]):
         """
         self._check_open()
         return await self._opened().stored_sessions()
+
+    async def sync_sessions(
+        self,
+        index_names: Iterable[str] | None = None,
+        *,
+        exchange: Verb = "sync",
+        at_once: int = AT_ONCE,
+        progress: Progress | None = None,
+    ) -> list[Synced]:
+        """Exchange many sessions, so many at a time; by default all, here and in the store.
+
+        For all, the store is asked once per thousand sessions what has changed, and a session that
+        has not changed there nor here costs nothing more. Sessions that only the store has are
+        fetched. One that fails stands in the way of no other; its error is in the result. When the
+        store fails `at_once` times in a row, the rest is not tried and has the same error.
+
+        Args:
+            index_names: Exchange these, each in any case; none of them is created.
+            exchange: "sync" (pull, then push), "pull", or "push"; all are then those that have
+                something to push, and nobody asks the store first.
+            at_once: From 1 to 64.
+            progress: Called with (sessions done, sessions in all).
+        Returns:
+            One result for each name, in the order given, or of all in order of name; then one for
+            each file, and each manifest, that does not tell its name.
+        Raises:
+            InvalidArgumentError: an argument is wrong; nothing was exchanged.
+            UnauthorizedError: the key is not this project's.
+            NetworkError: the store could not be asked what it has; nothing was exchanged.
+        """
+        self._check_open()
+        if isinstance(index_names, str):
+            raise InvalidArgumentError(
+                "sync_sessions takes a list of names, not one str",
+                hint=f"write [{index_names!r:.60}]",
+            )
+        names = None if index_names is None else list(index_names)
+        return await self._opened().sync_sessions(
+            names, exchange, at_once=at_once, progress=progress
+        )
 
     async def rotate_key(self, new_key: str | None = None) -> int:
         """Seal under a new root key from now on, opened by `new_key`; return the key epoch.

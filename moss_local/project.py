@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from moss_local.auto_sync import check_interval
-from moss_local.catalog import Catalog, read_catalog
+from moss_local.catalog import Catalog, read_catalog, read_standings
+from moss_local.embedding.base import Progress
 from moss_local.embedding.models import resolve_model
 from moss_local.errors import FileBusyError
 from moss_local.exchange import Exchange
 from moss_local.model_choice import ModelChoice
 from moss_local.querying import query_several
+from moss_local.rounds import Round, check_round, go_round
 from moss_local.runtime import runtime
 from moss_local.session import SessionIndex
 from moss_local.settings import Settings
@@ -34,7 +36,7 @@ from moss_local.storage.project_cache import ProjectCache
 from moss_local.storage.push_lock import push_lock
 from moss_local.storage.state import read_state
 from moss_local.transfer import verify
-from moss_local.types import QueryOptions, Repaired, Rewritten, Salvage, SearchResult
+from moss_local.types import QueryOptions, Repaired, Rewritten, Salvage, SearchResult, Synced, Verb
 from moss_sync import InvalidArgumentError, MossError, NotFoundError, RepairReport, SyncReport
 from moss_sync.checkpoint import Checkpoint
 from moss_sync.clock import SystemClock
@@ -46,6 +48,7 @@ from moss_sync.directory import (
     find_session_by_id,
     has_session,
     list_sessions,
+    survey,
 )
 from moss_sync.engine import SyncEngine
 from moss_sync.log_engine import LogEngine
@@ -200,6 +203,46 @@ class Project:
     async def was_exchanged(self, name: str) -> bool:
         """Return whether this device has ever exchanged a session of this name with the store."""
         return await runtime.blocking(_was_exchanged, await self._found(), name)
+
+    async def sync_sessions(
+        self,
+        names: Sequence[str] | None,
+        verb: Verb,
+        *,
+        at_once: int,
+        progress: Progress | None,
+    ) -> list[Synced]:
+        """Exchange many sessions; see `MossClient.sync_sessions`."""
+        check_round(verb, at_once)
+        for name in names or ():
+            check_name(name)
+        if names is None:
+            planned = await self._every_session(verb)
+        else:
+            planned = Round(list(dict.fromkeys(names)))
+
+        def opened(name: str) -> Awaitable[SessionIndex]:
+            return self.session(name, None, pull=False, create=names is None, warm_up=False)
+
+        return await go_round(planned, verb, opened, at_once=at_once, progress=progress)
+
+    async def _every_session(self, verb: Verb) -> Round:
+        place = await self._found()
+        here, damaged = await runtime.blocking(read_standings, place)
+        if verb == "push":
+            unpushed = sorted(name for name, standing in here.items() if standing.unpushed)
+            return Round(unpushed, unreadable=list(damaged.values()))
+        etags = {name: standing.etag for name, standing in here.items()}
+        stored = await runtime.on_loop(survey(self._repository, etags, self._listed))
+        idle = {
+            name: here[name]
+            for name in stored.unchanged
+            if verb == "pull" or not here[name].unpushed
+        }
+        for name in stored.elsewhere:
+            damaged.pop(place.path(name), None)  # known by its name, and told when it is opened
+        names = sorted({*here, *stored.elsewhere})
+        return Round(names, idle, [*damaged.values(), *stored.unreadable])
 
     async def rotate_key(self, new_key: str | None) -> int:
         """Rotate the project's key; see `MossClient.rotate_key`."""

@@ -3,34 +3,22 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from moss_local.cli import render
 from moss_local.cli.command import AsJson, fail, run
-from moss_sync import InvalidArgumentError, MossError, NetworkError, SyncReport
+from moss_sync import InvalidArgumentError, MossError, SyncReport
 
 if TYPE_CHECKING:
     from moss_local.client import MossClient
-    from moss_local.session import SessionIndex
-
-Verb = Literal["push", "pull", "sync"]
+    from moss_local.types import Synced, Verb
 
 Sessions = Annotated[
     list[str] | None, typer.Argument(metavar="[SESSION]...", help="Names of sessions.")
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """How one session's exchange went."""
-
-    session: str
-    report: SyncReport
-    error: MossError | None = None
 
 
 def push(
@@ -94,6 +82,12 @@ def sync(
 
 def summary(report: SyncReport) -> str:
     """Return what an exchange did and what it cost, in one line."""
+    cost = f"{render.plural(report.requests, 'request')}, {render.size(report.bytes_sent)} out"
+    took = f"{cost}, {render.size(report.bytes_received)} in, {report.elapsed_ms:.0f} ms"
+    return f"{_did(report) or 'nothing new'} ({took})"
+
+
+def _did(report: SyncReport) -> str:
     counts = (
         (report.sent, "sent"),
         (report.sent_deletes, "deletions sent"),
@@ -103,9 +97,7 @@ def summary(report: SyncReport) -> str:
         (report.quarantined, "set aside"),
         (report.lost_races, "races lost"),
     )
-    did = ", ".join(f"{count} {what}" for count, what in counts if count) or "nothing new"
-    cost = f"{render.plural(report.requests, 'request')}, {render.size(report.bytes_sent)} out"
-    return f"{did} ({cost}, {render.size(report.bytes_received)} in, {report.elapsed_ms:.0f} ms)"
+    return ", ".join(f"{count} {what}" for count, what in counts if count)
 
 
 def tell_of_set_aside(session: str, report: SyncReport) -> None:
@@ -135,71 +127,64 @@ def _exchange(
     if as_json:
         render.say_json({"exchanges": [_fields(exchange) for exchange in done]})
     else:
+        idle = 0
         for exchange in done:
-            if exchange.error is None:
-                render.say(f"{exchange.session}: {summary(exchange.report)}")
-                tell_of_set_aside(exchange.session, exchange.report)
-                for sentence in exchange.report.waiting:
-                    render.talk(f"waiting: {sentence}")
-                if strays := exchange.report.strays:
-                    render.talk(f"not ours, left alone: {', '.join(strays)}")
+            if every and _is_idle(exchange):
+                idle += 1
+            elif exchange.error is None:
+                _say(exchange)
         if not done:
             render.talk(f"there is nothing to {verb}")
-    for error in failed:
-        fail(error)
+        elif idle:
+            render.say(f"{render.plural(idle, 'session')}: nothing new")
+    for alike in _alike(failed).values():
+        fail(alike[0])
+        if len(alike) > 1:
+            render.talk(f"the same for {render.plural(len(alike) - 1, 'other session')}")
     if failed:
         raise typer.Exit(failed[0].exit_code)
 
 
 async def _exchange_all(
     client: MossClient, verb: Verb, names: list[str], checkpoint: str | None
-) -> list[Exchange]:
-    done: list[Exchange] = []
-    for name in names or await _every(client, verb):
-        try:
-            async with await client.session(
-                name,
-                auto_load_on_init=False,
-                create=False,
-                warm_up=False,
-                checkpoint=checkpoint,
-            ) as session:
-                done.append(Exchange(name, await _VERBS[verb](session)))
-        except MossError as error:
-            done.append(Exchange(name, error.report or SyncReport(), error))
-            if isinstance(error, NetworkError):
-                break  # the others would only wait for the same store
-    return done
+) -> list[Synced]:
+    if checkpoint is None:
+        return await client.sync_sessions(names or None, exchange=verb)
+    from moss_local.types import Synced
+
+    (name,) = names
+    try:
+        async with await client.session(
+            name, auto_load_on_init=False, create=False, warm_up=False, checkpoint=checkpoint
+        ) as session:
+            return [Synced(name, await session.pull())]
+    except MossError as error:
+        return [Synced(name, error.report or SyncReport(), error)]
 
 
-async def _every(client: MossClient, verb: Verb) -> list[str]:
-    here = (await client.local_sessions()).sessions
-    if verb == "push":
-        return [session.name for session in here if session.sync_state.pending]
-    stored = (await client.stored_sessions()).sessions
-    return sorted({*(each.name for each in here), *(each.name for each in stored)})
+def _say(exchange: Synced) -> None:
+    render.say(f"{exchange.session}: {summary(exchange.report)}")
+    tell_of_set_aside(exchange.session, exchange.report)
+    for sentence in exchange.report.waiting:
+        render.talk(f"waiting: {sentence}")
+    if strays := exchange.report.strays:
+        render.talk(f"not ours, left alone: {', '.join(strays)}")
 
 
-async def _push(session: SessionIndex) -> SyncReport:
-    return (await session.push_index()).report
+def _is_idle(exchange: Synced) -> bool:
+    report = exchange.report
+    return not (exchange.error or _did(report) or report.waiting or report.strays)
 
 
-async def _pull(session: SessionIndex) -> SyncReport:
-    return await session.pull()
+def _alike(errors: list[MossError]) -> dict[str, list[MossError]]:
+    """Return the errors by what they say: a store that is away fails every session alike."""
+    found: dict[str, list[MossError]] = {}
+    for error in errors:
+        found.setdefault(str(error), []).append(error)
+    return found
 
 
-async def _sync(session: SessionIndex) -> SyncReport:
-    return await session.sync()
-
-
-_VERBS: dict[Verb, Callable[[SessionIndex], Awaitable[SyncReport]]] = {
-    "push": _push,
-    "pull": _pull,
-    "sync": _sync,
-}
-
-
-def _fields(exchange: Exchange) -> dict[str, Any]:
+def _fields(exchange: Synced) -> dict[str, Any]:
     error = exchange.error
     shown = None if error is None else {"code": error.code, "message": str(error)}
     return {"session": exchange.session, "error": shown, **asdict(exchange.report)}

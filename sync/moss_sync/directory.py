@@ -8,6 +8,7 @@ What holds: tests/moss_sync/test_directory.py.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from moss_sync import log_directory, manifest, plan, segment
@@ -45,6 +46,21 @@ class Directory:
     unreadable: tuple[MossError, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a store lists, beside what a device has.
+
+    Attributes:
+        unchanged: Names of sessions of which the store has the manifest that the device knows.
+        elsewhere: Names of sessions that the device does not have, in order.
+        unreadable: As in `Directory`, of those that the device does not have.
+    """
+
+    unchanged: frozenset[str] = frozenset()
+    elsewhere: tuple[str, ...] = ()
+    unreadable: tuple[MossError, ...] = ()
+
+
 Known = dict[str, tuple[ETag, StoredSession]]
 """By session id: the ETag of a manifest in a listing, and what was read of it after that."""
 
@@ -71,6 +87,46 @@ async def list_sessions(repository: Repository, known: Known | None = None) -> D
         listed, errors = await log_directory.read_sessions(repository, keys, list(found))
         listed.sort(key=lambda session: session.name)
         return Directory(tuple(listed), tuple(errors))
+    return await _read_changed(repository, keys, found, known)
+
+
+async def survey(
+    repository: Repository, here: Mapping[str, ETag | None], known: Known | None = None
+) -> Survey:
+    """Return what has to be asked for: one request per thousand sessions of the store.
+
+    Names stand in the manifests, so one more is read of each session that the device does not
+    have. A log has no manifest that would tell of changes: there nothing is `unchanged`.
+
+    Args:
+        here: By the name of each session that the device has, the ETag of the manifest that it
+            knows and has merged; None where it has not.
+        known: As for `list_sessions`.
+    Raises:
+        UnauthorizedError, NetworkError: as list_sessions.
+    """
+    await _recall(repository)
+    found = await _names(repository)
+    keys = await _keys_of(repository) if found else None
+    if keys is None:
+        return Survey()
+    if keys.commit == "log":
+        listed = await list_sessions(repository)
+        names = [each.name for each in listed.sessions if each.name not in here]
+        return Survey(frozenset(), tuple(names), listed.unreadable)
+    unchanged = set()
+    for name, etag in here.items():
+        listed_etag = found.pop(session_id(keys.names, name), None)
+        if etag is not None and etag == listed_etag:
+            unchanged.add(name)
+    read = await _read_changed(repository, keys, found, {} if known is None else known)
+    return Survey(frozenset(unchanged), tuple(each.name for each in read.sessions), read.unreadable)
+
+
+async def _read_changed(
+    repository: Repository, keys: Keys, found: Mapping[str, ETag], known: Known
+) -> Directory:
+    """Read the manifests of these session ids, but for those that `known` has as they are."""
     gate = asyncio.Semaphore(PARALLEL_READS)
 
     async def read(sid: str) -> StoredSession | MossError | None:
