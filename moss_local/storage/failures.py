@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from json import JSONDecodeError
@@ -40,6 +41,13 @@ def translate(error: apsw.Error, path: Path) -> MossError:
             hint=_DAMAGED,
             detail=detail,
         )
+    if isinstance(error, _DENIED) and _is_on_read_only(path):
+        return PermissionDeniedError(
+            f"{path} is on a file system that is read-only",
+            hint="mount it for writing, or copy the data directory and name the copy:"
+            " MOSS_DATA_DIR, data_dir=",
+            detail=detail,
+        )
     if isinstance(error, _DENIED):
         return PermissionDeniedError(
             f"{path} may not be opened or written",
@@ -53,6 +61,15 @@ def translate(error: apsw.Error, path: Path) -> MossError:
             detail=detail,
         )
     return MossError(f"{path}: SQLite failed", detail=detail)
+
+
+def _is_on_read_only(path: Path) -> bool:
+    if not hasattr(os, "statvfs"):
+        return False
+    try:
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
 
 
 @contextmanager

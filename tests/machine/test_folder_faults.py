@@ -28,6 +28,16 @@ class FailingOs:
         self.fails_from: int | None = None
         self.lasting = False
         self.error = errno.EIO
+        self._open: set[int] = set()
+
+    def _is_the_stores(self, target: Any) -> bool:
+        if isinstance(target, int):
+            return target in self._open
+        return "store" in Path(target).parts  # the devices' own files are on other disks
+
+    def close(self, fd: int) -> None:
+        self._open.discard(fd)
+        os.close(fd)
 
     def __getattr__(self, name: str) -> Any:
         real = getattr(os, name)
@@ -35,12 +45,17 @@ class FailingOs:
             return real
 
         def call(*args: Any, **kwargs: Any) -> Any:
+            if not self._is_the_stores(args[0]):
+                return real(*args, **kwargs)
             number, first = self.calls, self.fails_from
             self.calls += 1
             if first is not None and (number == first or (self.lasting and number > first)):
                 self.refused += 1
-                raise OSError(self.error, os.strerror(self.error), str(args[0]) if args else "")
-            return real(*args, **kwargs)
+                raise OSError(self.error, os.strerror(self.error), str(args[0]))
+            answer = real(*args, **kwargs)
+            if name == "open":
+                self._open.add(answer)
+            return answer
 
         return call
 

@@ -1,0 +1,252 @@
+"""The power of the machine that keeps a folder store is cut: what was acknowledged is in the store.
+
+What is there afterwards is what was synced, and any part of what was not: a file's bytes only after
+its own fsync, its name only after the folder's. The devices' own files are whole; they go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import random
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moss_local import DocumentInfo, MossClient, MossError, SessionIndex
+
+CUTS = int(os.environ.get("CUTS", "40"))
+
+LONG = {str(n): random.Random(n).randbytes(9_000).hex() for n in range(9)}
+"""Too long for the manifest: every other push is a segment of its own."""
+
+
+@dataclass
+class Inode:
+    content: bytes = b""
+    synced: bool = False
+
+
+@dataclass
+class Naming:
+    """A change of a name: made, given to a file, or taken away (`inode` is None)."""
+
+    path: Path
+    inode: Inode | None
+    is_folder: bool = False
+    durable: bool = False
+
+
+@dataclass
+class Disk:
+    """`os` as the store sees it, and what of its doings would survive.
+
+    Attributes:
+        root: What lies elsewhere is on other disks.
+        cut_at: The power goes before the change of this number: it and all later calls fail.
+    """
+
+    root: Path
+    changes: int = 0
+    cut_at: int | None = None
+    namings: list[Naming] = field(default_factory=list)
+    _open: dict[int, Path] = field(default_factory=dict)
+    _files: dict[Path, Inode] = field(default_factory=dict)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    @property
+    def is_cut(self) -> bool:
+        return self.cut_at is not None and self.changes >= self.cut_at
+
+    def change(self) -> None:
+        self.check()
+        self.changes += 1
+
+    def check(self) -> None:
+        if self.is_cut:
+            raise OSError(errno.EIO, "the power is cut")
+
+    def has(self, path: str | Path) -> bool:
+        return Path(path).is_relative_to(self.root)
+
+    def open(self, path: Path, flags: int, *mode: int) -> int:
+        if not self.has(path):
+            return os.open(path, flags, *mode)
+        if flags & os.O_CREAT:
+            self.change()
+        else:
+            self.check()
+        fd = os.open(path, flags, *mode)
+        self._open[fd] = Path(path)
+        if flags & os.O_CREAT:
+            self._files[Path(path)] = inode = Inode()
+            self.namings.append(Naming(Path(path), inode))
+        return fd
+
+    def close(self, fd: int) -> None:
+        self._open.pop(fd, None)
+        os.close(fd)
+
+    def write(self, fd: int, data: Any) -> int:
+        if fd not in self._open:
+            return os.write(fd, data)
+        self.change()
+        written = os.write(fd, data)
+        self._files[self._open[fd]].content += bytes(data[:written])
+        return written
+
+    def fsync(self, fd: int) -> None:
+        path = self._open.get(fd)
+        if path is not None:
+            self.change()
+            if path in self._files:
+                self._files[path].synced = True
+            for naming in self.namings:
+                naming.durable |= naming.path.parent == path
+        os.fsync(fd)
+
+    def replace(self, source: Path, target: Path) -> None:
+        if self.has(target):
+            self.change()
+            self._files[target] = inode = self._files.pop(source)
+            self.namings += [Naming(target, inode), Naming(source, None)]
+        os.replace(source, target)
+
+    def unlink(self, path: str | Path) -> None:
+        self.change()
+        os.unlink(path)
+        self._files.pop(Path(path), None)
+        self.namings.append(Naming(Path(path), None))
+
+    def made(self, path: Path) -> None:
+        self.namings.append(Naming(path, None, is_folder=True))
+
+    def after_the_cut(self, chance: random.Random) -> None:
+        """Leave in `root` what the disk has kept."""
+        shutil.rmtree(self.root, ignore_errors=True)
+        share = chance.choice([0.0, 0.2, 0.8, 1.0])
+        kept = [each for each in self.namings if each.durable or chance.random() < share]
+        if chance.random() < 0.5:  # a journal that keeps the order: then a prefix
+            last = max((n for n, each in enumerate(self.namings) if each.durable), default=-1)
+            kept = self.namings[: chance.randint(last + 1, len(self.namings))]
+        names: dict[Path, Inode | None] = {}
+        for naming in kept:
+            if naming.is_folder:
+                naming.path.mkdir(parents=True, exist_ok=True)
+            else:
+                names[naming.path] = naming.inode
+        for path, inode in names.items():
+            if inode is not None and path.parent.is_dir():
+                size = len(inode.content)
+                left = size if inode.synced else chance.choice([0, chance.randint(0, size), size])
+                path.write_bytes(inode.content[:left])
+
+
+@contextmanager
+def disk_below(root: Path) -> Iterator[Disk]:
+    """Put a disk in place of the store's `os`, and of the methods of paths that it uses."""
+    disk = Disk(root)
+    mkdir, unlink = Path.mkdir, Path.unlink
+
+    def made(path: Path, *arguments: Any, **options: Any) -> None:
+        if disk.has(path):
+            disk.change()
+            disk.namings.append(Naming(path, None, is_folder=True))
+        mkdir(path, *arguments, **options)
+
+    def removed(path: Path, *arguments: Any, **options: Any) -> None:
+        if disk.has(path):
+            disk.unlink(path)
+        else:
+            unlink(path, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("moss_sync.stores.folder.os", disk)
+        patch.setattr("moss_sync.stores.durable.os", disk)
+        patch.setattr(Path, "mkdir", made)
+        patch.setattr(Path, "unlink", removed)
+        yield disk
+
+
+async def until_the_cut(folder: Path, disk: Disk) -> tuple[set[str], set[str], set[str]]:
+    """Return what was written, what of that is acknowledged by the store, and what is forgotten."""
+    written: set[str] = set()
+    pushed: set[str] = set()
+    forgotten: set[str] = set()
+    one, two = await opened(folder, "one"), await opened(folder, "two")
+    for number in range(9):
+        _, mine = (one, two)[number % 2]
+        id = f"{number}"
+        await mine.add_docs([DocumentInfo(id, f"turn {id} {LONG[id]}", None, [1.0, 2.0])])
+        written.add(id)
+        before = {each.id for each in await mine.get_docs()}
+        try:
+            if number % 3 == 2:
+                await mine.pull()
+            if number == 7:
+                await mine.forget(["2"])
+                forgotten = {"2"}
+            await mine.push_index()
+            pushed |= before
+        except MossError:
+            assert disk.is_cut
+            if number == 7 and "2" in before:
+                forgotten = {"2"}  # it is gone here in any case
+    for client, _ in (one, two):
+        await client.close(timeout=0)
+    return written, pushed, forgotten
+
+
+async def opened(folder: Path, device: str) -> tuple[MossClient, SessionIndex]:
+    client = MossClient("p", "k", store=folder / "store", data_dir=folder / device)
+    return client, await client.session("s", "custom", auto_load_on_init=False, warm_up=False)
+
+
+async def ids_of(session: SessionIndex) -> set[str]:
+    return {each.id for each in await session.get_docs()}
+
+
+async def after_the_cut(
+    folder: Path, written: set[str], pushed: set[str], forgotten: set[str]
+) -> None:
+    fresh, theirs = await opened(folder, "fresh")
+    await theirs.pull()
+    assert pushed - forgotten <= await ids_of(theirs)
+    devices = [await opened(folder, "one"), await opened(folder, "two"), (fresh, theirs)]
+    for _ in range(2):
+        for _, session in devices:
+            await session.sync()
+    for client, session in devices:
+        assert await ids_of(session) == written - forgotten
+        assert session.sync_state.pending == 0
+        await client.close()
+
+
+def test_what_the_store_acknowledged_is_there_after_a_power_cut_and_devices_go_on(
+    tmp_path: Path,
+) -> None:
+    with disk_below(tmp_path / "whole" / "store") as whole:
+        written, pushed, forgotten = asyncio.run(until_the_cut(tmp_path / "whole", whole))
+    assert (len(written), pushed | forgotten, forgotten) == (9, written, {"2"})
+    assert whole.changes > 120
+    chance, lost = random.Random(20_261_128), 0
+    for number in range(CUTS):
+        folder = tmp_path / str(number)
+        root = folder / "store"
+        with disk_below(root) as disk:
+            disk.cut_at = chance.randrange(whole.changes)
+            told = asyncio.run(until_the_cut(folder, disk))
+            assert disk.changes == disk.cut_at
+        before = {path for path in root.rglob("*") if path.is_file() and path.name != "lock"}
+        disk.after_the_cut(chance)
+        lost += not before <= set(root.rglob("*"))
+        asyncio.run(after_the_cut(folder, *told))
+    assert lost > CUTS // 10, "no cut has lost anything: it is not tried what happens then"
