@@ -132,6 +132,13 @@ LIMITS = [
         "as many files are open at a time",
     ),
     Limit(
+        "sessions at a time of one `sync_sessions`",
+        "moss_local.rounds.MAX_AT_ONCE",
+        "sessions",
+        REFUSED,
+        "each has its file and its requests open",
+    ),
+    Limit(
         "files of one `create_index_from_files`",
         "moss_local.file_input.MAX_FILES",
         "files",

@@ -22,6 +22,7 @@ from moss_local import (
 from moss_local.embedding.model_files import read_description
 from moss_local.ingest import Cutting, documents_from, read_file, read_given
 from moss_local.options import choose_get, choose_query
+from moss_local.rounds import check_round
 from moss_local.search.filters import parse_filter
 from moss_local.search.keywords import MAX_QUERY_CHARS, MAX_QUERY_TERMS, query_terms
 from moss_local.storage.documents import Document, check_document
@@ -112,6 +113,7 @@ CASES: dict[str, Callable[[int], object]] = {
     "filters.MAX_CONDITIONS": lambda n: parse_filter(conditions(n), now_ms=0),
     "filters.MAX_VALUES": lambda n: parse_filter(values(n), now_ms=0),
     "querying.MAX_SESSIONS": together,
+    "rounds.MAX_AT_ONCE": lambda n: check_round("sync", n),
     "file_input.MAX_FILES": files,
     "ingest.MAX_FILE_BYTES": big_file,
     "model_files.MAX_DESCRIPTION_BYTES": description,
