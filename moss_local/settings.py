@@ -225,7 +225,7 @@ def save_credentials(credentials: Credentials) -> Path:
         fields["commit"] = credentials.commit
     if credentials.next_key is not None:
         fields["next_project_key"] = credentials.next_key
-    with replacing(path) as out:
+    with replacing(path, secret=True) as out:
         out.write(json.dumps(fields, indent=1).encode())
     return path
 

@@ -190,7 +190,7 @@ def read_key_file(directory: Path) -> KeyFile | None:
 def write_key_file(directory: Path, contents: KeyFile) -> None:
     """Put `contents` in the place of what was there, whole and durably."""
     path = directory / KEY_FILE
-    with translated_os(path), replacing(path) as out:
+    with translated_os(path), replacing(path, secret=True) as out:
         out.write(file_keys.encode(contents))
 
 

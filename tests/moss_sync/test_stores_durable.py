@@ -112,6 +112,46 @@ def test_a_disk_that_fails_leaves_what_was_there(
     assert [left.name for left in path.parent.glob(".*.tmp")] == []
 
 
+@pytest.mark.parametrize("write", WRITERS[:-1])
+def test_a_folder_that_cannot_be_synced_at_all_is_taken_and_one_that_fails_is_told(
+    write: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path)
+    fsync, answer = os.fsync, errno.EINVAL
+
+    def refused(fd: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(answer, os.strerror(answer))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", refused)
+    path.unlink()
+    assert write(tmp_path) == path
+    assert path.exists()
+    answer = errno.EIO
+    path.unlink()
+    if write is _graph:  # a convenience: without it the graph is built in memory
+        assert cached(tmp_path, "graph", lambda: b"some") == b"some"
+    else:
+        with pytest.raises(Exception, match="Input/output error"):
+            write(tmp_path)
+    assert path.exists()  # only its name may be gone after a power cut
+
+
+@pytest.mark.parametrize("write", [_credentials, _key_file])
+def test_a_secret_that_a_killed_writer_has_left_goes_with_the_next_write(
+    write: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    path = write(tmp_path)
+    old, fresh = (path.with_name(f".{path.name}.{name}.tmp") for name in ("old", "fresh"))
+    for left in (old, fresh):
+        left.write_bytes(b"the key of before")
+    hour_ago = old.stat().st_mtime - 3600
+    os.utime(old, (hour_ago, hour_ago))
+    write(tmp_path)
+    assert (old.exists(), fresh.exists()) == (False, True)
+
+
 def test_a_block_that_raises_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"before")

@@ -153,6 +153,64 @@ def test_a_listing_shows_the_new_etag_of_a_blob_that_was_replaced(root: Path) ->
     run(root, body)
 
 
+def test_a_listing_reads_the_folder_once_and_each_blob_once(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def paged(store: FolderStore) -> list[str]:
+        found: list[str] = []
+        while page := await store.keys("m/", start_after=found[-1] if found else "", limit=10):
+            found += [listed.key for listed in page]
+        return found
+
+    async def body(store: FolderStore) -> None:
+        keys = [f"m/{n:03}" for n in range(95)]
+        for key in keys:
+            await store.put(key, key.encode())
+        walks, reads = 0, 0
+        walk, read = store._walk, store._read
+
+        def walked(prefix: str) -> Any:
+            nonlocal walks
+            walks += 1
+            return walk(prefix)
+
+        def was_read(key: str) -> Any:
+            nonlocal reads
+            reads += 1
+            return read(key)
+
+        monkeypatch.setattr(store, "_walk", walked)
+        monkeypatch.setattr(store, "_read", was_read)
+        assert await paged(store) == await paged(store) == keys
+        # Two listings, each with a last page that is empty and has nothing to go on from.
+        assert (walks, reads) == (4, 95)
+
+    run(root, body)
+
+
+def test_a_page_shows_what_was_written_after_the_page_before(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(store: FolderStore) -> None:
+        for n in range(0, 20, 2):
+            await store.put(f"m/{n:03}", b"x")
+        first = await store.keys("m/", limit=3)
+        await store.put("m/009", b"own")
+        assert "m/009" in [each.key for each in await store.keys("m/", start_after=first[-1].key)]
+        again = await store.keys("m/", limit=3)
+        assert again == first
+        (root / "m" / "011").write_bytes(b"another process's")
+        monkeypatch.setattr(folder, "_WALK_AGE_S", 0.0)
+        assert "m/011" in [each.key for each in await store.keys("m/", start_after=first[-1].key)]
+        # What is removed meanwhile is not shown, at any age.
+        monkeypatch.undo()
+        await store.keys("m/", limit=3)
+        (root / "m" / "011").unlink()
+        assert "m/011" not in [each.key for each in await store.keys("m/", start_after="m/004")]
+
+    run(root, body)
+
+
 def test_a_file_over_the_limit_is_corrupt_and_not_read(root: Path) -> None:
     async def body(store: FolderStore) -> None:
         await store.put("k", b"")

@@ -10,6 +10,7 @@ Source: SYNC-PROTOCOL 2.11; macOS answers a plain fsync before the drive has wri
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,13 @@ from typing import BinaryIO
 
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
+
+TEMP_MAX_AGE_S = 60.0
+"""What is older and still has a temporary name belongs to no writer: a small file takes no time."""
+
+
+_UNKNOWN = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
+"""What a file system answers that cannot sync a folder at all: no call would make the name last."""
 
 
 def make_folders(path: Path) -> None:
@@ -51,15 +59,21 @@ def write_file(path: Path, data: bytes) -> int:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path, *, secret: bool = False) -> Iterator[BinaryIO]:
     """Write the file that takes the place of `path`, mode 0600, or leave what was there.
 
     Give all of its bytes to the stream. When the block ends they are on the disk and under the
-    name; when it raises, or the disk fails, nothing has changed.
+    name. When it raises, or the disk fails, what was there is there still; only where the disk
+    fails last, while the name is made to last, the new one is, and may be gone after a power cut.
+
+    Args:
+        secret: Remove, too, what writers that were killed have left: the secret of before.
     """
     temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}.tmp")
     try:
         with open(_create(temporary), "wb") as out:
+            if secret:
+                _sweep(path, os.fstat(out.fileno()).st_mtime)
             yield out
             out.flush()
             sync_file(out.fileno())
@@ -69,6 +83,14 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             temporary.unlink()
         raise
     sync_folder(path.parent)
+
+
+def _sweep(path: Path, now_s: float) -> None:
+    """Remove what killed writers have left beside `path`."""
+    for left in path.parent.glob(f".{path.name}.*.tmp"):
+        with contextlib.suppress(OSError):
+            if left.stat().st_mtime < now_s - TEMP_MAX_AGE_S:
+                left.unlink()
 
 
 def _create(path: Path) -> int:
@@ -95,5 +117,8 @@ def sync_folder(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         sync_file(fd)
+    except OSError as error:
+        if error.errno not in _UNKNOWN:
+            raise
     finally:
         os.close(fd)

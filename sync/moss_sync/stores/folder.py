@@ -20,6 +20,7 @@ import errno
 import os
 import secrets
 import stat
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
@@ -68,7 +69,15 @@ _REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errn
 
 _ETAG_BYTES = 16
 _THREADS = 8
-_HASHES = 4096
+_HASHES = 131_072
+"""Blobs whose ETags are remembered for listings, about 400 bytes each: more than a project lists
+at a time, because with fewer each listing would read every blob anew."""
+
+_WALKS = 16
+"""Listings whose further pages are remembered."""
+
+_WALK_AGE_S = 10.0
+"""For so long; what others write meanwhile may be missing in the rest of such a listing."""
 
 _T = TypeVar("_T")
 
@@ -93,6 +102,7 @@ class FolderStore:
         self._closed = False
         self._swept = False
         self._hashes: dict[str, tuple[tuple[int, int, int], ETag]] = {}
+        self._walks: dict[tuple[str, str], tuple[float, list[str]]] = {}
 
     def __repr__(self) -> str:
         return f"<FolderStore {str(self.root)!r}>"
@@ -209,12 +219,19 @@ class FolderStore:
 
     def _list(self, prefix: str, start_after: str, limit: int) -> list[Listed]:
         found: list[Listed] = []
-        names = sorted(key for key in self._walk(prefix) if key > start_after)
-        for key in names:
-            if len(found) == limit:
-                break
+        # The rest of what the page before has seen, last key first: to read the folder again for
+        # each thousand keys would take the square of the time.
+        began, names = self._walks.pop((prefix, start_after), (0.0, None))
+        if names is None or time.monotonic() > began + _WALK_AGE_S:
+            began = time.monotonic()
+            names = sorted((key for key in self._walk(prefix) if key > start_after), reverse=True)
+        while names and len(found) < limit:
             with contextlib.suppress(FileNotFoundError):  # removed since the folder was read
-                found.append(self._listed(key))
+                found.append(self._listed(names.pop()))
+        if names and found:
+            if len(self._walks) >= _WALKS:
+                self._walks.clear()
+            self._walks[prefix, found[-1].key] = began, names
         return found
 
     def _strays(self, prefix: str) -> list[str]:
@@ -323,6 +340,7 @@ class FolderStore:
     def _publish(self, temp: Path, key: str) -> None:
         try:
             os.replace(temp, self._path(key))
+            self._walks.clear()
         except IsADirectoryError as error:
             raise InvalidArgumentError(
                 f"{self.root} holds a folder where key {key!r} needs a blob"
