@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from moss_local.storage.place import Place
 from moss_local.storage.replica import SqliteReplica
 from moss_local.storage.state import State, read_state
 from moss_local.types import SyncState
-from moss_sync import MossError, Seen, manifest
+from moss_sync import MossError, NotFoundError, Seen, manifest
 from moss_sync.checkpoint import Checkpoint
 from moss_sync.stores.base import ETag
 
@@ -75,7 +76,8 @@ class Standing:
 
     Attributes:
         unpushed: It holds changes that are not known to be committed.
-        etag, seq: Of the newest manifest that it has seen; None where not all of that is merged.
+        etag: Of the newest manifest that it has seen; None where not all of that is merged.
+        seq: Of that manifest, merged or not; 0 where it has seen none.
     """
 
     unpushed: bool
@@ -83,19 +85,31 @@ class Standing:
     seq: int
 
 
-def read_standings(place: Place) -> tuple[dict[str, Standing], dict[Path, MossError]]:
-    """Return how each session stands, by name, and why which files cannot be read."""
+def read_standings(
+    place: Place, paths: Sequence[Path]
+) -> tuple[dict[str, Standing], dict[Path, MossError]]:
+    """Return how the sessions of these files stand, by name, and why which cannot be read.
+
+    Left out is what is no session's file of the project (a copy under another name, one that is
+    just being made) or is there no more.
+    """
     found: dict[str, Standing] = {}
     unreadable: dict[Path, MossError] = {}
-    for path in place.files():
+    for path in paths:
         try:
+            if path.stat().st_size == 0:
+                continue
             file = place.open_file(path)
             try:
                 state = SqliteReplica(file).state()
             finally:
                 file.close()
+        except (FileNotFoundError, NotFoundError):
+            continue
         except MossError as error:
             unreadable[path] = error
+            continue
+        if path != place.path(state.name):
             continue
         seen = state.seen
         merged = seen is not None and state.applied_seq >= seen.seq

@@ -214,23 +214,29 @@ class MossClient(IndexApi, HostedApi, OpenUntilClosed[None]):
         """Exchange many sessions, so many at a time; by default all, here and in the store.
 
         For all, the store is asked once per thousand sessions what has changed, and a session that
-        has not changed there nor here costs nothing more. Sessions that only the store has are
-        fetched. One that fails stands in the way of no other; its error is in the result. When the
-        store fails `at_once` times in a row, the rest is not tried and has the same error.
+        has not changed there nor here costs nothing more; its `sync_state` goes on giving the time
+        of its last exchange. (With `commit="log"` no listing tells that, and each is exchanged.)
+        Sessions that only the store has are fetched. One that fails stands in the way of no other;
+        its error is in the result. When the store has failed 8 times in a row, and as often as
+        sessions run at a time, the rest is not tried.
 
         Args:
-            index_names: Exchange these, each in any case; none of them is created.
+            index_names: Exchange these, whether or not they have changed; none is created.
             exchange: "sync" (pull, then push), "pull", or "push"; all are then those that have
                 something to push, and nobody asks the store first.
             at_once: From 1 to 64.
-            progress: Called with (sessions done, sessions in all).
+            progress: Called with (sessions done, sessions in all); what it raises ends the round.
         Returns:
-            One result for each name, in the order given, or of all in order of name; then one for
-            each file, and each manifest, that does not tell its name.
+            One result for each different name, in the order given, or of all in order of name;
+            then one for each file, and each manifest, that does not tell its name.
         Raises:
             InvalidArgumentError: an argument is wrong; nothing was exchanged.
-            UnauthorizedError: the key is not this project's.
-            NetworkError: the store could not be asked what it has; nothing was exchanged.
+            UnauthorizedError: the key is not the one that this project was opened with here, or
+                does not open the store.
+            NetworkError, PermissionDeniedError: the store could not be asked what it has; nothing
+                was exchanged. Not where names are given: then each says so.
+            MossError: the store has sessions and not their keys, or is another one than before
+                (as in `stored_sessions`); nothing was exchanged.
         """
         self._check_open()
         if isinstance(index_names, str):
@@ -240,7 +246,7 @@ class MossClient(IndexApi, HostedApi, OpenUntilClosed[None]):
             )
         names = None if index_names is None else list(index_names)
         return await self._opened().sync_sessions(
-            names, exchange, at_once=at_once, progress=progress
+            names, exchange, lambda: self._closed, at_once=at_once, progress=progress
         )
 
     async def rotate_key(self, new_key: str | None = None) -> int:

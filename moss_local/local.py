@@ -31,7 +31,7 @@ class Local:
     Attributes:
         name: As it was opened.
         model: Of the session; a move of the session changes it.
-        now_ms: The time by this device's clock, never before that of what it has seen.
+        now_ms: The time by this device's clock, as the store's answers have corrected it.
         low_memory: Search from the file instead of keeping the vectors resident.
         own: What this object has written, so that its feed does not report it.
     """

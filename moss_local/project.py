@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from moss_local.auto_sync import check_interval
-from moss_local.catalog import Catalog, read_catalog, read_standings
+from moss_local.catalog import Catalog, Standing, read_catalog, read_standings
 from moss_local.embedding.base import Progress
 from moss_local.embedding.models import resolve_model
 from moss_local.errors import FileBusyError
@@ -37,7 +37,15 @@ from moss_local.storage.push_lock import push_lock
 from moss_local.storage.state import read_state
 from moss_local.transfer import verify
 from moss_local.types import QueryOptions, Repaired, Rewritten, Salvage, SearchResult, Synced, Verb
-from moss_sync import InvalidArgumentError, MossError, NotFoundError, RepairReport, SyncReport
+from moss_sync import (
+    InvalidArgumentError,
+    MossError,
+    NetworkError,
+    NotFoundError,
+    PermissionDeniedError,
+    RepairReport,
+    SyncReport,
+)
 from moss_sync.checkpoint import Checkpoint
 from moss_sync.clock import SystemClock
 from moss_sync.commit import Commit
@@ -57,6 +65,9 @@ from moss_sync.repository import Repository
 from moss_sync.rotation import rotate
 from moss_sync.stored_session import StoredSession
 from moss_sync.stores import BlobStore
+
+FILES_AT_ONCE = 256
+"""Session files that are looked at in one go on another thread, which nobody can cancel."""
 
 
 class Project:
@@ -88,6 +99,7 @@ class Project:
         self._secrets = Secrets(settings.project_key, settings.at_rest)
         self._place: Place | None = None
         self._sessions: set[SessionIndex] = set()
+        self._own: set[SessionIndex] = set()
         self._listed: Known = {}
         self._lock = threading.Lock()
         # Programs that never close their client end, or forget it, without a connection left open.
@@ -103,8 +115,13 @@ class Project:
         warm_up: bool,
         checkpoint: str | None = None,
         auto_sync: float | None = None,
+        passing: bool = False,
     ) -> SessionIndex:
-        """Open a session; see `MossClient.session`."""
+        """Open a session; see `MossClient.session`.
+
+        Args:
+            passing: It is this library's own, for a moment: nobody else is given it by its name.
+        """
         check_name(name)
         held_to = None if checkpoint is None else Checkpoint.parse(checkpoint)
         interval_s = None if auto_sync is None else check_interval(auto_sync)
@@ -150,6 +167,8 @@ class Project:
         )
         with self._lock:
             self._sessions.add(session)
+            if passing:
+                self._own.add(session)
         try:
             await session._open(pull=pull, warm_up=warm_up, strict=held_to is not None)
         except BaseException:
@@ -208,30 +227,43 @@ class Project:
         self,
         names: Sequence[str] | None,
         verb: Verb,
+        closed: Callable[[], bool],
         *,
         at_once: int,
         progress: Progress | None,
     ) -> list[Synced]:
-        """Exchange many sessions; see `MossClient.sync_sessions`."""
+        """Exchange many sessions; see `MossClient.sync_sessions`.
+
+        Args:
+            closed: Tells that the client was closed.
+        """
         check_round(verb, at_once)
         for name in names or ():
             check_name(name)
+        contact = names is not None or verb != "push"
+        with suppress(NetworkError, PermissionDeniedError):
+            await runtime.on_loop(self._repository.check_key(contact=contact))
         if names is None:
             planned = await self._every_session(verb)
         else:
             planned = Round(list(dict.fromkeys(names)))
-
-        def opened(name: str) -> Awaitable[SessionIndex]:
-            return self.session(name, None, pull=False, create=names is None, warm_up=False)
-
-        return await go_round(planned, verb, opened, at_once=at_once, progress=progress)
+        return await go_round(
+            planned, verb, self._passing, closed, at_once=at_once, progress=progress
+        )
 
     async def _every_session(self, verb: Verb) -> Round:
         place = await self._found()
-        here, damaged = await runtime.blocking(read_standings, place)
+        here: dict[str, Standing] = {}
+        damaged: dict[Path, MossError] = {}
+        files = await runtime.blocking(place.files)
+        for start in range(0, len(files), FILES_AT_ONCE):
+            some = files[start : start + FILES_AT_ONCE]
+            found, unreadable = await runtime.blocking(read_standings, place, some)
+            here |= found
+            damaged |= unreadable
         if verb == "push":
             unpushed = sorted(name for name, standing in here.items() if standing.unpushed)
-            return Round(unpushed, unreadable=list(damaged.values()))
+            return Round(unpushed, unreadable=list(damaged.values()), every=True)
         etags = {name: standing.etag for name, standing in here.items()}
         stored = await runtime.on_loop(survey(self._repository, etags, self._listed))
         idle = {
@@ -241,8 +273,19 @@ class Project:
         }
         for name in stored.elsewhere:
             damaged.pop(place.path(name), None)  # known by its name, and told when it is opened
-        names = sorted({*here, *stored.elsewhere})
-        return Round(names, idle, [*damaged.values(), *stored.unreadable])
+        return Round(
+            sorted({*here, *stored.elsewhere}),
+            idle,
+            frozenset(stored.elsewhere),
+            [*damaged.values(), *stored.unreadable],
+            every=True,
+        )
+
+    async def _passing(self, name: str, *, create: bool) -> SessionIndex:
+        """Open a session for work of this library's own; nobody else is given it by its name."""
+        return await self.session(
+            name, None, pull=False, create=create, warm_up=False, passing=True
+        )
 
     async def rotate_key(self, new_key: str | None) -> int:
         """Rotate the project's key; see `MossClient.rotate_key`."""
@@ -306,10 +349,7 @@ class Project:
         done = [Rewritten(str(error), 0, error) for error in stored.unreadable]
         for each in stored.sessions:
             try:
-                session = await self.session(
-                    each.name, None, pull=False, create=False, warm_up=False
-                )
-                async with session:
+                async with await self._passing(each.name, create=False) as session:
                     done.append(Rewritten(each.name, await session._rewrite()))
             except MossError as error:
                 done.append(Rewritten(each.name, 0, error))
@@ -325,8 +365,7 @@ class Project:
             )
         report = SyncReport()
         if not local_only:
-            opened = await self.session(name, None, pull=False, create=False, warm_up=False)
-            async with opened as session:
+            async with await self._passing(name, create=False) as session:
                 report = await session._delete_for_everybody()
         with self._lock:
             mine = [known for known in self._sessions if known.name == name]
@@ -354,8 +393,7 @@ class Project:
         salvaged = None
         try:
             salvaged = await self._mend_file(name)
-            opened = await self.session(name, None, pull=False, create=False, warm_up=False)
-            async with opened as session:
+            async with await self._passing(name, create=False) as session:
                 return Repaired(name, await session.repair(force=force), salvage=salvaged)
         except NotFoundError as error:
             # Nothing of the project was ever pushed: there is no store to repair.
@@ -377,7 +415,9 @@ class Project:
                 stored = await self.find(name)
             lost = stored is None or stored.deleted
             found = await runtime.blocking(partial(salvage.salvage, place, name, all_rows=lost))
-        opened = await self.session(name, found.model_id, pull=True, create=True, warm_up=False)
+        opened = await self.session(
+            name, found.model_id, pull=True, create=True, warm_up=False, passing=True
+        )
         async with opened as session:
             edits = await runtime.blocking(salvage.kept_edits, place, name)
             written, set_aside = await session._writer.again_salvaged(edits)
@@ -422,7 +462,11 @@ class Project:
     def _open_one(self, session: SessionIndex | str) -> SessionIndex:
         if isinstance(session, str):
             with self._lock:
-                named = [known for known in self._sessions if known.name == session]
+                named = [
+                    known
+                    for known in self._sessions - self._own
+                    if known.name == session and not known._closed
+                ]
             if not named:
                 raise NotFoundError(
                     f"session {session!r} is not open",
@@ -439,6 +483,7 @@ class Project:
     def _forget(self, session: SessionIndex) -> None:
         with self._lock:
             self._sessions.discard(session)
+            self._own.discard(session)
 
 
 def _was_exchanged(place: Place, name: str) -> bool:

@@ -330,14 +330,17 @@ class Synced:
     """What became of one session that was exchanged with others together.
 
     Attributes:
+        session: Its name; the text of the error where a file or manifest does not tell its name.
         report: Of its exchange, as far as it went. Nothing but `seq` in it where the store's
             listing has told that there is nothing to exchange.
         error: Why it was not exchanged; None where it was, or there was nothing to exchange.
+        tried: False where the store had failed too often before, or the client was closed.
     """
 
     session: str
     report: SyncReport
     error: MossError | None = None
+    tried: bool = True
 
 
 @dataclass(frozen=True, slots=True)

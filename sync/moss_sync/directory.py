@@ -18,6 +18,8 @@ from moss_sync.errors import (
     BlobMissingError,
     BlobNotFoundError,
     MossError,
+    NetworkError,
+    PermissionDeniedError,
     UnsupportedFormatError,
     repair_command,
 )
@@ -53,7 +55,8 @@ class Survey:
     Attributes:
         unchanged: Names of sessions of which the store has the manifest that the device knows.
         elsewhere: Names of sessions that the device does not have, in order.
-        unreadable: As in `Directory`, of those that the device does not have.
+        unreadable: As in `Directory`, of those that the device does not have. Where the store has
+            stopped answering, one of them says so, and `elsewhere` is not all.
     """
 
     unchanged: frozenset[str] = frozenset()
@@ -97,6 +100,7 @@ async def survey(
 
     Names stand in the manifests, so one more is read of each session that the device does not
     have. A log has no manifest that would tell of changes: there nothing is `unchanged`.
+    A store that answers the listing and then no more ends only the reading of names.
 
     Args:
         here: By the name of each session that the device has, the ETag of the manifest that it
@@ -110,33 +114,52 @@ async def survey(
     keys = await _keys_of(repository) if found else None
     if keys is None:
         return Survey()
+    own = {session_id(keys.names, name): name for name in here}
     if keys.commit == "log":
-        listed = await list_sessions(repository)
-        names = [each.name for each in listed.sessions if each.name not in here]
-        return Survey(frozenset(), tuple(names), listed.unreadable)
-    unchanged = set()
-    for name, etag in here.items():
-        listed_etag = found.pop(session_id(keys.names, name), None)
-        if etag is not None and etag == listed_etag:
-            unchanged.add(name)
-    read = await _read_changed(repository, keys, found, {} if known is None else known)
-    return Survey(frozenset(unchanged), tuple(each.name for each in read.sessions), read.unreadable)
+        parts = [part for part in found if log_directory.session_of(part) not in own]
+        listed, errors = await log_directory.read_sessions(repository, keys, parts)
+        return Survey(frozenset(), tuple(sorted(each.name for each in listed)), tuple(errors))
+    unchanged = frozenset(
+        name for sid, name in own.items() if here[name] is not None and here[name] == found.get(sid)
+    )
+    others = {sid: etag for sid, etag in found.items() if sid not in own}
+    known = {} if known is None else known
+    read = await _read_changed(repository, keys, others, known, ends=True)
+    return Survey(unchanged, tuple(each.name for each in read.sessions), read.unreadable)
 
 
 async def _read_changed(
-    repository: Repository, keys: Keys, found: Mapping[str, ETag], known: Known
+    repository: Repository,
+    keys: Keys,
+    found: Mapping[str, ETag],
+    known: Known,
+    *,
+    ends: bool = False,
 ) -> Directory:
-    """Read the manifests of these session ids, but for those that `known` has as they are."""
+    """Read the manifests of these session ids, but for those that `known` has as they are.
+
+    Args:
+        ends: A store that does not answer ends the reading, and is one of the unreadable.
+    """
     gate = asyncio.Semaphore(PARALLEL_READS)
+    away = False
 
     async def read(sid: str) -> StoredSession | MossError | None:
+        nonlocal away
         async with gate:
+            if away:
+                return None
             try:
                 session = await _read(repository, keys, sid)
             except BlobNotFoundError:
                 return None  # removed since it was listed
             except (BlobCorruptError, UnsupportedFormatError) as error:
                 return error
+            except (NetworkError, PermissionDeniedError) as error:
+                if not ends:
+                    raise
+                told, away = away, True
+                return None if told else error
         known[sid] = (found[sid], session)
         return session
 

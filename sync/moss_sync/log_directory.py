@@ -26,6 +26,12 @@ from moss_sync.repository import Repository
 from moss_sync.stored_session import StoredSession
 
 
+def session_of(part: str) -> str | None:
+    """Return the id of the session that a name below `m/` is a head of; None if it is of none."""
+    parsed = layout.parse_head(part)
+    return None if parsed is None else parsed[0]
+
+
 async def read_sessions(
     repository: Repository, keys: Keys, parts: Iterable[str]
 ) -> tuple[list[StoredSession], list[MossError]]:

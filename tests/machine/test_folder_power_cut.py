@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from moss_local import DocumentInfo, MossClient, MossError, SessionIndex
+from moss_local import DocumentInfo, HistoryError, MossClient, MossError, SessionIndex
 
 CUTS = int(os.environ.get("CUTS", "40"))
 
@@ -78,7 +78,7 @@ class Disk:
         return Path(path).is_relative_to(self.root)
 
     def open(self, path: Path, flags: int, *mode: int) -> int:
-        if not self.has(path):
+        if not self.has(path) and Path(path) != self.root.parent:  # which has the root's name
             return os.open(path, flags, *mode)
         if flags & os.O_CREAT:
             self.change()
@@ -126,9 +126,6 @@ class Disk:
         self._files.pop(Path(path), None)
         self.namings.append(Naming(Path(path), None))
 
-    def made(self, path: Path) -> None:
-        self.namings.append(Naming(path, None, is_folder=True))
-
     def after_the_cut(self, chance: random.Random) -> None:
         """Leave in `root` what the disk has kept."""
         shutil.rmtree(self.root, ignore_errors=True)
@@ -139,10 +136,10 @@ class Disk:
             kept = self.namings[: chance.randint(last + 1, len(self.namings))]
         names: dict[Path, Inode | None] = {}
         for naming in kept:
-            if naming.is_folder:
-                naming.path.mkdir(parents=True, exist_ok=True)
-            else:
+            if not naming.is_folder:
                 names[naming.path] = naming.inode
+            elif naming.path.parent.is_dir():
+                naming.path.mkdir(exist_ok=True)
         for path, inode in names.items():
             if inode is not None and path.parent.is_dir():
                 size = len(inode.content)
@@ -237,16 +234,55 @@ def test_what_the_store_acknowledged_is_there_after_a_power_cut_and_devices_go_o
         written, pushed, forgotten = asyncio.run(until_the_cut(tmp_path / "whole", whole))
     assert (len(written), pushed | forgotten, forgotten) == (9, written, {"2"})
     assert whole.changes > 120
-    chance, lost = random.Random(20_261_128), 0
+    chance, lost, was_cut = random.Random(20_261_128), 0, 0
     for number in range(CUTS):
         folder = tmp_path / str(number)
         root = folder / "store"
         with disk_below(root) as disk:
             disk.cut_at = chance.randrange(whole.changes)
             told = asyncio.run(until_the_cut(folder, disk))
-            assert disk.changes == disk.cut_at
+            assert disk.changes <= disk.cut_at
+            was_cut += disk.is_cut
         before = {path for path in root.rglob("*") if path.is_file() and path.name != "lock"}
         disk.after_the_cut(chance)
         lost += not before <= set(root.rglob("*"))
         asyncio.run(after_the_cut(folder, *told))
+    assert was_cut > 0.9 * CUTS
     assert lost > CUTS // 10, "no cut has lost anything: it is not tried what happens then"
+
+
+def test_a_device_that_read_what_the_cut_took_away_says_so_and_repairs_it(tmp_path: Path) -> None:
+    """A name is seen before it lasts: whoever reads in between is ahead of the store afterwards."""
+
+    def failing(path: Path) -> None:
+        raise OSError(errno.EIO, "the power is cut", str(path))
+
+    async def story() -> None:
+        one, mine = await opened(tmp_path, "one")
+        two, theirs = await opened(tmp_path, "two")
+        await mine.add_docs([DocumentInfo("0", "before", None, [1.0, 2.0])])
+        await mine.push_index()
+        await theirs.pull()
+        (manifest,) = [path for path in (tmp_path / "store").rglob("m/*") if path.is_file()]
+        before = manifest.read_bytes()
+        await mine.add_docs([DocumentInfo("1", "under way", None, [1.0, 2.0])])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("moss_sync.stores.folder.sync_folder", failing)
+            with pytest.raises(MossError):
+                await mine.push_index()
+        await theirs.pull()
+        assert await ids_of(theirs) == {"0", "1"}
+        manifest.write_bytes(before)
+        await theirs.add_docs([DocumentInfo("2", "after", None, [1.0, 2.0])])
+        with pytest.raises(HistoryError) as told:
+            await theirs.sync()
+        assert "repair" in (told.value.hint or "")
+        await theirs.repair()
+        for session in (mine, theirs, mine):
+            await session.sync()
+        for client, session in ((one, mine), (two, theirs)):
+            assert await ids_of(session) == {"0", "1", "2"}
+            assert session.sync_state.pending == 0
+            await client.close()
+
+    asyncio.run(story())

@@ -9,16 +9,21 @@ from typing import Any
 import pytest
 
 from moss_local import (
+    ContentionError,
     DocumentInfo,
     FileCorruptError,
     InvalidArgumentError,
     MossClient,
     NetworkError,
     NotFoundError,
+    OutcomeUnknownError,
+    QueryOptions,
     SessionIndex,
     Synced,
+    UnauthorizedError,
     rounds,
 )
+from moss_sync import directory
 from tests.moss_local.bucket import Bucket
 
 
@@ -41,6 +46,10 @@ def told(done: list[Synced]) -> dict[str, tuple[int, int]]:
         if each.error is not None:
             raise each.error
     return {each.session: (each.report.sent, each.report.received) for each in done}
+
+
+async def away(*_: Any, **__: Any) -> Any:
+    raise NetworkError("the store does not answer")
 
 
 class Counting:
@@ -114,14 +123,22 @@ def test_a_change_whose_push_was_cut_off_is_not_skipped(
             await written(a, "s", "second")
             store = a._opened()._store
 
-            async def lost(*_: Any, **__: Any) -> Any:
-                raise NetworkError("the answer is lost")
+            swap = store.compare_and_swap
+
+            async def lost(*arguments: Any, **options: Any) -> Any:
+                await swap(*arguments, **options)
+                raise OutcomeUnknownError("the answer is lost")
 
             with monkeypatch.context() as patch:
                 patch.setattr(store, "compare_and_swap", lost)
+                patch.setattr(store, "get", away)
                 (failed,) = await a.sync_sessions()
                 assert isinstance(failed.error, NetworkError)
-            assert told(await a.sync_sessions())["s"] in {(0, 0), (1, 0)}
+            (found,) = await a.sync_sessions()
+            assert found.error is None
+            assert found.report.requests > 0
+            (idle,) = await a.sync_sessions()
+            assert (idle.report.requests, idle.report.seq) == (0, 2)
         async with bucket.client(tmp_path / "two") as b:
             told(await b.sync_sessions())
             assert await ids(b, "s") == {"first", "second"}
@@ -218,31 +235,44 @@ def test_a_store_that_is_away_is_not_asked_for_every_session(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def story() -> None:
-        names = [f"s{number:02}" for number in range(20)]
+        names = [f"s{number:02}" for number in range(40)]
         async with Bucket(str(tmp_path / "store")).client(tmp_path / "one") as a:
             for name in names:
                 await written(a, name, "first")
-            tried = 0
-
-            async def away(*_: Any, **__: Any) -> Any:
-                nonlocal tried
-                tried += 1
-                raise NetworkError("the store does not answer")
-
-            with monkeypatch.context() as patch:
-                patch.setattr(SessionIndex, "sync", away)
-                patch.setitem(rounds._VERBS, "sync", away)
-                done = await a.sync_sessions(names, at_once=4)
-                assert tried in range(4, 8)  # those under way with the fourth are tried, too
+            for at_once, least in ((1, 8), (4, 8), (16, 16)):
+                with monkeypatch.context() as patch:
+                    patch.setitem(rounds._VERBS, "sync", away)
+                    done = await a.sync_sessions(names, at_once=at_once)
                 assert [each.session for each in done] == names
                 assert all(isinstance(each.error, NetworkError) for each in done)
+                # Those that are under way with the last of the failures are tried, too.
+                assert least <= sum(each.tried for each in done) < least + at_once
+            with monkeypatch.context() as patch:
                 patch.setattr(a._opened()._store, "keys", away)
                 with pytest.raises(NetworkError):
                     await a.sync_sessions()
-                assert tried < 9
             assert told(await a.sync_sessions()) == dict.fromkeys(names, (1, 0))
             monkeypatch.setattr(a._opened()._store, "keys", away)
             assert await a.sync_sessions(exchange="push") == []  # nobody asks the store
+
+    asyncio.run(story())
+
+
+def test_lost_races_are_no_sign_of_a_store_that_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def beaten(session: SessionIndex) -> Any:
+        raise ContentionError("others were faster")
+
+    async def story() -> None:
+        async with Bucket(str(tmp_path / "store")).client(tmp_path / "one") as a:
+            for number in range(20):
+                await written(a, f"s{number}", "first")
+            monkeypatch.setitem(rounds._VERBS, "sync", beaten)
+            done = await a.sync_sessions(at_once=2)
+            assert [(type(each.error), each.tried) for each in done] == [
+                (ContentionError, True)
+            ] * 20
 
     asyncio.run(story())
 
@@ -338,5 +368,194 @@ def test_where_blobs_travel_one_by_one_every_session_is_exchanged(tmp_path: Path
             await written(a, "x", "second")
             told(await a.sync_sessions())
             assert told(await b.sync_sessions()) == {"x": (0, 1), "y": (0, 0)}
+
+    asyncio.run(story())
+
+
+def test_what_is_deleted_during_a_round_is_not_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        store = Bucket(str(tmp_path / "store"))
+        async with store.client(tmp_path / "one") as a:
+            for verb in ("sync", "push"):
+                for number in range(4):
+                    await written(a, f"{verb}{number}", "first")
+                plain = rounds._VERBS[verb]
+
+                async def deleting(session: SessionIndex, plain: Any = plain) -> Any:
+                    if session.name.endswith("0"):
+                        await a.delete_session(session.name[:-1] + "3", local_only=True)
+                    return await plain(session)
+
+                with monkeypatch.context() as patch:
+                    patch.setitem(rounds._VERBS, verb, deleting)
+                    done = told(await a.sync_sessions(exchange=verb, at_once=1))
+                assert f"{verb}3" not in done
+                assert {f"{verb}0", f"{verb}1", f"{verb}2"} <= done.keys()
+                stored = [each.name for each in (await a.stored_sessions()).sessions]
+                here = [each.name for each in (await a.local_sessions()).sessions]
+                assert f"{verb}3" not in stored + here
+
+    asyncio.run(story())
+
+
+def test_a_copy_of_a_file_under_another_name_does_not_speak_for_the_session(
+    bucket: Bucket, tmp_path: Path
+) -> None:
+    async def story() -> None:
+        async with bucket.client(tmp_path / "one") as a:
+            await written(a, "x", "first")
+            told(await a.sync_sessions())
+            (known,) = (await a.local_sessions()).sessions
+        copy = known.path.with_name("zz-backup.sqlite3")
+        copy.write_bytes(known.path.read_bytes())
+        empty = known.path.with_name("being-made.sqlite3")
+        empty.touch()
+        async with bucket.client(tmp_path / "one") as a:
+            await written(a, "x", "second")
+            assert told(await a.sync_sessions()) == {"x": (1, 0)}
+            await written(a, "x", "third")
+            assert told(await a.sync_sessions(exchange="push")) == {"x": (1, 0)}
+            assert told(await a.sync_sessions()) == {"x": (0, 0)}
+
+    asyncio.run(story())
+
+
+def test_a_session_that_is_open_is_found_by_its_name_during_a_round(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with Bucket(str(tmp_path / "store")).client(tmp_path / "one") as a:
+            await written(a, "x", "first")
+            await written(a, "y", "first")
+            session = await opened(a, "x")
+            asked = QueryOptions(embedding=[1.0, 2.0])
+
+            async def exchanging() -> None:
+                for _ in range(20):
+                    await a.sync_sessions(["x", "y"])
+
+            task = asyncio.ensure_future(exchanging())
+            while not task.done():
+                found = await a.query_multi(["x"], "text", asked)
+                assert [each.id for each in found.docs] == ["first"]
+                with pytest.raises(NotFoundError, match="'y' is not open"):
+                    await a.query_multi(["y"], "text", asked)
+                await asyncio.sleep(0)
+            await task
+            await session.close()
+
+    asyncio.run(story())
+
+
+def test_a_client_that_is_closed_during_a_round_ends_it_and_keeps_what_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        names = [f"s{number}" for number in range(6)]
+        a = Bucket(str(tmp_path / "store")).client(tmp_path / "one")
+        for name in names:
+            await written(a, name, "first")
+        plain = SessionIndex.sync
+
+        async def closing(session: SessionIndex) -> Any:
+            if session.name == "s2":
+                await a.close()
+            return await plain(session)
+
+        monkeypatch.setitem(rounds._VERBS, "sync", closing)
+        done = await a.sync_sessions(at_once=1)
+        assert [each.error is None for each in done] == [True, True] + [False] * 4
+        assert [each.tried for each in done] == [True, True, True, False, False, False]
+        assert all("closed" in str(each.error) for each in done[2:])
+
+    asyncio.run(story())
+
+
+def test_a_bug_met_in_one_session_is_told_and_stands_in_the_way_of_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story() -> None:
+        async with Bucket(str(tmp_path / "store")).client(tmp_path / "one") as a:
+            for name in ("x", "y", "z"):
+                await written(a, name, "first")
+            plain = SessionIndex.sync
+
+            async def wrong(session: SessionIndex) -> Any:
+                if session.name == "y":
+                    raise ZeroDivisionError("by zero")
+                return await plain(session)
+
+            monkeypatch.setitem(rounds._VERBS, "sync", wrong)
+            done = await a.sync_sessions()
+            assert [str(each.error) for each in done] == [
+                "None",
+                "ZeroDivisionError: by zero",
+                "None",
+            ]
+
+    asyncio.run(story())
+    assert "session 'y': exchanging failed" in caplog.text
+
+
+def test_a_name_that_cannot_be_read_keeps_nothing_here_from_the_store(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        async with bucket.client(tmp_path / "one") as a, bucket.client(tmp_path / "two") as b:
+            for number in range(5):
+                await written(a, f"a{number}", "first")
+                await written(b, f"b{number}", "first")
+            told(await a.sync_sessions())
+            with monkeypatch.context() as patch:
+                patch.setattr(directory, "_read", away)
+                done = await b.sync_sessions()
+            assert [each.session for each in done if each.error is None] == [
+                f"b{number}" for number in range(5)
+            ]
+            (failed,) = [each for each in done if each.error is not None]
+            assert isinstance(failed.error, NetworkError)
+            assert len(told(await b.sync_sessions())) == 10
+
+    asyncio.run(story())
+
+
+def test_another_key_is_refused_before_anything_is_exchanged(
+    bucket: Bucket, tmp_path: Path
+) -> None:
+    async def story() -> None:
+        async with bucket.client(tmp_path / "one") as a:
+            await written(a, "x", "first")
+            told(await a.sync_sessions())
+        for device in ("one", "new"):
+            wrong = MossClient(
+                bucket.project, "other", store=bucket.url, data_dir=tmp_path / device
+            )
+            async with wrong:
+                for names in (None, ["x"]):
+                    with pytest.raises(UnauthorizedError):
+                        await wrong.sync_sessions(names)
+
+    asyncio.run(story())
+
+
+def test_a_damaged_head_of_a_log_is_told_once(tmp_path: Path) -> None:
+    def client(device: str) -> MossClient:
+        return MossClient(
+            "p", "k", store=str(tmp_path / "store"), data_dir=tmp_path / device, commit="log"
+        )
+
+    async def story() -> None:
+        async with client("one") as a, client("two") as b:
+            for name in ("x", "y"):
+                await written(a, name, "first")
+            told(await a.sync_sessions())
+            told(await b.sync_sessions(["x"]))
+            for head in (tmp_path / "store").rglob("m/*"):
+                if head.is_file():
+                    head.write_bytes(b"nonsense" * 16)
+            done = await b.sync_sessions()
+            # Of x, which is here, the exchange tells; of y, whose name nobody can read, the head.
+            assert len([each for each in done if each.session == "x"]) == 1
+            assert len(done) == 2
 
     asyncio.run(story())

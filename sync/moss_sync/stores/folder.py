@@ -102,6 +102,7 @@ class FolderStore:
         self._closed = False
         self._swept = False
         self._hashes: dict[str, tuple[tuple[int, int, int], ETag]] = {}
+        self._unsynced: set[Path] = set()
         self._walks: dict[tuple[str, str], tuple[float, list[str]]] = {}
 
     def __repr__(self) -> str:
@@ -114,7 +115,7 @@ class FolderStore:
     async def get(self, key: str, *, if_none_match: ETag | None = None) -> Blob | NotModified:
         self._begin()
         check_key(key)
-        data = await self._run("read from", lambda: self._read(key))
+        data = await self._run("read from", lambda: self._read_back(key))
         if data is None:
             count(requests=1)
             raise BlobNotFoundError(key)
@@ -167,6 +168,20 @@ class FolderStore:
 
     # Everything below blocks, and runs on the store's own threads.
 
+    def _sync_names(self, key: str) -> None:
+        """Make last what a swap has named and not yet synced, where that failed or was not tried.
+
+        Whoever reads such a blob back takes it for committed, and it might not survive the power.
+        """
+        parent = self._path(key).parent
+        if parent in self._unsynced:
+            sync_folder(parent)
+            self._unsynced.discard(parent)
+
+    def _read_back(self, key: str) -> bytes | None:
+        self._sync_names(key)
+        return self._read(key)
+
     def _read(self, key: str) -> bytes | None:
         try:
             fd = os.open(self._path(key), os.O_RDONLY | getattr(os, "O_BINARY", 0))
@@ -206,7 +221,8 @@ class FolderStore:
             try:
                 with _removed_on_failure(temp):
                     self._publish(temp, key)
-                sync_folder(self._path(key).parent)
+                self._unsynced.add(self._path(key).parent)
+                self._sync_names(key)
             except OSError as error:
                 if error.errno in _REFUSED:
                     raise
