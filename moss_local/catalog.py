@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from moss_local.standing import standing
+from moss_local.standing import standing_in
 from moss_local.storage.place import Place
-from moss_local.storage.replica import SqliteReplica
+from moss_local.storage.replica import SqliteReplica, read_seen
 from moss_local.storage.state import State, read_state
 from moss_local.types import SyncState
 from moss_sync import MossError, NotFoundError, Seen, manifest
@@ -127,8 +127,8 @@ def _read(place: Place, path: Path) -> LocalSession:
         with file.reading() as conn:
             state = read_state(conn)
             set_aside: int = conn.execute("SELECT count(*) FROM quarantine").get
-        sync_state = standing(file)
-        seen = SqliteReplica(file).state().seen
+            sync_state = standing_in(conn)
+            seen = read_seen(conn, state.life)
     finally:
         file.close()
     beside = (path, path.with_name(path.name + "-wal"))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
+import apsw
+
 from moss_local.storage.file import SessionFile
 from moss_local.storage.state import read_state
 from moss_local.types import SyncState
@@ -48,8 +50,15 @@ def standing(
         under_way: An exchange is running.
     """
     with file.reading() as conn:
-        exchanged_ms = read_state(conn).exchanged_ms
-        pending = cast(int, conn.execute("SELECT count(*) FROM document WHERE dirty = 1").get)
+        return standing_in(conn, trouble=trouble, under_way=under_way)
+
+
+def standing_in(
+    conn: apsw.Connection, *, trouble: Trouble | None = None, under_way: bool = False
+) -> SyncState:
+    """As `standing`, in a transaction of the caller's."""
+    exchanged_ms = read_state(conn).exchanged_ms
+    pending = cast(int, conn.execute("SELECT count(*) FROM document WHERE dirty = 1").get)
     if trouble is not None:
         return SyncState(
             "stopped" if trouble.stopped else "offline",

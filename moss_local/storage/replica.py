@@ -72,7 +72,7 @@ class SqliteReplica:
                 acked_seq=state.acked_seq,
                 life=state.life,
                 applied_seq=state.applied_seq,
-                seen=_read_seen(conn, state.life),
+                seen=read_seen(conn, state.life),
                 pending=_read_pending(conn),
                 space=state.space,
                 dirty=cast(int, conn.execute("SELECT count(*) FROM document WHERE dirty = 1").get),
@@ -468,7 +468,8 @@ def _content_bytes(record: Record) -> int:
     return size
 
 
-def _read_seen(conn: apsw.Connection, life: Life) -> Seen | None:
+def read_seen(conn: apsw.Connection, life: Life) -> Seen | None:
+    """Return the newest manifest that this device has verified, of this life of the session."""
     row: Any = conn.execute("SELECT seq, hash, etag, plain FROM seen").fetchone()
     if row is None:
         return None
