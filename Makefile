@@ -15,7 +15,7 @@ COMPAT := .venv-compat
 FUZZ   := .venv-fuzz
 AT_REST := .venv-at-rest
 
-.PHONY: setup demo test at-rest bench-at-rest soak audit parity mutants compat simulate agreement lint check bench bench-peers docs clean help fuzz fuzz-smoke
+.PHONY: setup demo test faults at-rest bench-at-rest soak audit parity mutants compat simulate agreement lint check bench bench-peers docs clean help fuzz fuzz-smoke
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -35,6 +35,9 @@ demo: setup ## the main job on real input: two agents, two devices, one thread
 # Two at a time: most tests wait for disks, servers and children of their own for part of theirs.
 test: setup ## the whole test suite
 	$(BIN)/python -m pytest --parity --numprocesses 2 --dist loadfile
+
+faults: setup ## faults of the machine, and how many were injected: disks, power, descriptors, deaths
+	$(BIN)/python -m pytest -q -s tests/machine tests/processes/test_sudden_death.py tests/processes/test_death_at_every_request.py
 
 parity: setup ## run the tests that docs/parity.md names, and fail unless each of them passes
 	$(BIN)/python docs/parity.py

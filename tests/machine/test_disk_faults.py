@@ -133,4 +133,5 @@ def test_a_fault_of_the_disk_at_any_change_loses_nothing_and_the_session_goes_on
         for at in points:
             hit += run_once(tmp_path / str(at), disk, at, fault, lasting=lasting) > 0
             shutil.rmtree(tmp_path / str(at))
+    print(f"disk fault ({fault}, {'lasting' if lasting else 'once'}): {hit} injected, 0 lost")
     assert hit > len(points) // 2

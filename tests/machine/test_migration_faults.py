@@ -58,6 +58,8 @@ def test_a_fault_at_any_change_leaves_it_as_it_was_or_migrated(
                 assert dict(conn.execute(query).fetchall()) == expected
             file.close()
         assert not backup_path(path).exists()
+    kind = f"{fault}, {'lasting' if lasting else 'once'}"
+    print(f"migration, disk fault ({kind}): {FIRST_CHANGES} tried, {refused} refused, 0 lost")
     assert refused > 20
 
 

@@ -91,7 +91,7 @@ def test_a_death_at_any_request_loses_and_doubles_nothing(
             where = {"data_dir": str(lab.folder), "project_id": PROJECT, "project_key": PROJECT_KEY}
             nursery.learn_key(where)
             whole = await played(Case(lab, "no death"), scene, nursery)
-            gate = asyncio.Semaphore(AT_ONCE)
+            gate, deaths = asyncio.Semaphore(AT_ONCE), list[str]()
 
             async def play(lab: Lab, first: int, *, after_effect: bool) -> None:
                 fault: Fault = Executioner(after_effect=after_effect)
@@ -106,7 +106,10 @@ def test_a_death_at_any_request_loses_and_doubles_nothing(
             async with asyncio.TaskGroup() as group:
                 for first, request in distinct(whole.asked):
                     group.create_task(play(lab, first, after_effect=False))
+                    deaths.append(request.verb)
                     if request.verb not in ("get", "list"):
                         group.create_task(play(lab, first, after_effect=True))
+                        deaths.append(request.verb)
+            print(f"death at a request: {len(deaths)} deaths, 0 lost, 0 doubled")
 
     asyncio.run(main())
