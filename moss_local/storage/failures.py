@@ -14,20 +14,20 @@ import apsw
 from moss_local.errors import DiskFullError, FileBusyError, FileCorruptError
 from moss_local.storage.checkup import disagreements
 from moss_sync import MossError, PermissionDeniedError
+from moss_sync.errors import repair_command
 
 _BUSY = (apsw.BusyError, apsw.LockedError)
 _CORRUPT = (apsw.CorruptError, apsw.NotADBError, apsw.FormatError)
 _DENIED = (apsw.ReadOnlyError, apsw.PermissionsError, apsw.CantOpenError, apsw.AuthError)
 _DISK = (apsw.FullError, apsw.IOError)
 
-_DAMAGED = (
-    "moss-local repair SESSION: what was pushed comes back from the store, and what was not and can"
-    " still be read is kept"
-)
 
+def translate(error: apsw.Error, path: Path, session: str | None = None) -> MossError:
+    """Return the error of our tree that says the same; raise it `from` the original.
 
-def translate(error: apsw.Error, path: Path) -> MossError:
-    """Return the error of our tree that says the same; raise it `from` the original."""
+    Args:
+        session: Whose file it is, where that is known.
+    """
     detail = f"{type(error).__name__}: {error}"
     if isinstance(error, _BUSY):
         return FileBusyError(
@@ -38,7 +38,7 @@ def translate(error: apsw.Error, path: Path) -> MossError:
     if isinstance(error, _CORRUPT):
         return FileCorruptError(
             f"{path} is damaged, or is not a session's file",
-            hint=_DAMAGED,
+            hint=_repair(session),
             detail=detail,
         )
     if isinstance(error, _DENIED) and _is_on_read_only(path):
@@ -63,6 +63,13 @@ def translate(error: apsw.Error, path: Path) -> MossError:
     return MossError(f"{path}: SQLite failed", detail=detail)
 
 
+def _repair(session: str | None) -> str:
+    return (
+        f"{repair_command(session)}: what was pushed comes back from the store, and what was not"
+        " and can still be read is kept"
+    )
+
+
 def _is_on_read_only(path: Path) -> bool:
     if not hasattr(os, "statvfs"):
         return False
@@ -73,16 +80,16 @@ def _is_on_read_only(path: Path) -> bool:
 
 
 @contextmanager
-def translated(path: Path) -> Iterator[None]:
+def translated(path: Path, session: str | None = None) -> Iterator[None]:
     """Turn SQLite's errors inside the block into ours; others pass."""
     try:
         yield
     except apsw.Error as error:
-        raise translate(error, path) from error
+        raise translate(error, path, session) from error
 
 
 @contextmanager
-def damage_told(conn: apsw.Connection, path: Path) -> Iterator[None]:
+def damage_told(conn: apsw.Connection, path: Path, session: str | None = None) -> Iterator[None]:
     """Turn what a damaged file makes our own code stumble over into FileCorruptError.
 
     SQLite hands on what stands in a page: text that is not UTF-8, a number where a text should be.
@@ -97,7 +104,7 @@ def damage_told(conn: apsw.Connection, path: Path) -> Iterator[None]:
         if isinstance(error, UnicodeDecodeError | JSONDecodeError) or _is_damaged(conn):
             raise FileCorruptError(
                 f"{path} is damaged",
-                hint=_DAMAGED,
+                hint=_repair(session),
                 detail=type(error).__name__,
             ) from error
         raise

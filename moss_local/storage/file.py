@@ -98,11 +98,11 @@ class SessionFile:
         Raises:
             FileCorruptError, FileBusyError, PermissionDeniedError, UnsupportedFormatError.
         """
-        with translated(self.path):
+        with translated(self.path, self._session):
             conn = self._take_reader()
             try:
                 conn.execute("BEGIN")
-                with connection.conn_rollback(conn), damage_told(conn, self.path):
+                with connection.conn_rollback(conn), damage_told(conn, self.path, self._session):
                     yield conn
             finally:
                 self._give_reader(conn)
@@ -118,7 +118,7 @@ class SessionFile:
         """
         with self._writing_alone() as conn:
             conn.execute("BEGIN IMMEDIATE")
-            with connection.conn_rollback(conn), damage_told(conn, self.path):
+            with connection.conn_rollback(conn), damage_told(conn, self.path, self._session):
                 yield conn
                 conn.execute("COMMIT")
         for listener in tuple(self._listeners):
@@ -164,7 +164,7 @@ class SessionFile:
         if not self._write_lock.acquire(timeout=self._busy_ms / 1000):
             raise FileBusyError(f"{self.path} is being written by another thread", hint="try again")
         try:
-            with translated(self.path):
+            with translated(self.path, self._session):
                 conn = self._take_writer()
                 try:
                     yield conn
@@ -262,7 +262,7 @@ class SessionFile:
                 key=self._cipher_key,
             )
             try:
-                with damage_told(conn, self.path):
+                with damage_told(conn, self.path, self._session):
                     if not self._prepared:
                         deadline = time.monotonic() + self._busy_ms / 1000
                         self._session = connection.prepare(

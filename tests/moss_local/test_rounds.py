@@ -197,6 +197,7 @@ def test_a_damaged_file_stands_in_the_way_of_no_other(bucket: Bucket, tmp_path: 
             pushed, whole, local = await a.sync_sessions()
             assert (pushed.session, whole.session) == ("pushed", "whole")
             assert isinstance(pushed.error, FileCorruptError)
+            assert "moss-local repair pushed:" in (pushed.error.hint or "")
             assert (whole.error, whole.report.sent) == (None, 1)
             assert isinstance(local.error, FileCorruptError)
             assert str(paths["local"]) in local.session
