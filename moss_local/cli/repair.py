@@ -107,7 +107,15 @@ def _of_file(session: str, salvage: Salvage) -> Iterator[str]:
         kept += f"; {render.plural(salvage.unreadable, 'row')} could not be read"
     yield f"{session}: the file was made anew; {kept}"
     if salvage.aside is not None:
+        yield (
+            f"{session}: what could not be found in the damaged file is not counted; "
+            "unpushed changes may still be in it"
+        )
         yield f"{session}: the damaged file is {salvage.aside}"
+        yield (
+            f"{session}: it is readable, and neither forget nor delete reaches it; "
+            "delete it yourself when nothing in it is missed"
+        )
 
 
 def _fields(each: Repaired) -> dict[str, Any]:
