@@ -98,6 +98,13 @@ def damage_told(conn: apsw.Connection, path: Path, session: str | None = None) -
     """
     try:
         yield
+    except apsw.SQLError as error:
+        # The tables of vectors tell damage below them as an error of their own, of any wording.
+        if _is_damaged(conn):
+            raise FileCorruptError(
+                f"{path} is damaged", hint=_repair(session), detail=f"SQLError: {error}"
+            ) from error
+        raise
     except (MossError, apsw.Error):
         raise
     except Exception as error:

@@ -386,3 +386,31 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     shown = cli("show", "conv").ok().stdout
     assert all(f"turn {n} filling" in shown for n in range(30))
     assert cli("repair", "conv", "--json").ok().json()["repairs"][0]["salvage"] is None
+
+
+def test_a_damaged_page_is_told_as_such_to_who_writes(tmp_path: Path) -> None:
+    """The tables of vectors say "out of memory" and the like of damage below them."""
+
+    async def written(ids: range) -> None:
+        async with MossClient("p", "k", store="memory://damaged", data_dir=tmp_path) as client:
+            session = await client.session("s", "custom", auto_load_on_init=False, warm_up=False)
+            await session.add_docs(
+                [DocumentInfo(f"d{n}", f"text {n} " * 40, None, [1.0, 2.0]) for n in ids]
+            )
+
+    asyncio.run(written(range(20)))
+    (path,) = tmp_path.rglob("*.sqlite3")
+    whole = path.read_bytes()
+    told: list[FileCorruptError] = []
+    size = 2048
+    for start in range(size, len(whole), size):
+        damaged = bytearray(whole)
+        damaged[start : start + size] = random.Random(start).randbytes(size)
+        path.write_bytes(damaged)
+        try:
+            asyncio.run(written(range(20, 21)))
+        except FileCorruptError as error:
+            told.append(error)
+    assert len(told) > len(whole) // size // 5
+    assert all("moss-local repair s" in (each.hint or "") for each in told)
+    assert any("SQLError" in (each.detail or "") for each in told)
