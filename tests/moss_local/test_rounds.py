@@ -23,6 +23,7 @@ from moss_local import (
     UnauthorizedError,
     rounds,
 )
+from moss_local.types import Verb
 from moss_sync import directory
 from tests.moss_local.bucket import Bucket
 
@@ -34,6 +35,10 @@ async def opened(client: MossClient, name: str) -> SessionIndex:
 async def written(client: MossClient, name: str, *ids: str) -> None:
     async with await opened(client, name) as session:
         await session.add_docs([DocumentInfo(id, f"text {id}", None, [1.0, 2.0]) for id in ids])
+
+
+def by_log(folder: Path, device: str) -> MossClient:
+    return MossClient("p", "k", store=folder / "store", data_dir=folder / device, commit="log")
 
 
 async def ids(client: MossClient, name: str) -> set[str]:
@@ -81,8 +86,9 @@ def test_a_round_exchanges_what_has_changed_and_asks_once_for_the_rest(
             assert told(await a.sync_sessions()) == dict.fromkeys(names, (1, 0))
             assert told(await b.sync_sessions()) == dict.fromkeys(names, (0, 1))
             requests = Counting(b, monkeypatch)
-            for verb in ("sync", "pull"):
-                idle = await b.sync_sessions(exchange=verb)  # type: ignore[arg-type]  # one of them
+            verbs: list[Verb] = ["sync", "pull"]
+            for verb in verbs:
+                idle = await b.sync_sessions(exchange=verb)
                 assert told(idle) == dict.fromkeys(names, (0, 0))
                 assert [(each.report.requests, each.report.seq) for each in idle] == [(0, 1)] * 12
             assert requests.calls == ["keys", "keys"]
@@ -355,13 +361,8 @@ def test_a_round_that_cannot_be_is_refused_before_anything_is_exchanged(
 
 
 def test_where_blobs_travel_one_by_one_every_session_is_exchanged(tmp_path: Path) -> None:
-    def client(device: str) -> MossClient:
-        return MossClient(
-            "p", "k", store=str(tmp_path / "store"), data_dir=tmp_path / device, commit="log"
-        )
-
     async def story() -> None:
-        async with client("one") as a, client("two") as b:
+        async with by_log(tmp_path, "one") as a, by_log(tmp_path, "two") as b:
             for name in ("x", "y"):
                 await written(a, name, "first")
             assert told(await a.sync_sessions()) == {"x": (1, 0), "y": (1, 0)}
@@ -540,13 +541,8 @@ def test_another_key_is_refused_before_anything_is_exchanged(
 
 
 def test_a_damaged_head_of_a_log_is_told_once(tmp_path: Path) -> None:
-    def client(device: str) -> MossClient:
-        return MossClient(
-            "p", "k", store=str(tmp_path / "store"), data_dir=tmp_path / device, commit="log"
-        )
-
     async def story() -> None:
-        async with client("one") as a, client("two") as b:
+        async with by_log(tmp_path, "one") as a, by_log(tmp_path, "two") as b:
             for name in ("x", "y"):
                 await written(a, name, "first")
             told(await a.sync_sessions())

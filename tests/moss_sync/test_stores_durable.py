@@ -21,6 +21,7 @@ from moss_local.snapshots import write_whole
 from moss_local.storage.file_keys import KEY_FILE, KeyFile
 from moss_local.storage.place import write_key_file
 from moss_local.storage.project_cache import ProjectCache
+from moss_sync.stores import durable
 from moss_sync.stores.durable import replacing
 
 
@@ -65,27 +66,26 @@ WRITERS = [_credentials, _cache, _key_file, _snapshot, _graph, _plain]
 def test_what_is_written_is_on_the_disk_under_its_name_on_return(
     write: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    events: list[tuple[str, str]] = []
-    fsync, replace = os.fsync, os.replace
+    events: list[tuple[str, object]] = []
+    sync_file, replace = durable.sync_file, os.replace
 
     def synced(fd: int) -> None:
-        events.append(("sync", os.readlink(f"/proc/self/fd/{fd}")))
-        fsync(fd)
+        events.append(("sync", os.fstat(fd).st_ino))
+        sync_file(fd)
 
     def replaced(source: str | Path, target: str | Path) -> None:
         events.append(("rename", os.fspath(target)))
         replace(source, target)
 
-    if not Path("/proc/self/fd").exists():
-        pytest.skip("which file a descriptor is of is read from /proc")
-    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(durable, "sync_file", synced)
     monkeypatch.setattr(os, "replace", replaced)
     path = write(tmp_path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    (bytes_of, written), *rest = events[-3:]
-    assert bytes_of == "sync"
-    assert Path(written).name.startswith(f".{path.name}.")
-    assert rest == [("rename", str(path)), ("sync", str(path.parent))]
+    assert events[-3:] == [
+        ("sync", path.stat().st_ino),
+        ("rename", str(path)),
+        ("sync", path.parent.stat().st_ino),
+    ]
 
 
 @pytest.mark.parametrize("write", WRITERS[:-1])

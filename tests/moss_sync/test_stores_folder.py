@@ -280,6 +280,33 @@ def test_a_disk_that_fails_after_the_replacement_leaves_the_outcome_open(
     run(root, body)
 
 
+def test_every_swap_syncs_its_own_name_whatever_other_threads_have_synced(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Emptied(set[Path]):
+        """As if another thread had ended its sync in between, each time."""
+
+        def add(self, element: Path) -> None:
+            pass
+
+    async def body(store: FolderStore) -> None:
+        await swap(store, "m/a", b"1", None)
+        store._unsynced = Emptied()
+        synced: list[Path] = []
+        real = folder.sync_folder
+
+        def counted(path: Path) -> None:
+            synced.append(path)
+            real(path)
+
+        monkeypatch.setattr(folder, "sync_folder", counted)
+        for n in range(3):
+            await swap(store, f"m/b{n}", b"1", None)
+        assert synced == [root / "m"] * 3
+
+    run(root, body)
+
+
 def test_the_disk_is_never_touched_on_the_event_loop(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,7 @@ import errno
 import os
 import secrets
 import stat
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -103,6 +104,7 @@ class FolderStore:
         self._swept = False
         self._hashes: dict[str, tuple[tuple[int, int, int], ETag]] = {}
         self._unsynced: set[Path] = set()
+        self._unsynced_lock = threading.Lock()
         self._walks: dict[tuple[str, str], tuple[float, list[str]]] = {}
 
     def __repr__(self) -> str:
@@ -169,14 +171,15 @@ class FolderStore:
     # Everything below blocks, and runs on the store's own threads.
 
     def _sync_names(self, key: str) -> None:
-        """Make last what a swap has named and not yet synced, where that failed or was not tried.
+        """Make last what a swap has named where syncing that failed.
 
         Whoever reads such a blob back takes it for committed, and it might not survive the power.
         """
         parent = self._path(key).parent
         if parent in self._unsynced:
-            sync_folder(parent)
-            self._unsynced.discard(parent)
+            with self._unsynced_lock:  # a swap that fails meanwhile is marked afterwards
+                sync_folder(parent)
+                self._unsynced.discard(parent)
 
     def _read_back(self, key: str) -> bytes | None:
         self._sync_names(key)
@@ -221,9 +224,10 @@ class FolderStore:
             try:
                 with _removed_on_failure(temp):
                     self._publish(temp, key)
-                self._unsynced.add(self._path(key).parent)
-                self._sync_names(key)
+                sync_folder(self._path(key).parent)
             except OSError as error:
+                with self._unsynced_lock:
+                    self._unsynced.add(self._path(key).parent)
                 if error.errno in _REFUSED:
                     raise
                 # A network share may have renamed the file and lost its answer, or the name is
@@ -419,6 +423,7 @@ class FolderStore:
             raise RuntimeError(f"the store {self.url} is closed")
         if self._pid != os.getpid():  # forked off: the threads stayed with the parent
             self._pool, self._pid = _new_pool(), os.getpid()
+            self._unsynced_lock = threading.Lock()
 
     async def _run(self, verb: str, work: Callable[[], _T]) -> _T:
         loop = asyncio.get_running_loop()
