@@ -29,7 +29,8 @@ def template() -> bytes:
     return zlib.decompress(TEMPLATE.read_bytes())
 
 
-def one(data: bytes) -> None:
+def damaged(data: bytes) -> bytes:
+    """Return the template as the bytes say that it is changed and cut off."""
     take = Take(data)
     whole = bytearray(template())
     cut = take.number(3)
@@ -43,8 +44,12 @@ def one(data: bytes) -> None:
             whole[place : place + len(value)] = value[: len(whole) - place]
         else:
             whole[place] ^= kind
+    return bytes(whole)
+
+
+def one(data: bytes) -> None:
     path = scratch() / f"file-{next(_numbers)}.sqlite3"
-    path.write_bytes(whole)
+    path.write_bytes(damaged(data))
     try:
         use(path)
     except MossError:

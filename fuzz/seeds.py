@@ -73,7 +73,12 @@ def corpora() -> dict[str, list[bytes]]:
         "filters": [json.dumps(each, ensure_ascii=False).encode() for each in FILTERS],
         "keywords": texts,
         "search": [bytes(range(60)), bytes([200, 1, 9] * 20), b"\xff\xfe\xfd" * 9],
-        "leaves": [small_database()],
+        "leaves": [small_database(), small_log()],
+        "salvage": [
+            bytes([0, 0, 0, 0, 0, 0, 0, 1, 100]) + bytes(100),
+            bytes([0, 100, 0, 1]),
+            bytes([0, 0, 0, 0, 0, 0, 20, 255, 0, 8, 0, 1, 20]) + bytes(range(20)),
+        ],
         "file": [
             bytes(4),
             bytes([0, 9, 0, 1]),
@@ -113,6 +118,20 @@ def small_database() -> bytes:
         conn.execute("DELETE FROM a WHERE x = 4")
         conn.close()
         return path.read_bytes()
+
+
+def small_log() -> bytes:
+    """Return a write-ahead log with commits of several pages, one page twice."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x"
+        conn = apsw.Connection(str(path))
+        conn.execute("PRAGMA page_size = 512; PRAGMA journal_mode = wal").fetchall()
+        conn.execute("CREATE TABLE a (x, y)").fetchall()
+        for n in range(3):
+            conn.execute("INSERT INTO a VALUES (?, ?)", (n, "t" * 300)).fetchall()
+        log = path.with_name("x-wal").read_bytes()
+        conn.close()
+        return log
 
 
 async def session_file() -> bytes:

@@ -332,7 +332,8 @@ class MossClient(IndexApi, HostedApi, OpenUntilClosed[None]):
 
         Objects that this client has open of it are closed. Other devices drop its documents with
         their next exchange; what they had not pushed is set aside there, and they are told. A
-        session of the same name can be created again, and remembers nothing.
+        session of the same name can be created again, and remembers nothing. Damaged files that
+        repairs have moved aside go too.
 
         Args:
             local_only: Delete this device's file only; what was not pushed from here is lost.

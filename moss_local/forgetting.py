@@ -5,7 +5,8 @@
                                          crash: deleted, and kept versions gone; bytes in the file
   3 push the deletions, rewrite the session without what was replaced, delete what held it
                                          crash: some of it may still be in the store
-  4 drop again what came meanwhile, and write the file anew
+  4 drop again what came meanwhile, write the file anew, and delete what repairs moved aside of it,
+    which may hold the same
 Each step may be done again, so the whole is done again where it was cut off.
 What holds: tests/moss_local/test_forget.py. Source: SYNC-PROTOCOL 2.15.
 """
@@ -19,9 +20,11 @@ from moss_local.errors import ErasureIncompleteError
 from moss_local.exchange import Exchange
 from moss_local.runtime import runtime
 from moss_local.storage.erasure import purge_history, scrub
-from moss_local.storage.file import SessionFile
+from moss_local.storage.file import SessionFile, remove_remnants
+from moss_local.storage.salvage import beside
 from moss_local.types import Forgotten
 from moss_sync import MossError, SyncReport
+from moss_sync.errors import repair_command
 
 SHOWN_IDS = 5
 
@@ -37,6 +40,12 @@ async def forget(
     Args:
         erase: Does step 2.
     """
+    if beside(file.path).exists():
+        raise ErasureIncompleteError(
+            f"a repair of session {exchange.name!r} was cut off, and what it has kept may hold "
+            "them; nothing was forgotten",
+            hint=f"end it, and forget them then: {repair_command(exchange.name)}",
+        )
     trouble: MossError | None = None
     report = SyncReport()
     try:
@@ -49,17 +58,18 @@ async def forget(
             report = await runtime.on_loop(exchange.erase())
         except MossError as error:
             trouble = error
-    versions += await runtime.blocking(_wipe, file, ids)
+    more, moved_aside = await runtime.blocking(_wipe, file, ids)
+    versions += more
     if trouble is not None:
         raise _incomplete(exchange.name, ids, trouble) from trouble
-    return Forgotten(documents, versions, report)
+    return Forgotten(documents, versions, report, moved_aside)
 
 
-def _wipe(file: SessionFile, ids: Sequence[str]) -> int:
+def _wipe(file: SessionFile, ids: Sequence[str]) -> tuple[int, int]:
     with file.writing() as conn:
         versions = purge_history(conn, ids)
     scrub(file)
-    return versions
+    return versions, remove_remnants(file.path)
 
 
 def _incomplete(session: str, ids: Sequence[str], cause: MossError) -> ErasureIncompleteError:

@@ -20,7 +20,7 @@ from moss_local.embedding.base import Progress
 from moss_local.embedding.models import resolve_model
 from moss_local.errors import FileBusyError
 from moss_local.exchange import Exchange
-from moss_local.model_choice import ModelChoice
+from moss_local.model_choice import CUSTOM_ID, ModelChoice
 from moss_local.querying import query_several
 from moss_local.rounds import Round, check_round, go_round
 from moss_local.runtime import runtime
@@ -28,7 +28,7 @@ from moss_local.session import SessionIndex
 from moss_local.settings import Settings
 from moss_local.snapshots import snapshot_root
 from moss_local.storage import conversion, salvage
-from moss_local.storage.file import SessionFile
+from moss_local.storage.file import SessionFile, moved_aside
 from moss_local.storage.log_replica import SqliteLogReplica
 from moss_local.storage.paths import check_name, project_path
 from moss_local.storage.place import Place, Secrets, find_place, read_key_file, rewrap
@@ -358,7 +358,8 @@ class Project:
     async def delete_session(self, name: str, *, local_only: bool) -> SyncReport:
         """Delete a session; see `MossClient.delete_session`."""
         place = await self._found()
-        if local_only and not place.path(name).exists():
+        path = place.path(name)
+        if local_only and not path.exists() and not moved_aside(path):
             raise NotFoundError(
                 f"there is no session {name!r} on this device",
                 hint="list what there is with: moss-local sessions",
@@ -415,14 +416,17 @@ class Project:
                 stored = await self.find(name)
             lost = stored is None or stored.deleted
             found = await runtime.blocking(partial(salvage.salvage, place, name, all_rows=lost))
+        model = CUSTOM_ID if found.own_vectors else found.model_id
         opened = await self.session(
-            name, found.model_id, pull=True, create=True, warm_up=False, passing=True
+            name, model, pull=True, create=True, warm_up=False, passing=True
         )
         async with opened as session:
             edits = await runtime.blocking(salvage.kept_edits, place, name)
             written, set_aside = await session._writer.again_salvaged(edits)
         await runtime.blocking(salvage.forget_kept, place, name)
-        return Salvage(tuple(trouble), written, set_aside, found.unreadable, found.aside)
+        return Salvage(
+            tuple(trouble), written, set_aside, found.unreadable, found.exact, found.aside
+        )
 
     async def close_sessions(self, seconds: float) -> None:
         """Close every open session, all within the same time."""

@@ -444,9 +444,10 @@ class SessionIndex(OpenUntilClosed[SyncState]):
         """Forget documents for good: deleted everywhere, and their contents erased.
 
         When this returns, nothing of their texts, metadata, payloads and vectors is left in this
-        device's file, history and quarantine included, nor in any blob of the store. What stays is
-        that documents of these ids were deleted: the ids, sealed. SECURITY.md says what other
-        devices and the store's own backups keep.
+        device's file, history and quarantine included, nor in any blob of the store. A damaged
+        file of the session that a repair has moved aside may hold them too, and is deleted. What
+        stays is that documents of these ids were deleted: the ids, sealed. SECURITY.md says what
+        other devices and the store's own backups keep.
 
         It rewrites the session in the store, and the file here: as long as reading and writing all
         of both. Ids that are not there any more are forgotten in the same way.
@@ -454,7 +455,8 @@ class SessionIndex(OpenUntilClosed[SyncState]):
         Raises:
             InvalidArgumentError: an id that no document can have; nothing was done.
             ErasureIncompleteError: gone here and not yet in the store, which did not answer or
-                cannot do it; the same call again ends it.
+                cannot do it; the same call again ends it. Or a repair was cut off and must be
+                ended before; nothing was done.
             FileBusyError: another process is reading the file; the same call again ends it.
         """
         self._check_open()

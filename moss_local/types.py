@@ -288,11 +288,13 @@ class Forgotten:
         documents: How many there still were.
         versions: How many kept ones, replaced before, were dropped on this device.
         report: Of the exchange that took it out of the store.
+        moved_aside: How many files that repairs had moved aside were deleted, logs counted too.
     """
 
     documents: int
     versions: int
     report: SyncReport
+    moved_aside: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -352,15 +354,19 @@ class Salvage:
             off was ended.
         written: Changes that had not been pushed, could be read, and were written again.
         set_aside: Such changes that something newer stands against; see `session.quarantined`.
-        unreadable: Documents and deletions that were there and could not be read. What of them
-            was pushed has come back from the store.
-        aside: Where the damaged file is now; nothing needs it any more.
+        unreadable: Documents and deletions that are known to have been there and could not be
+            read. What of them was pushed has come back from the store.
+        exact: No others were there. False: the damage hides how many there were, and changes that
+            were not pushed may be lost without being counted.
+        aside: Where the damaged file is now. It is readable, and lies there until somebody deletes
+            it: with `session.forget`, `client.delete_index` or by hand.
     """
 
     trouble: tuple[str, ...]
     written: int
     set_aside: int
     unreadable: int
+    exact: bool
     aside: Path | None
 
 

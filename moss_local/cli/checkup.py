@@ -16,10 +16,10 @@ from moss_local.errors import CiphersMissingError
 from moss_local.settings import Settings, credentials_path, load_credentials
 from moss_local.storage import ciphers
 from moss_local.storage.checkup import check_file
-from moss_local.storage.paths import project_path
+from moss_local.storage.paths import SALVAGE, project_path
 from moss_local.storage.place import ENCRYPT, Place, Secrets, find_place
 from moss_local.storage.project_cache import ProjectCache
-from moss_local.storage.salvage import SALVAGE, left_behind
+from moss_local.storage.salvage import left_behind
 from moss_sync import BlobNotFoundError, MossError
 from moss_sync.clock import SystemClock
 from moss_sync.commit import Commit
@@ -68,6 +68,13 @@ def check_device(settings: Settings) -> Iterator[Finding]:
                 False,
                 f"of the file {path.name.removeprefix(SALVAGE)} was cut off",
                 "end it: moss-local repair SESSION",
+            )
+        for path in place.moved_aside():
+            yield Finding(
+                "damaged file",
+                True,
+                f"moved aside by a repair, and readable: {path}; delete it when nothing in it is "
+                "missed (forget and delete do so too)",
             )
 
 

@@ -24,20 +24,32 @@ def forget(
     """Forget documents for good: deleted everywhere, and their contents erased.
 
     Afterwards nothing of their texts, metadata and vectors is left in this device's file, its
-    history included, nor in any blob of the store. Ids that were deleted before are forgotten in
-    the same way. What other devices keep in their histories, and the store in its own backups and
-    old versions, is not reached: SECURITY.md. If the store does not answer, they are gone here,
-    and the same command again ends it.
+    history included, nor in any blob of the store. A damaged file of the session that repair has
+    moved aside is deleted. Ids that were deleted before are forgotten in the same way. What other
+    devices keep in their histories, and the store in its own backups and old versions, is not
+    reached: SECURITY.md. If the store does not answer, they are gone here, and the same command
+    again ends it.
 
-    JSON: {session, documents, versions}; documents that were still there, and kept versions that
-    were dropped here.
+    JSON: {session, documents, versions, moved_aside}; documents that were still there, kept
+    versions that were dropped here, and files of a repair that were deleted.
     """
     confirm(f"Forget {render.plural(len(set(id)), 'document')} of {session!r} for good?", yes)
     done = run(ctx, lambda client: _forget(client, session, id))
     if as_json:
         render.say_json(
-            {"session": session, "documents": done.documents, "versions": done.versions}
+            {
+                "session": session,
+                "documents": done.documents,
+                "versions": done.versions,
+                "moved_aside": done.moved_aside,
+            }
         )
+        return
+    if done.moved_aside:
+        files = render.plural(done.moved_aside, "file")
+        render.say(f"{session}: {files} that a repair had moved aside deleted")
+    if not done.documents + done.versions:
+        render.say(f"{session}: nothing of this was here; no blob of the store holds it either")
         return
     render.say(
         f"{session}: {render.plural(done.documents, 'document')} and "

@@ -44,7 +44,8 @@ def repair(
     sent, sent_deletes, received, deleted, superseded, reasserted, quarantined, adopted, seq,
     lost_races, requests, bytes_sent, bytes_received, elapsed_ms, session_id, waiting, strays}]};
     error is null or {code, message}; salvage is null, or {trouble, written, set_aside, unreadable,
-    aside} of a damaged file; trouble says what was wrong with the store, null where nothing was.
+    exact, aside} of a damaged file, where exact is false if more may be lost than unreadable says;
+    trouble says what was wrong with the store, null where nothing was.
     """
     names = session or []
     if all == bool(names):
@@ -106,15 +107,16 @@ def _of_file(session: str, salvage: Salvage) -> Iterator[str]:
     if salvage.unreadable:
         kept += f"; {render.plural(salvage.unreadable, 'row')} could not be read"
     yield f"{session}: the file was made anew; {kept}"
-    if salvage.aside is not None:
+    if not salvage.exact:
         yield (
-            f"{session}: what could not be found in the damaged file is not counted; "
-            "unpushed changes may still be in it"
+            f"{session}: the damage hides how many there were; others that were not pushed may be "
+            "lost, and are not counted"
         )
+    if salvage.aside is not None:
         yield f"{session}: the damaged file is {salvage.aside}"
         yield (
-            f"{session}: it is readable, and neither forget nor delete reaches it; "
-            "delete it yourself when nothing in it is missed"
+            f"{session}: what it holds can be read there; delete it when nothing in it is missed "
+            "(forget and delete do so too)"
         )
 
 

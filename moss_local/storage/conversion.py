@@ -23,7 +23,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from moss_local.errors import FileBusyError, FileCorruptError
+from moss_local.errors import AtRestError, FileBusyError, FileCorruptError
 from moss_local.storage import ciphers, connection, file_keys
 from moss_local.storage.failures import translated, translated_os
 from moss_local.storage.file import is_open_here, remove_what_is_beside
@@ -32,6 +32,7 @@ from moss_local.storage.place import (
     Place,
     Secrets,
     changing,
+    moved_aside_files,
     read_key_file,
     remove_key_file,
     session_files,
@@ -54,6 +55,7 @@ def encrypt(directory: Path, given: Secrets) -> int:
     """Encrypt every session file that is not; return how many were.
 
     Raises:
+        AtRestError: damaged files that repairs have moved aside lie there; nothing is changed.
         FileBusyError: a session is open, here or in another process. Call again: what was done
             stays done.
         FileCorruptError: a file is damaged; those after it are as they were.
@@ -62,6 +64,7 @@ def encrypt(directory: Path, given: Secrets) -> int:
     """
     ciphers.require("files are to be encrypted")
     with changing(directory):
+        _refuse_damaged(directory)
         contents = before = read_key_file(directory)
         if contents is None:
             master = file_keys.new_master(secrets.token_bytes)
@@ -93,6 +96,7 @@ def decrypt(directory: Path, given: Secrets) -> int:
         contents = read_key_file(directory)
         if contents is None:
             return 0
+        _refuse_damaged(directory)
         keys = file_keys.keys_of(unlock(directory, contents, given))
         write_key_file(directory, replace(contents, converting=True))
         done: list[Path] = []
@@ -104,6 +108,17 @@ def decrypt(directory: Path, given: Secrets) -> int:
             raise
         remove_key_file(directory)
     return len(done)
+
+
+def _refuse_damaged(directory: Path) -> None:
+    """Raise while damaged files lie here: they would stay as they are, and nobody would look."""
+    found = moved_aside_files(directory)
+    if found:
+        raise AtRestError(
+            f"{len(found)} damaged files that repairs have moved aside lie in {directory}, such as "
+            f"{found[0].name}; they cannot be encrypted or decrypted",
+            hint="delete them, or move them elsewhere, with what lies beside them",
+        )
 
 
 def is_plain(path: Path) -> bool:

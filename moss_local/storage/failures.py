@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from json import JSONDecodeError
 from pathlib import Path
 
@@ -13,6 +13,8 @@ import apsw
 
 from moss_local.errors import DiskFullError, FileBusyError, FileCorruptError
 from moss_local.storage.checkup import disagreements
+from moss_local.storage.leaves import MAGIC
+from moss_local.storage.raw import RawFile
 from moss_sync import MossError, PermissionDeniedError
 from moss_sync.errors import repair_command
 
@@ -35,7 +37,7 @@ def translate(error: apsw.Error, path: Path, session: str | None = None) -> Moss
             hint="try again; a bulk load elsewhere may hold it",
             detail=detail,
         )
-    if isinstance(error, _CORRUPT):
+    if isinstance(error, _CORRUPT) or _is_damaged_header(error, path):
         return FileCorruptError(
             f"{path} is damaged, or is not a session's file",
             hint=_repair(session),
@@ -68,6 +70,19 @@ def _repair(session: str | None) -> str:
         f"{repair_command(session)}: what was pushed comes back from the store, and what was not"
         " and can still be read is kept"
     )
+
+
+def _is_damaged_header(error: apsw.Error, path: Path) -> bool:
+    """Return whether SQLite takes damage of the header for a format that it may not write."""
+    if isinstance(error, apsw.SQLError):
+        return str(error) == "unsupported file format"
+    if not (isinstance(error, apsw.ReadOnlyError) and os.access(path, os.W_OK)):
+        return False
+    with suppress(apsw.Error), closing(RawFile(path)) as file:
+        header = file.read(0, 20)
+        # The versions of the format that are needed to write and to read it.
+        return header.startswith(MAGIC) and max(header[18:20], default=0) > 2
+    return False
 
 
 def _is_on_read_only(path: Path) -> bool:

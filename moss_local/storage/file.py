@@ -30,6 +30,7 @@ from moss_local.storage import connection
 from moss_local.storage.connection import Durability
 from moss_local.storage.failures import damage_told, translated, translated_os
 from moss_local.storage.file_keys import check_mode
+from moss_local.storage.paths import DAMAGED, SALVAGE, UNFINISHED_SALVAGE
 from moss_local.storage.schema import BeingDeletedError
 from moss_sync import InvalidArgumentError, NotFoundError
 from moss_sync.stores.durable import make_folders
@@ -484,7 +485,9 @@ def is_open_here(path: Path) -> bool:
 def remove_session_file(
     path: Path, *, busy_ms: int = BUSY_MS, key: bytes | None = None, only_marked: bool = False
 ) -> None:
-    """Delete a session's file, its log and its lock, if nobody has it open; none is no error.
+    """Delete a session's file and all that belongs to it, if nobody has it open; none is no error.
+
+    That is its log, its locks, and what repairs have left of it.
 
     Args:
         key: Of an encrypted file.
@@ -499,6 +502,26 @@ def remove_session_file(
         if path.exists() and not _remove(path, time.monotonic() + busy_ms / 1000, key, only_marked):
             return
         remove_what_is_beside(path)
+        remove_remnants(path)
+
+
+def moved_aside(path: Path) -> list[Path]:
+    """Return what repairs have moved aside of a session's file, the logs included."""
+    return sorted(path.parent.glob(f"{path.name}{DAMAGED}*"))
+
+
+def remove_remnants(path: Path) -> int:
+    """Delete what repairs have left beside a session's file; return how many files.
+
+    That is what they moved aside, and what one that was cut off has kept.
+    """
+    found = moved_aside(path)
+    for prefix in (SALVAGE, UNFINISHED_SALVAGE):
+        found += path.parent.glob(f"{prefix}{path.name}*")
+    with translated_os(path):
+        for each in found:
+            each.unlink(missing_ok=True)
+    return len(found)
 
 
 def remove_what_is_beside(path: Path) -> None:

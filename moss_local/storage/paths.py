@@ -25,6 +25,12 @@ HASH_CHARS = 26
 
 SUFFIX = ".sqlite3"
 
+DAMAGED = ".damaged-"
+"""Comes with a number behind the name of a file that a repair has moved aside."""
+
+SALVAGE, UNFINISHED_SALVAGE = ".salvage-", ".salvaging-"
+"""Come before the name of a file, for what a repair has kept of it and has not put back yet."""
+
 
 def check_name(name: str, *, what: str = "session name") -> str:
     """Return `name` if it can be one.

@@ -20,7 +20,7 @@ from moss_local.storage import ciphers, file_keys
 from moss_local.storage.failures import translated_os
 from moss_local.storage.file import SessionFile, open_session_file, remove_session_file
 from moss_local.storage.file_keys import KEY_FILE, MAX_KEY_FILE_BYTES, FileKeys, KeyFile, Kind
-from moss_local.storage.paths import SUFFIX, check_name, file_name
+from moss_local.storage.paths import DAMAGED, SUFFIX, check_name, file_name
 from moss_sync.stores.durable import make_folders, replacing, sync_folder
 
 LOCK_FILE = "at-rest.lock"
@@ -70,6 +70,10 @@ class Place:
     def files(self) -> list[Path]:
         """Return the files that are sessions, by their names."""
         return session_files(self.directory)
+
+    def moved_aside(self) -> list[Path]:
+        """Return the damaged files that repairs have moved aside, without their logs."""
+        return moved_aside_files(self.directory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +203,11 @@ def remove_key_file(directory: Path) -> None:
     with translated_os(directory / KEY_FILE):
         (directory / KEY_FILE).unlink()
         sync_folder(directory)
+
+
+def moved_aside_files(directory: Path) -> list[Path]:
+    """Return the damaged session files that repairs have moved aside, without their logs."""
+    return sorted(directory.glob(f"[!.]*{SUFFIX}{DAMAGED}*[0-9]"))
 
 
 @contextmanager

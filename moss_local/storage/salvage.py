@@ -1,10 +1,11 @@
 """What can still be read in a damaged session file, and moving the file aside.
 
-Every row is read on its own, from the leaves of the file where SQLite finds no way to it, and is
-believed only if its content has the digest that its version says: a text with a flipped bit is not
-a text that anybody wrote. Where the digest is of a vector too that cannot be read, only the user
-can believe it. What is kept lies in the quarantine of a small session file of its own until it has
-found its place (`SALVAGE`); the damaged file is moved aside and never written to.
+Every row is read on its own, from the leaves of the file where SQLite finds no way to it (as where
+the header is overwritten or the end cut off), and is believed only if its content has the digest
+that its version says: a text with a flipped bit is not a text that anybody wrote. Where the digest
+is of a vector too that cannot be read, only the user can believe it. What is kept lies in the
+quarantine of a small session file of its own until it has found its place (`SALVAGE`); the damaged
+file is moved aside and never written to.
 
   1 the readable edits, in a file of no session's name   crash: deleted by the next repair
   2 renamed to the session's salvage file                crash: the next repair goes on from here
@@ -19,8 +20,9 @@ What holds: tests/moss_local/test_salvage.py.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,16 +36,15 @@ from moss_local.storage.documents import read_metadata
 from moss_local.storage.failures import translated, translated_os
 from moss_local.storage.file import is_open_here, open_session_file, remove_what_is_beside
 from moss_local.storage.leaves import Image
-from moss_local.storage.paths import SUFFIX
+from moss_local.storage.paths import DAMAGED, SALVAGE, SUFFIX, UNFINISHED_SALVAGE
 from moss_local.storage.place import Place
-from moss_local.storage.schema import ForeignFileError
+from moss_local.storage.raw import RawFile
+from moss_local.storage.schema import DOCUMENT_ROOT, PAGE_SIZE, VECTOR_CHUNK, ForeignFileError
 from moss_local.storage.state import read_state
+from moss_local.storage.wal import committed_pages
 from moss_sync import MossError, Version, content_digest
 from moss_sync.record import DEVICE_BYTES, DIGEST_BYTES
 from moss_sync.stores.durable import sync_file, sync_folder
-
-SALVAGE = ".salvage-"
-_UNFINISHED = ".salvaging-"
 
 REASON = "salvaged"
 """Why such an edit is in the quarantine: its session's file was damaged before it was pushed."""
@@ -52,18 +53,26 @@ DOUBTFUL = "damaged"
 """The same, and it cannot be told whether it is whole and was still there: only the user writes it
 again."""
 
-_WAYS = (
+_WHOLE_WAYS = (
     "SELECT rowid FROM document ORDER BY rowid",
     "SELECT rowid FROM document ORDER BY rowid DESC",
     "SELECT rowid FROM document INDEXED BY sqlite_autoindex_document_1",
     "SELECT rowid FROM document INDEXED BY document_changed",
+)
+"""Each goes through all rows; one that comes to its end has counted them."""
+
+_WAYS = (
+    *_WHOLE_WAYS,
     "SELECT rowid FROM document INDEXED BY document_tombstone WHERE deleted = 1",
     "SELECT rowid FROM document INDEXED BY document_dirty WHERE dirty = 1",
 )
 
 _DOCUMENT_COLUMNS = 13
 _STATE_COLUMNS = 21
+_QUARANTINE_COLUMNS = 11
 """No two tables of ours have as many."""
+_CHUNK_COLUMNS, _CHUNK_VECTORS_COLUMNS = 4, 2
+"""Of sqlite-vec's own tables. Others have as many; the sizes of what is in them tell."""
 _MODEL_ID, _MODEL_DTYPE = 12, 15
 
 _ROW = (
@@ -80,13 +89,17 @@ class Salvaged:
         edits: Rows for the quarantine: (reason, id, hlc, dev, digest, deleted, text, metadata,
             payload, vector).
         unreadable: Documents and deletions that are known to have been there and cannot be read.
+        exact: No other can have been there; False: there may have been more.
         model_id: Of the session's vectors; None if it had none, or that cannot be read.
+        own_vectors: The callers brought the vectors; only where `model_id` does not say it.
         aside: Where the damaged file is now.
     """
 
     edits: list[tuple[Any, ...]] = field(default_factory=list)
     unreadable: int = 0
+    exact: bool = False
     model_id: str | None = None
+    own_vectors: bool = False
     aside: Path | None = None
 
 
@@ -133,16 +146,12 @@ def salvage(place: Place, session: str, *, all_rows: bool) -> Salvaged:
     kept, found = salvage_path(place, session), Salvaged()
     with translated(path), translated_os(path):
         # Nobody else may write to it from before it is read until it is out of the way.
-        source = connection.connect_alone(path, place.cipher_key)
-        try:
-            image = _image(source, path, encrypted=place.keys is not None)
+        with _held(path, place.cipher_key) as (source, image):
             if not kept.exists():  # else what a repair that was cut off has kept is all there was
                 _read(source, image, session, found, all_rows=all_rows)
                 _keep(place, session, found, kept)
             if os.name != "nt":
                 found.aside = _move_aside(path)
-        finally:
-            source.close()
         if os.name == "nt":  # where what is open cannot be moved
             found.aside = _move_aside(path)
     return found
@@ -150,7 +159,12 @@ def salvage(place: Place, session: str, *, all_rows: bool) -> Salvaged:
 
 def salvage_path(place: Place, session: str) -> Path:
     """Return where what was kept of a damaged file lies until it has found its place."""
-    return place.directory / f"{SALVAGE}{place.path(session).name}"
+    return beside(place.path(session))
+
+
+def beside(path: Path) -> Path:
+    """Return where what was kept of a damaged file lies, by where the file was."""
+    return path.with_name(f"{SALVAGE}{path.name}")
 
 
 def kept_edits(place: Place, session: str) -> list[tuple[Any, ...]]:
@@ -209,59 +223,83 @@ def forget_kept(place: Place, session: str) -> None:
 
 
 def _read(
-    source: apsw.Connection, image: Image, session: str, found: Salvaged, *, all_rows: bool
+    source: apsw.Connection | None, image: Image, session: str, found: Salvaged, *, all_rows: bool
 ) -> None:
     """Read what can be read."""
     found.model_id, own = _model_of(image, session)
-    if found.model_id is None:
+    if found.model_id is None and source is not None:
         found.model_id, own = _model_by_sql(source)
-    read: dict[int, tuple[Any, ...]] = {}
+    read: dict[int, list[tuple[Any, ...]]] = {}
     known: set[int] = set()
-    whole = _read_by_sql(source, known, read)
-    if not whole or known - set(read):
-        # A page that is not in use any more may hold what was replaced or deleted long since.
-        reason = REASON if image.whole_free_list else DOUBTFUL
-        for rowid, values in image.records(_DOCUMENT_COLUMNS):
-            known.add(rowid)
-            _, id, hlc, dev, digest, deleted, vector, dirty, _, _, *content = values
-            read.setdefault(rowid, (id, hlc, dev, digest, deleted, vector, dirty, *content, reason))
-    vectors = _vectors(source, known) if own else {}
-    for rowid, row in read.items():
-        edit = _believed(row, vectors.get(rowid), own)
-        if edit is None:
+    if source is not None:
+        found.exact = _read_by_sql(source, known, read)
+    if not found.exact or known - set(read):
+        found.exact |= _read_by_leaves(image, known, read)
+    vectors = {} if own is False else _vectors(source, image, known)
+    for rowid in known:
+        edits = [_believed(row, vectors.get(rowid), own) for row in read.get(rowid, ())]
+        whole = [each for each in edits if each is not None]
+        if not whole:
             found.unreadable += 1
-        elif all_rows or row[6]:
+            continue
+        edit, dirty = max(whole, key=lambda each: each[0][2:4])  # an older one was replaced
+        if all_rows or dirty:
             found.edits.append(edit)
-    found.unreadable += len(known - set(read))
-    found.edits += _set_aside_before(source)
+        if own is None and edit[-1] is not None:
+            found.own_vectors = True
+    found.edits += _set_aside_before(source, image)
 
 
-def _image(source: apsw.Connection, path: Path, *, encrypted: bool) -> Image:
-    """Return the pages as they are, what stands in the log included, whatever is in them.
+@contextmanager
+def _held(path: Path, key: bytes | None) -> Iterator[tuple[apsw.Connection | None, Image]]:
+    """Keep all others from the file; hand out a way to read it with SQLite, if any, and its pages.
 
     Raises:
-        FileBusyError: another process has the file open. From here on none can.
+        FileBusyError: another process has it open.
     """
-    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI
-    # A copy needs no schema to be read; and of a database of this kind, which is private to its
-    # connection as long as its name begins with no slash, the bytes can be had without one.
-    copy = apsw.Connection("file:copy?vfs=memdb", flags=flags)
+    with ExitStack() as held:
+        source = _source(path, key)
+        if source is not None:
+            held.callback(source.close)
+        data = b""
+        if path.exists():
+            raw = held.enter_context(closing(RawFile(path)))
+            if source is None:
+                try:
+                    raw.lock_alone()
+                except apsw.BusyError:
+                    raise _busy(path) from None
+            # In an encrypted page that SQLite does not find a way to there is nothing to read.
+            data = raw.read() if key is None else b""
+        log = path.with_name(path.name + "-wal")
+        size, newer = committed_pages(log.read_bytes() if log.exists() else b"")
+        yield source, Image(data, newer, page_size=size or PAGE_SIZE)
+
+
+def _source(path: Path, key: bytes | None) -> apsw.Connection | None:
+    """Return a connection that keeps all others out; None where SQLite cannot read the schema."""
+    # SQLite throws the log of an empty file away.
+    if not path.exists() or not path.stat().st_size:
+        return None
+    source = connection.connect_alone(path, key)
     try:
-        if encrypted:
-            # SQLite copies no encrypted pages into a database in the clear; in a page that does
-            # not authenticate there would be nothing to read anyway.
-            source.execute("SELECT count(*) FROM sqlite_schema").fetchall()
-            return Image(b"")
-        connection.copy_pages(source, copy)
-        return Image(copy.serialize("main") or b"")
+        source.execute("SELECT count(*) FROM sqlite_schema").fetchall()
     except apsw.BusyError:
-        raise FileBusyError(
-            f"{path} is open in another process", hint="close the session there, and try again"
-        ) from None
+        source.close()
+        raise _busy(path) from None
     except apsw.Error:
-        return Image(b"")  # what can be read otherwise will show
-    finally:
-        copy.close()
+        source.close()
+        return None
+    except BaseException:
+        source.close()
+        raise
+    return source
+
+
+def _busy(path: Path) -> FileBusyError:
+    return FileBusyError(
+        f"{path} is open in another process", hint="close the session there, and try again"
+    )
 
 
 def _model_of(image: Image, session: str) -> tuple[str | None, bool | None]:
@@ -281,23 +319,44 @@ def _model_by_sql(conn: apsw.Connection) -> tuple[str | None, bool | None]:
     return (None, None) if space is None else (space.id, space.dtype == "f4")
 
 
-def _read_by_sql(conn: apsw.Connection, known: set[int], read: dict[int, tuple[Any, ...]]) -> bool:
-    """Read the rows that SQLite finds; return whether it has seen the whole table."""
-    whole = False
+def _read_by_sql(
+    conn: apsw.Connection, known: set[int], read: dict[int, list[tuple[Any, ...]]]
+) -> bool:
+    """Read the rows that SQLite finds; return whether it knows of all."""
+    exact = False
     for query in _WAYS:
         with suppress(apsw.Error, ValueError):
             for (rowid,) in conn.execute(query):
                 known.add(rowid)
-            whole = whole or query is _WAYS[0]
+            exact = exact or query in _WHOLE_WAYS
     for rowid in sorted(known):
         with suppress(apsw.Error, ValueError):
             if (row := conn.execute(_ROW, (rowid,)).fetchone()) is not None:
-                read[rowid] = row
-    return whole
+                read[rowid] = [(*row, REASON)]
+    return exact
 
 
-def _vectors(conn: apsw.Connection, rowids: Iterable[int]) -> dict[int, bytes]:
-    found = {}
+def _read_by_leaves(image: Image, known: set[int], read: dict[int, list[tuple[Any, ...]]]) -> bool:
+    """Read the rows that SQLite does not find; return whether all are known of now."""
+    leaves = image.table(DOCUMENT_ROOT)
+    rowids = None if leaves is None else image.rowids(leaves)
+    # A page that is not in use any more may hold what was replaced or deleted long since.
+    certain = rowids is not None or image.whole_free_list
+    found: dict[int, list[tuple[Any, ...]]] = {}
+    for rowid, values in image.records(_DOCUMENT_COLUMNS, None if rowids is None else leaves):
+        _, id, hlc, dev, digest, deleted, vector, dirty, _, _, *content = values
+        row = (id, hlc, dev, digest, deleted, vector, dirty, *content)
+        found.setdefault(rowid, []).append((*row, REASON if certain else DOUBTFUL))
+    for rowid, rows in found.items():
+        read.setdefault(rowid, rows)
+    known |= rowids or set(found)
+    return rowids is not None
+
+
+def _vectors(conn: apsw.Connection | None, image: Image, rowids: Iterable[int]) -> dict[int, bytes]:
+    found = _vectors_by_leaves(image)
+    if conn is None:
+        return found
     for rowid in rowids:
         with suppress(apsw.Error, ValueError):
             row = conn.execute("SELECT embedding FROM vec WHERE rowid = ?", (rowid,)).fetchone()
@@ -306,23 +365,55 @@ def _vectors(conn: apsw.Connection, rowids: Iterable[int]) -> dict[int, bytes]:
     return found
 
 
-def _set_aside_before(conn: apsw.Connection) -> list[tuple[Any, ...]]:
-    found: list[tuple[Any, ...]] = []
-    with suppress(apsw.Error, ValueError):
-        found.extend(
-            conn.execute(
+def _vectors_by_leaves(image: Image) -> dict[int, bytes]:
+    """Return the vectors that the chunks of sqlite-vec hold; see `schema.create_vectors`."""
+    blocks: dict[Any, bytes] = {}
+    for _, (number, block) in image.records(_CHUNK_VECTORS_COLUMNS):
+        if isinstance(block, bytes) and block and not len(block) % (4 * VECTOR_CHUNK):
+            blocks[number] = block
+    found: dict[int, bytes] = {}
+    for number, (_, _, used, rowids) in image.records(_CHUNK_COLUMNS):
+        if not (isinstance(used, bytes) and len(used) == VECTOR_CHUNK // 8):
+            continue
+        if not (isinstance(rowids, bytes) and len(rowids) == 8 * VECTOR_CHUNK):
+            continue
+        block = blocks.get(number, b"")
+        size = len(block) // VECTOR_CHUNK
+        for place, rowid in enumerate(struct.unpack(f"<{VECTOR_CHUNK}q", rowids)):
+            if block and used[place // 8] >> place % 8 & 1:
+                found[rowid] = block[place * size : (place + 1) * size]
+    return found
+
+
+def _set_aside_before(conn: apsw.Connection | None, image: Image) -> list[tuple[Any, ...]]:
+    if conn is not None:
+        with suppress(apsw.Error, ValueError):
+            return conn.execute(
                 "SELECT reason, id, hlc, dev, digest, deleted, text, metadata, payload, vector"
                 " FROM quarantine ORDER BY number"
-            )
-        )
-    return found
+            ).fetchall()
+    found: dict[int, tuple[Any, ...]] = {}
+    for number, (_, reason, *edit, vector) in image.records(_QUARANTINE_COLUMNS):
+        id, hlc, dev, digest, deleted, *content = edit
+        has = vector is not None
+        row = (id, hlc, dev, digest, deleted, has, True, *content, reason)
+        own = vector if isinstance(vector, bytes) else None
+        if isinstance(reason, str) and (believed := _believed(row, own, None)) is not None:
+            found[number] = (reason, *believed[0][1:-1], vector)
+    return [found[number] for number in sorted(found)]
 
 
 def _believed(
     row: tuple[Any, ...], vector: bytes | None, own: bool | None
-) -> tuple[Any, ...] | None:
-    """Return the row as the quarantine has it, unless it says what nobody wrote."""
-    id, hlc, dev, digest, deleted, has_vector, _, text, metadata, payload, *doubt = row
+) -> tuple[tuple[Any, ...], bool] | None:
+    """Return a row as the quarantine has it, and if it is dirty; None for what nobody wrote.
+
+    Args:
+        vector: Its vector, if that can be read.
+        own: Whether the callers brought the vectors, so that the digest is of it too; None where
+            that is not known.
+    """
+    id, hlc, dev, digest, deleted, has_vector, dirty, text, metadata, payload, reason = row
     sizes = (isinstance(dev, bytes) and len(dev), isinstance(digest, bytes) and len(digest))
     if not (isinstance(id, str) and isinstance(hlc, int) and isinstance(text, str)):
         return None
@@ -332,40 +423,35 @@ def _believed(
         given = read_metadata(metadata)
     except (ValueError, TypeError, AttributeError):
         return None
-    whole = (
-        content_digest(id, deleted=True)
-        if deleted
-        else content_digest(
+
+    def is_whole(with_vector: bytes | None) -> bool:
+        found = content_digest(
             id,
             deleted=False,
             text=text,
             metadata=given,
             payload=payload,
-            own_vector=vector if own else None,
+            own_vector=with_vector,
         )
-    )
-    reason = doubt[0] if doubt else REASON
-    if whole != digest:
-        if deleted or not has_vector or vector is not None or own is False:
+        return bool(digest == found)
+
+    kept = None
+    if deleted:
+        if digest != content_digest(id, deleted=True):
+            return None
+    elif own is not False and vector is not None and is_whole(vector):
+        kept = vector
+    elif not is_whole(None):
+        if not has_vector or vector is not None or own is False:
             return None
         reason = DOUBTFUL  # the digest may be of its vector too
-    kept = vector if own else None
-    version = Version(hlc, dev, digest)
-    return (
-        reason,
-        id,
-        *version,
-        int(bool(deleted)),
-        text,
-        metadata,
-        payload,
-        kept,
-    )
+    edit = (reason, id, *Version(hlc, dev, digest), int(bool(deleted)), text, metadata, payload)
+    return (*edit, kept), bool(dirty)
 
 
 def _keep(place: Place, session: str, found: Salvaged, kept: Path) -> None:
     """Write the edits to the salvage file, whole and durably."""
-    unfinished = place.directory / f"{_UNFINISHED}{kept.name.removeprefix(SALVAGE)}"
+    unfinished = place.directory / f"{UNFINISHED_SALVAGE}{kept.name.removeprefix(SALVAGE)}"
     unfinished.unlink(missing_ok=True)
     remove_what_is_beside(unfinished)
     file = open_session_file(unfinished, session=session, key=place.cipher_key)
@@ -388,7 +474,7 @@ def _keep(place: Place, session: str, found: Salvaged, kept: Path) -> None:
 
 def _move_aside(path: Path) -> Path:
     number = 1
-    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
+    while (aside := path.with_name(f"{path.name}{DAMAGED}{number}")).exists():
         number += 1
     # The log first: a new file must not meet the old one's.
     for suffix in ("-wal", "-journal"):

@@ -34,6 +34,10 @@ PAGE_SIZE = 2048
 """Bytes. The many mostly empty pages of a young file weigh 156 KB in all; 4096 makes that 209 KB
 and is no faster here."""
 
+DOCUMENT_ROOT = 2
+"""The page at which the table of documents begins in every file that has its first table first.
+Its rows can then be read where the schema is gone."""
+
 VECTOR_CHUNK = 64
 """Vectors per chunk of vec0, which allocates whole chunks and fixes this at creation. Its default
 of 1024 makes a session of one turn 1.6 MB."""
@@ -182,7 +186,8 @@ def current(
 
     Raises:
         UnsupportedFormatError: a newer version of this library wrote it.
-        FileCorruptError: it is another program's database.
+        ForeignFileError: it is another program's database.
+        apsw.CorruptError: it is a session's, and damaged.
     """
     application, version = conn.pragma("application_id"), conn.pragma("user_version")
     if application == REMOVED_ID:
@@ -191,6 +196,8 @@ def current(
         )
     if application != APPLICATION_ID:
         if version or application or conn.execute("SELECT 1 FROM sqlite_schema").fetchone():
+            if _holds_ours(conn):
+                raise apsw.CorruptError("the file does not say any more that it is a session's")
             raise ForeignFileError(
                 f"{path} is another program's database",
                 hint="move it away, or name another data directory",
@@ -202,6 +209,13 @@ def current(
             hint="upgrade it: pip install --upgrade moss-local",
         )
     return bool(version == len(migrations))
+
+
+def _holds_ours(conn: apsw.Connection) -> bool:
+    found = conn.execute(
+        "SELECT count(*) FROM sqlite_schema WHERE name IN ('document', 'state', 'keyword')"
+    )
+    return bool(found.get == 3)
 
 
 def migrate(
@@ -224,7 +238,10 @@ def migrate(
         return
     version = conn.pragma("user_version")
     for migration in migrations[version:]:
-        migration(conn)
+        try:
+            migration(conn)
+        except apsw.SQLError as error:
+            raise apsw.CorruptError(f"no file of schema version {version}: {error}") from error
     conn.execute(
         f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {len(migrations)}"
     )

@@ -239,6 +239,25 @@ def test_a_damaged_file_stops_it_and_the_others_go_on_once_it_is_away(tmp_path: 
     assert asyncio.run(encrypt()) == 1
 
 
+def test_damaged_files_that_a_repair_moved_aside_stop_it_either_way(tmp_path: Path) -> None:
+    """They would stay readable where everything is said to be encrypted; and nobody finds them."""
+    device = Device(tmp_path)
+    asyncio.run(fill(device))
+    path = device.session_files()[0]
+
+    async def convert(*, back: bool) -> int:
+        async with device.client() as client:
+            return await (client.decrypt_at_rest() if back else client.encrypt_at_rest())
+
+    for back in (False, True):
+        aside = device.session_files()[0].parent / f"{path.name}.damaged-1"
+        aside.write_bytes(b"something confidential")
+        with pytest.raises(AtRestError, match="moved aside"):
+            asyncio.run(convert(back=back))
+        aside.unlink()
+        assert asyncio.run(convert(back=back)) > 0
+
+
 @pytest.fixture
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
     """A device that is set up and has pushed a session."""

@@ -208,5 +208,5 @@ def test_the_command_asks_first_and_says_what_it_did(
     done = cli("forget", "conv", "t1", "--yes").ok()
     assert "no blob of the store holds them any more" in done.stdout
     again = cli("forget", "conv", "t1", "t2", "-y", "--json").ok().json()
-    assert again == {"session": "conv", "documents": 0, "versions": 0}
+    assert again == {"session": "conv", "documents": 0, "versions": 0, "moved_aside": 0}
     assert cli("forget", "unknown", "t1", "-y").code == 3

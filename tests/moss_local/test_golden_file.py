@@ -20,7 +20,7 @@ from moss_local.storage.connection import prepare
 from moss_local.storage.file import open_session_file
 from moss_local.storage.paths import session_path
 from moss_local.storage.replica import SqliteReplica
-from moss_local.storage.schema import MIGRATIONS
+from moss_local.storage.schema import DOCUMENT_ROOT, MIGRATIONS, PAGE_SIZE
 
 ARCHIVE = Path(__file__).parent.parent / "golden" / "schema-1.zip"
 PROJECT = "golden-project"
@@ -80,6 +80,8 @@ def test_a_file_of_version_1_becomes_a_whole_file_of_the_newest(file: Path) -> N
     with opened.writing() as conn:
         assert conn.pragma("user_version") == len(MIGRATIONS)
         assert check_file(conn) == []
+        root = conn.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'document'").get
+        assert (root, conn.pragma("page_size")) == (DOCUMENT_ROOT, PAGE_SIZE)
     state = SqliteReplica(opened).state()
     assert (state.name, state.dev.hex(), state.n, state.acked_n) == (SESSION, DEVICE, 3, 2)
     assert (state.applied_seq, state.dirty) == (3, 4)

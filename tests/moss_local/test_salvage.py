@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from moss_local import (
     DocumentInfo,
+    ErasureIncompleteError,
     FileBusyError,
     FileCorruptError,
     MossClient,
     NetworkError,
+    NotFoundError,
     QueryOptions,
     SessionIndex,
+    UnsupportedFormatError,
 )
 from moss_local.storage import salvage
-from moss_local.storage.connection import connect_alone
 from moss_local.storage.place import Place
 from moss_local.types import Repaired
 from moss_sync.layout import Layout
@@ -191,6 +197,180 @@ def hurt_page_of(device: Device, text: bytes, *, flip: bytes = b"") -> None:
     device.path.write_bytes(changed)
 
 
+def overwrite(path: Path, at: int, content: bytes) -> None:
+    """Write into a file as a failing disk would: no longer, no shorter, no other file."""
+    with path.open("rb+") as file:
+        file.seek(at)
+        file.write(content)
+
+
+@pytest.mark.parametrize("model", ["custom", "moss-minilm"])
+@pytest.mark.parametrize("size", [16, 100, 2048])
+def test_without_its_header_or_its_schema_every_row_is_kept(
+    tmp_path: Path, model: str, size: int
+) -> None:
+    device = made(tmp_path, model)
+    overwrite(device.path, 0, random.Random(size).randbytes(size))
+    done = asyncio.run(device.repair())
+    assert done.error is None
+    assert done.salvage is not None
+    assert (done.salvage.written, done.salvage.set_aside) == (len(KEPT), 0)
+    assert (done.salvage.unreadable, done.salvage.exact) == (0, True)
+    assert asyncio.run(device.held()) == PUSHED | KEPT
+
+
+def test_whatever_byte_of_the_header_is_damaged_it_is_told_and_every_row_is_kept(
+    device: Device,
+) -> None:
+    """Or it is of no matter. A version that is not known yet is refused: it may be true."""
+    whole, place = device.path.read_bytes(), Place(device.directory)
+    told = 0
+    for at in range(100):
+        for value in (0, 1, 255):
+            changed = bytearray(whole)
+            changed[at] = value
+            device.path.write_bytes(changed)
+            try:
+                trouble = salvage.examine(place, "conv")
+            except UnsupportedFormatError:
+                assert 60 <= at < 64
+                continue
+            if trouble:
+                told += 1
+                found = salvage.salvage(place, "conv", all_rows=False)
+                edits = {edit[1]: edit[6] for edit in found.edits}
+                assert (edits, found.exact) == (KEPT, True), at
+                assert found.aside is not None
+                found.aside.unlink()
+                salvage.forget_kept(place, "conv")
+    assert told > 60
+
+
+@pytest.mark.parametrize("model", ["custom", "moss-minilm"])
+def test_without_the_root_of_its_documents_too_they_are_set_aside_and_it_is_not_sure_of_all(
+    tmp_path: Path, model: str
+) -> None:
+    """Which pages are in use is not known any more: what they say may be deleted long since."""
+    device = made(tmp_path, model)
+    overwrite(device.path, 0, bytes(4096))
+
+    async def set_aside() -> dict[str, str]:
+        async with device.session() as session:
+            return {each.id: each.text for each in await session.quarantined()}
+
+    done = asyncio.run(device.repair())
+    assert done.error is None
+    assert done.salvage is not None
+    assert (done.salvage.written, done.salvage.set_aside) == (0, len(KEPT))
+    assert not done.salvage.exact
+    assert asyncio.run(device.held()) == PUSHED
+    assert asyncio.run(set_aside()) == KEPT
+
+
+@pytest.mark.parametrize("model", ["custom", "moss-minilm"])
+def test_what_a_session_without_header_held_that_was_never_pushed_is_there(
+    tmp_path: Path, model: str
+) -> None:
+    """Its model, and for vectors of the caller's the vectors too, are found without a schema."""
+    device = Device(tmp_path, model=model)
+    asyncio.run(device.add(KEPT))
+    device.checkpoint()
+    overwrite(device.path, 0, bytes(2048))
+    done = asyncio.run(device.repair())
+    assert done.error is None
+    assert asyncio.run(device.held()) == KEPT
+
+
+def test_a_session_of_the_callers_vectors_that_lost_its_model_too_has_them(tmp_path: Path) -> None:
+    device = Device(tmp_path)
+    asyncio.run(device.add(KEPT))
+    device.checkpoint()
+    whole = bytearray(device.path.read_bytes())
+    whole[:2048] = bytes(2048)
+    page = whole.index(b"conv") // 2048
+    assert whole[page * 2048] == 0x0D
+    whole[page * 2048 : (page + 1) * 2048] = bytes(2048)
+    device.path.write_bytes(whole)
+    assert asyncio.run(device.repair()).error is None
+    assert asyncio.run(device.held()) == KEPT
+
+
+@pytest.mark.parametrize("model", ["custom", "moss-minilm"])
+@pytest.mark.parametrize("cut", [1, 4096, 20_000, 60_000, 100_000, 140_000])
+def test_without_its_end_what_is_in_the_rest_is_kept_and_what_is_lost_is_told(
+    tmp_path: Path, model: str, cut: int
+) -> None:
+    device = made(tmp_path, model)
+    whole = device.path.read_bytes()
+    device.path.write_bytes(whole[:-cut])
+    done = asyncio.run(device.repair())
+    assert done.error is None
+    held = asyncio.run(device.held())
+    assert PUSHED.items() <= held.items() <= (PUSHED | KEPT).items()
+    if done.salvage is None:  # SQLite reads what is missing of a page as zeros, as it was
+        assert (cut, held) == (1, PUSHED | KEPT)
+        return
+    assert done.salvage.written == len(held) - len(PUSHED)
+    in_the_rest = sum(f"kept here only {n} ".encode() in whole[:-cut] for n in range(40))
+    # The last one may have its end behind the cut.
+    assert done.salvage.written + done.salvage.set_aside >= in_the_rest - 1
+    if done.salvage.written + done.salvage.set_aside < len(KEPT):
+        assert done.salvage.unreadable or not done.salvage.exact
+
+
+def test_what_stands_only_in_the_log_of_a_file_without_header_is_kept(tmp_path: Path) -> None:
+    device = made(tmp_path, "custom")
+    late = {f"l{n}": f"late {n} " + "filling " * 60 for n in range(10)}
+    program = (
+        "import asyncio, os, sys; from pathlib import Path; from tests.moss_local import"
+        " test_salvage as t; device = t.Device(Path(sys.argv[1]));"
+        f"late = {late!r};"
+        "asyncio.run(t.add_and_die(device, late))"
+    )
+    died = subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False)
+    assert died.returncode == 9
+    assert b"late 9 " in device.path.with_name(device.path.name + "-wal").read_bytes()
+    assert b"late 9 " not in device.path.read_bytes()
+    overwrite(device.path, 0, bytes(100))
+    done = asyncio.run(device.repair())
+    assert done.error is None
+    assert asyncio.run(device.held()) == PUSHED | KEPT | late
+
+
+async def add_and_die(device: Device, documents: dict[str, str]) -> None:
+    async with device.session() as session:
+        await session.add_docs(
+            [DocumentInfo(id, text, None, [1.0, 2.0, 3.0]) for id, text in documents.items()]
+        )
+        os._exit(9)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_whatever_is_damaged_nothing_is_lost_without_being_told(data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        device = Device(Path(folder))
+        asyncio.run(device.add(KEPT))
+        device.checkpoint()
+        whole = bytearray(device.path.read_bytes())
+        for _ in range(data.draw(st.integers(1, 4))):
+            at = data.draw(st.integers(0, len(whole)))
+            size = data.draw(st.sampled_from([1, 100, 2048, 4096, 30_000]))
+            filling = data.draw(st.sampled_from([bytes(size), b"\xff" * size, b"\r" * size]))
+            whole[at : at + size] = filling[: len(whole) - at]
+        whole = whole[: data.draw(st.sampled_from([len(whole), len(whole) - 5000]))]
+        device.path.write_bytes(whole)
+        place = Place(device.directory)
+        if not salvage.examine(place, "conv"):
+            return
+        found = salvage.salvage(place, "conv", all_rows=False)
+        assert {(edit[1], edit[6]) for edit in found.edits} <= set(KEPT.items())
+        if len(found.edits) < len(KEPT):
+            assert found.unreadable or not found.exact
+        if found.exact:
+            assert len(found.edits) + found.unreadable >= len(KEPT)
+
+
 @pytest.mark.parametrize("model", ["custom", "moss-minilm"])
 def test_a_text_with_a_flipped_bit_is_not_believed(tmp_path: Path, model: str) -> None:
     device = made(tmp_path, model)
@@ -290,10 +470,8 @@ def test_cut_off_at_any_step_it_is_ended_by_the_next_and_nothing_readable_is_los
     found = salvage.Salvaged()
     copy = device.path.with_name("copy")
     copy.write_bytes(device.path.read_bytes())
-    source = connect_alone(copy, None)
-    image = salvage._image(source, copy, encrypted=False)
-    salvage._read(source, image, "conv", found, all_rows=False)
-    source.close()
+    with salvage._held(copy, None) as (source, image):
+        salvage._read(source, image, "conv", found, all_rows=False)
     for left in device.directory.glob("copy*"):
         left.unlink()
     readable = {edit[1]: edit[6] for edit in found.edits if edit[0] == salvage.REASON}
@@ -330,7 +508,8 @@ def test_without_the_store_nothing_is_touched(
     assert not salvage.left_behind(Place(device.directory))
 
 
-def test_a_file_that_is_open_is_not_moved(device: Device) -> None:
+@pytest.mark.parametrize("headless", [False, True])
+def test_a_file_that_is_open_is_not_moved(device: Device, headless: bool) -> None:
     holder = (
         "import sys, apsw; conn = apsw.Connection(sys.argv[1]);"
         "conn.execute('SELECT * FROM state').fetchall();"
@@ -342,6 +521,8 @@ def test_a_file_that_is_open_is_not_moved(device: Device) -> None:
         assert other.stdout is not None
         assert other.stdin is not None
         assert other.stdout.readline().strip() == b"open"
+        if headless:
+            overwrite(device.path, 0, bytes(2048))
         done = asyncio.run(device.repair())
         assert isinstance(done.error, FileBusyError)
         assert device.path.exists()
@@ -349,6 +530,89 @@ def test_a_file_that_is_open_is_not_moved(device: Device) -> None:
         other.stdin.flush()
         assert other.wait() == 0
     assert asyncio.run(device.repair()).error is None
+
+
+def traces(device: Device, needle: str) -> list[str]:
+    files = (each for each in device.data.rglob("*") if each.is_file())
+    return [each.name for each in files if needle.encode() in each.read_bytes()]
+
+
+def test_what_is_forgotten_is_in_no_file_that_a_repair_has_moved_aside(device: Device) -> None:
+    damage(device.path, 5, 0.04)
+    done = asyncio.run(device.repair())
+    assert done.salvage is not None
+    assert done.salvage.aside is not None
+    assert done.salvage.aside.name in traces(device, "kept here only 7 ")
+    done.salvage.aside.with_name(done.salvage.aside.name + "-wal").write_bytes(b"pushed 7 filling")
+
+    async def forget(ids: list[str]) -> int:
+        async with device.session() as session:
+            return (await session.forget(ids)).moved_aside
+
+    assert asyncio.run(forget(["p7", "k7"])) == 2
+    assert traces(device, "kept here only 7 ") == traces(device, "pushed 7 ") == []
+    assert asyncio.run(forget(["p7", "k7"])) == 0
+
+
+def test_nothing_is_forgotten_while_a_repair_that_was_cut_off_keeps_it(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damage(device.path, 5, 0.04)
+
+    def cut_off(*_: object) -> None:
+        raise CutOff
+
+    with monkeypatch.context() as patch:
+        patch.setattr("moss_local.writer.take_over", cut_off)
+        with pytest.raises(CutOff):
+            asyncio.run(device.repair())
+
+    async def forget() -> None:
+        async with device.session() as session:
+            await session.forget(["k7"])
+
+    with pytest.raises(ErasureIncompleteError) as refused:
+        asyncio.run(forget())
+    assert refused.value.hint is not None
+    assert "moss-local repair conv" in refused.value.hint
+    assert asyncio.run(device.repair()).error is None
+    assert asyncio.run(device.held())["k7"] == KEPT["k7"]
+    asyncio.run(forget())
+    assert traces(device, "kept here only 7 ") == []
+
+
+@pytest.mark.parametrize("local_only", [True, False])
+def test_a_deleted_session_leaves_no_file_that_a_repair_has_moved_aside(
+    device: Device, local_only: bool
+) -> None:
+    for seed in (5, 6):
+        damage(device.path, seed, 0.04)
+        assert asyncio.run(device.repair()).error is None
+        asyncio.run(device.add(KEPT))
+        device.checkpoint()
+
+    async def delete() -> None:
+        async with device.client() as client:
+            await client.delete_session("conv", local_only=local_only)
+
+    assert len(traces(device, "kept here only 7 ")) == 3
+    asyncio.run(delete())
+    assert traces(device, "kept here only 7 ") == []
+
+
+def test_what_a_deletion_that_was_cut_off_left_is_deleted_by_the_next(device: Device) -> None:
+    damage(device.path, 5, 0.04)
+    assert asyncio.run(device.repair()).error is None
+    device.path.unlink()
+
+    async def delete() -> None:
+        async with device.client() as client:
+            await client.delete_session("conv", local_only=True)
+
+    asyncio.run(delete())
+    assert traces(device, "kept here only 7 ") == []
+    with pytest.raises(NotFoundError):
+        asyncio.run(delete())
 
 
 def test_a_file_that_is_none_of_ours_is_refused_and_stays(device: Device) -> None:
@@ -382,10 +646,17 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     done = cli("repair", "--all").ok()
     assert "the file was made anew" in done.stdout
     assert "the damaged file is" in done.stdout
-    assert cli("doctor", "--local").ok()
+    assert ".damaged-1" in cli("doctor", "--local").ok().stdout
     shown = cli("show", "conv").ok().stdout
     assert all(f"turn {n} filling" in shown for n in range(30))
     assert cli("repair", "conv", "--json").ok().json()["repairs"][0]["salvage"] is None
+    (id, *_) = cli("show", "conv", "--json").ok().json()["documents"]
+    forgotten = cli("forget", "conv", id["id"], "--yes").ok().stdout
+    assert "that a repair had moved aside deleted" in forgotten
+    assert ".damaged-1" not in cli("doctor", "--local").ok().stdout
+    path.write_bytes(bytes(4096) + path.read_bytes()[4096:])
+    told = cli("repair", "conv").ok().stdout
+    assert "the damage hides how many there were" in told
 
 
 def test_a_damaged_page_is_told_as_such_to_who_writes(tmp_path: Path) -> None:

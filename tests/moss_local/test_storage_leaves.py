@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moss_local.storage.leaves import Image
+from moss_local.storage.wal import committed_pages
 
 Row = tuple[int, int | str | bytes | None, str | None, float | None]
 
@@ -71,3 +72,68 @@ def test_pages_that_lead_back_to_themselves_end(tmp_path: Path) -> None:
         if whole[page * 512] != 0x0D:
             whole[page * 512 : page * 512 + 4] = (page + 1).to_bytes(4)
     list(Image(bytes(whole)).records(4))
+
+
+@pytest.mark.parametrize("page_size", [512, 2048, 65_536])
+def test_the_leaves_of_one_table_are_reached_from_its_root_without_the_header(
+    tmp_path: Path, page_size: int
+) -> None:
+    path = tmp_path / "x"
+    data = database(path, page_size, 300, random.Random(page_size))
+    conn = apsw.Connection(str(path))
+    root = conn.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'b'").get
+    headless = Image(bytes(page_size) + data[page_size:], page_size=page_size)
+    leaves = headless.table(root)
+    assert leaves is not None
+    assert headless.rowids(leaves) == {row for (row,) in conn.execute("SELECT rowid FROM b")}
+    assert len(list(headless.records(2, leaves))) == 300
+    assert not headless.whole_free_list
+    inner = data[(root - 1) * page_size] == 0x05
+    for hurt in [*leaves, root]:
+        changed = bytearray(data)
+        changed[(hurt - 1) * page_size] = 0x0D if hurt == root and inner else 0
+        image = Image(bytes(changed), page_size=page_size)
+        reached = image.table(root)
+        assert reached is None or image.rowids(reached) is None
+
+
+def test_what_is_committed_in_a_log_is_what_sqlite_sees(tmp_path: Path) -> None:
+    """Cut anywhere: what SQLite reads from file and log is what is read here."""
+    path, log = tmp_path / "x", tmp_path / "x-wal"
+    writer = apsw.Connection(str(path))
+    writer.execute("PRAGMA page_size = 512; PRAGMA journal_mode = wal").fetchall()
+    writer.execute("PRAGMA wal_autocheckpoint = 0; CREATE TABLE a (x)").fetchall()
+    for n in range(30):
+        writer.execute("BEGIN; INSERT INTO a VALUES (?); COMMIT", (f"{n} " * 100,))
+        if n == 12:
+            writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        if n == 20:  # the log is begun anew over what was in it before
+            writer.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+    data, whole = path.read_bytes(), log.read_bytes()
+    writer.close()
+    rng = random.Random(3)
+    seen = set()
+    for cut in [len(whole), 0, 31, 32, *(rng.randrange(len(whole)) for _ in range(40))]:
+        torn = bytearray(whole[:cut])
+        if cut > 40 and rng.random() < 0.5:
+            torn[rng.randrange(cut)] ^= 1
+        copy = tmp_path / f"copy-{cut}"
+        copy.write_bytes(data)
+        Path(f"{copy}-wal").write_bytes(torn)
+        reader = apsw.Connection(str(copy))
+        expected = [text for (text,) in reader.execute("SELECT x FROM a ORDER BY rowid")]
+        reader.close()
+        size, pages = committed_pages(bytes(torn))
+        image = Image(data, pages, page_size=size or 512)
+        leaves = image.table(2)
+        assert leaves is not None
+        found = [values[0] for _, values in sorted(image.records(1, leaves))]
+        assert found == expected
+        seen.add(len(found))
+    assert len(seen) > 5
+
+
+@given(st.binary(max_size=2000))
+def test_any_bytes_are_a_log_or_none(data: bytes) -> None:
+    size, pages = committed_pages(data)
+    assert len(pages) * size <= len(data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import apsw
 import pytest
@@ -200,4 +201,23 @@ def test_texts_prepared_by_another_version_are_indexed_anew_at_open(tmp_path: Pa
     with file.reading() as conn:
         assert conn.execute("SELECT rowid FROM keyword WHERE keyword MATCH 'hello'").get == 1
         assert read_state(conn).keyword_version == keywords.KEYWORD_VERSION
+    file.close()
+
+
+def test_documents_begin_where_a_repair_looks_for_them(tmp_path: Path) -> None:
+    """Also after vectors were made and all was rewritten."""
+    path = tmp_path / "x.sqlite3"
+    file = open_session_file(path, session="s")
+
+    def root() -> int:
+        with file.reading() as conn:
+            query = "SELECT rootpage FROM sqlite_schema WHERE name = 'document'"
+            return cast(int, conn.execute(query).get)
+
+    assert root() == schema.DOCUMENT_ROOT
+    with file.writing() as conn:
+        schema.create_vectors(conn, 3)
+        schema.reindex(conn)
+    file.rewrite()
+    assert root() == schema.DOCUMENT_ROOT
     file.close()

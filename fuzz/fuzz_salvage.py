@@ -1,0 +1,55 @@
+"""A damaged session file that is repaired: what is kept was written so by somebody, and what is lost
+is counted, or said not to be."""
+
+from __future__ import annotations
+
+import itertools
+from functools import cache
+
+from fuzz.fuzz_file import damaged, template
+from fuzz.shapes import scratch
+from moss_local.storage.place import Place
+from moss_local.storage.salvage import examine, salvage
+from moss_sync import MossError
+
+_numbers = itertools.count()
+
+Kept = tuple[str, int, str]
+
+
+def one(data: bytes) -> None:
+    everything = truth()
+    check(damaged(data), everything)
+
+
+def check(content: bytes, everything: set[Kept]) -> None:
+    place = Place(scratch() / f"salvage-{next(_numbers)}")
+    place.directory.mkdir()
+    path = place.path("conv")
+    path.write_bytes(content)
+    try:
+        if not examine(place, "conv"):
+            return
+        found = salvage(place, "conv", all_rows=True)
+    except MossError:  # busy, of a newer version, or not ours to the eye
+        assert path.exists()
+        return
+    finally:
+        for left in place.directory.iterdir():
+            left.unlink()
+        place.directory.rmdir()
+    kept = {(id, deleted, text) for _, id, _, _, _, deleted, text, *_ in found.edits}
+    assert kept <= everything, kept - everything
+    rows = len({id for id, *_ in everything})
+    if found.exact:
+        assert len(kept) + found.unreadable >= rows
+
+
+@cache
+def truth() -> set[Kept]:
+    """Return each (id, deleted, text) that was ever written into the template."""
+    written = {("turn-1", 0, "edited"), ("turn-2", 1, "")}
+    for n, who in enumerate(["Ann", "Ben", "Ann", "Cy", "Ben", "Ann"]):
+        written.add((f"turn-{n}", 0, f"{who}: the refund of charge {n}"))
+    assert b"the refund of charge 5" in template()
+    return written
