@@ -1,5 +1,5 @@
-"""A damaged session file that is repaired: what is kept was written so by somebody, and what is lost
-is counted, or said not to be."""
+"""A damaged session file that is repaired: what is kept was written so by somebody, unless it is said
+to be doubtful, and what is lost is counted, or said not to be."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cache
 from fuzz.fuzz_file import damaged, template
 from fuzz.shapes import scratch
 from moss_local.storage.place import Place
-from moss_local.storage.salvage import examine, salvage
+from moss_local.storage.salvage import REASON, examine, salvage
 from moss_sync import MossError
 
 _numbers = itertools.count()
@@ -38,11 +38,11 @@ def check(content: bytes, everything: set[Kept]) -> None:
         for left in place.directory.iterdir():
             left.unlink()
         place.directory.rmdir()
-    kept = {(id, deleted, text) for _, id, _, _, _, deleted, text, *_ in found.edits}
-    assert kept <= everything, kept - everything
-    rows = len({id for id, *_ in everything})
+    kept = [(each[0], (each[1], each[5], each[6])) for each in found.edits]
+    made_up = {edit for reason, edit in kept if reason == REASON} - everything
+    assert not made_up
     if found.exact:
-        assert len(kept) + found.unreadable >= rows
+        assert len(kept) + found.unreadable >= len({id for id, *_ in everything})
 
 
 @cache

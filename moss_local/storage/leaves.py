@@ -90,12 +90,14 @@ class Image:
             places = self._cells(page, 8)
             if not self._is_sound(page, places):
                 return None
-            for at in places:
-                try:
-                    _, place = _varint(page, at)
-                    found.add(_varint(page, place)[0])
-                except IndexError:
-                    return None
+            try:
+                here = [_varint(page, _varint(page, at)[1])[0] for at in places]
+            except IndexError:
+                return None
+            # Each once, and in their order, or one is not what it was.
+            if here != sorted(set(here)) or not found.isdisjoint(here):
+                return None
+            found.update(here)
         return found
 
     def records(

@@ -73,7 +73,7 @@ _QUARANTINE_COLUMNS = 11
 """No two tables of ours have as many."""
 _CHUNK_COLUMNS, _CHUNK_VECTORS_COLUMNS = 4, 2
 """Of sqlite-vec's own tables. Others have as many; the sizes of what is in them tell."""
-_MODEL_ID, _MODEL_DTYPE = 12, 15
+_LIVE, _MODEL_ID, _MODEL_DTYPE = 11, 12, 15
 
 _ROW = (
     "SELECT id, hlc, dev, digest, deleted, vector, dirty, text, metadata, payload"
@@ -226,9 +226,10 @@ def _read(
     source: apsw.Connection | None, image: Image, session: str, found: Salvaged, *, all_rows: bool
 ) -> None:
     """Read what can be read."""
-    found.model_id, own = _model_of(image, session)
-    if found.model_id is None and source is not None:
-        found.model_id, own = _model_by_sql(source)
+    about = _about(image, session)
+    if about.model_id is None and source is not None:
+        about = _about_by_sql(source) or about
+    found.model_id, own = about.model_id, about.own
     read: dict[int, list[tuple[Any, ...]]] = {}
     known: set[int] = set()
     if source is not None:
@@ -236,6 +237,7 @@ def _read(
     if not found.exact or known - set(read):
         found.exact |= _read_by_leaves(image, known, read)
     vectors = {} if own is False else _vectors(source, image, known)
+    live = 0
     for rowid in known:
         edits = [_believed(row, vectors.get(rowid), own) for row in read.get(rowid, ())]
         whole = [each for each in edits if each is not None]
@@ -243,10 +245,13 @@ def _read(
             found.unreadable += 1
             continue
         edit, dirty = max(whole, key=lambda each: each[0][2:4])  # an older one was replaced
+        live += not edit[5]
         if all_rows or dirty:
             found.edits.append(edit)
         if own is None and edit[-1] is not None:
             found.own_vectors = True
+    # A page may hide rows and look whole.
+    found.exact &= live + found.unreadable >= about.live
     found.edits += _set_aside_before(source, image)
 
 
@@ -302,21 +307,39 @@ def _busy(path: Path) -> FileBusyError:
     )
 
 
-def _model_of(image: Image, session: str) -> tuple[str | None, bool | None]:
-    """Return the model of the session's vectors and whether the caller brought them, if known."""
+@dataclass(frozen=True, slots=True)
+class _About:
+    """What the session's row of state says.
+
+    Attributes:
+        model_id: Of the session's vectors; None if it had none, or that cannot be read.
+        own: Whether the callers brought the vectors, if known.
+        live: At least so many documents there were.
+    """
+
+    model_id: str | None = None
+    own: bool | None = None
+    live: int = 0
+
+
+def _about(image: Image, session: str) -> _About:
     for _, values in image.records(_STATE_COLUMNS):
+        name, live = values[1], values[_LIVE]
         model, dtype = values[_MODEL_ID], values[_MODEL_DTYPE]
-        if values[1] == session and isinstance(model, str):
-            return model, dtype == "f4"
-    return None, None
+        if name == session and isinstance(live, int) and isinstance(model, str | None):
+            return _About(model, None if model is None else dtype == "f4", live)
+    return _About()
 
 
-def _model_by_sql(conn: apsw.Connection) -> tuple[str | None, bool | None]:
+def _about_by_sql(conn: apsw.Connection) -> _About | None:
     try:
-        space = read_state(conn).space
+        state = read_state(conn)
     except (apsw.Error, ValueError, TypeError, MossError):
-        return None, None
-    return (None, None) if space is None else (space.id, space.dtype == "f4")
+        return None
+    space = state.space
+    if space is None:
+        return _About(live=state.live)
+    return _About(space.id, space.dtype == "f4", state.live)
 
 
 def _read_by_sql(
