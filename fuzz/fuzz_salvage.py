@@ -1,5 +1,5 @@
-"""A damaged session file that is repaired: what is kept was written so by somebody, unless it is said
-to be doubtful, and what is lost is counted, or said not to be."""
+"""A damaged session file that is repaired: what is kept was written so by somebody, or is said to
+be doubtful, and what is lost is counted, or said not to be."""
 
 from __future__ import annotations
 

@@ -87,6 +87,11 @@ def summary(report: SyncReport) -> str:
     return f"{_did(report) or 'nothing new'} ({took})"
 
 
+def has_news(report: SyncReport) -> bool:
+    """Return whether an exchange did anything."""
+    return bool(_did(report))
+
+
 def _did(report: SyncReport) -> str:
     counts = (
         (report.sent, "sent"),

@@ -10,7 +10,7 @@ import typer
 
 from moss_local.cli import render
 from moss_local.cli.command import AsJson, fail, run
-from moss_local.cli.exchange import Sessions, summary, tell_of_set_aside
+from moss_local.cli.exchange import Sessions, has_news, summary, tell_of_set_aside
 from moss_sync import InvalidArgumentError, NetworkError
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ def repair(
     """Put a damaged file in order, and back into the store what it has lost.
 
     A file on this device that doctor or an error calls damaged is made anew: what was pushed comes
-    from the store, what was not is kept where it can still be read. Name its session; --all leaves
-    out files that do not even tell whose they are.
+    from the store, what was not is kept where it can still be read. Name its session: of files
+    that do not even tell whose they are, --all can only do those whose sessions are stored.
 
     The rest is for a store that was emptied, restored from a backup, or has lost or damaged blobs,
     and for one whose history contradicts what this device has seen: the errors that say so name
@@ -56,10 +56,16 @@ def repair(
     if as_json:
         render.say_json({"repairs": [_fields(each) for each in done]})
     else:
+        whole = 0
         for each in done:
+            if all and _is_whole(each):
+                whole += 1
+                continue
             for line in _lines(each):
                 render.say(line)
             tell_of_set_aside(each.session, each.report)
+        if whole:
+            render.say(f"{render.plural(whole, 'session')}: nothing was wrong and nothing is new")
         if not done:
             render.talk("there are no sessions on this device")
     failed = [each.error for each in done if each.error is not None]
@@ -80,6 +86,12 @@ async def _repair(client: MossClient, names: list[str], force: bool) -> list[Rep
     return done
 
 
+def _is_whole(each: Repaired) -> bool:
+    report = each.report
+    wrong = each.error or each.salvage or report.trouble or report.keys_restored or report.rebuilt
+    return not wrong and not has_news(report)
+
+
 def _lines(each: Repaired) -> list[str]:
     lines = [] if each.salvage is None else list(_of_file(each.session, each.salvage))
     if each.error is not None:
@@ -90,7 +102,7 @@ def _lines(each: Repaired) -> list[str]:
     if report.trouble is not None:
         lines.append(f"{each.session}: {report.trouble}")
     if not report.rebuilt:
-        did = "nothing was wrong"
+        did = "nothing was wrong" if each.salvage is None else "nothing was wrong with the store"
     else:
         there = report.blobs - report.lost_blobs
         kept = f", {render.plural(there, 'blob')} kept" if there else ""

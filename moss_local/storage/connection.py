@@ -41,6 +41,43 @@ def make_private_file(path: Path) -> None:
     sync_folder(path.parent)
 
 
+def begin_file(path: Path, *, hint: str) -> None:
+    """Create a session's file without content, unless there is one; `prepare` gives it some.
+
+    Args:
+        hint: What to do about one that is lost.
+    Raises:
+        FileCorruptError: there was one and it is gone, or all that was in it.
+    """
+    mark = creation_mark(path)
+    if not path.exists():
+        if has_log(path):
+            raise FileCorruptError(f"{path} is gone, and its log is there", hint=hint)
+        mark.touch(0o600)
+        make_private_file(path)
+    elif _is_empty(path) and not mark.exists() and _is_empty(path):
+        # Whoever creates one takes the mark away only when there is something in it.
+        raise FileCorruptError(f"{path} is empty, which a session's file never is", hint=hint)
+
+
+def creation_mark(path: Path) -> Path:
+    """Return the file that tells a session's file that is being created from an emptied one."""
+    return path.with_name(path.name + ".creating")
+
+
+def has_log(path: Path) -> bool:
+    """Return whether a file has a write-ahead log with something in it."""
+    log = path.with_name(path.name + "-wal")
+    return log.exists() and not _is_empty(log)
+
+
+def _is_empty(path: Path) -> bool:
+    try:
+        return not path.stat().st_size
+    except FileNotFoundError:  # deleted meanwhile
+        return False
+
+
 def connect(
     path: Path,
     *,
@@ -142,7 +179,10 @@ def prepare(
     shown = os.fspath(path)
     if not schema.current(conn, shown, migrations=migrations):
         if session is None and conn.pragma("application_id") == 0:
-            raise FileCorruptError(f"{path} is empty", hint="open the session by its name")
+            raise FileBusyError(
+                f"{path} is being created, or that was cut off",
+                hint="open the session by its name, which ends it",
+            )
         # Tables and identity in one transaction, while the journal is still a rollback journal:
         # after a crash the file is empty or whole. Whoever comes second finds it done.
         conn.execute(f"PRAGMA page_size = {schema.PAGE_SIZE}; BEGIN IMMEDIATE")
@@ -160,7 +200,8 @@ def prepare(
                 migrations=migrations,
             )
             conn.execute("COMMIT")
-    # Also where whoever migrated it did not come to it any more.
+    # Also where whoever created or migrated it did not come to it any more.
+    creation_mark(path).unlink(missing_ok=True)
     backup_path(path).unlink(missing_ok=True)
     _use_wal(conn, path, wait)
     state = read_state(conn)

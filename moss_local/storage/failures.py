@@ -40,7 +40,7 @@ def translate(error: apsw.Error, path: Path, session: str | None = None) -> Moss
     if isinstance(error, _CORRUPT) or _is_damaged_header(error, path):
         return FileCorruptError(
             f"{path} is damaged, or is not a session's file",
-            hint=_repair(session),
+            hint=repair_hint(session),
             detail=detail,
         )
     if isinstance(error, _DENIED) and _is_on_read_only(path):
@@ -65,7 +65,8 @@ def translate(error: apsw.Error, path: Path, session: str | None = None) -> Moss
     return MossError(f"{path}: SQLite failed", detail=detail)
 
 
-def _repair(session: str | None) -> str:
+def repair_hint(session: str | None) -> str:
+    """Return what to do about a damaged file."""
     return (
         f"{repair_command(session)}: what was pushed comes back from the store, and what was not"
         " and can still be read is kept"
@@ -117,7 +118,7 @@ def damage_told(conn: apsw.Connection, path: Path, session: str | None = None) -
         # The tables of vectors tell damage below them as an error of their own, of any wording.
         if _is_damaged(conn):
             raise FileCorruptError(
-                f"{path} is damaged", hint=_repair(session), detail=f"SQLError: {error}"
+                f"{path} is damaged", hint=repair_hint(session), detail=f"SQLError: {error}"
             ) from error
         raise
     except (MossError, apsw.Error):
@@ -126,7 +127,7 @@ def damage_told(conn: apsw.Connection, path: Path, session: str | None = None) -
         if isinstance(error, UnicodeDecodeError | JSONDecodeError) or _is_damaged(conn):
             raise FileCorruptError(
                 f"{path} is damaged",
-                hint=_repair(session),
+                hint=repair_hint(session),
                 detail=type(error).__name__,
             ) from error
         raise

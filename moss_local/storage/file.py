@@ -28,7 +28,7 @@ import apsw
 from moss_local.errors import FileBusyError
 from moss_local.storage import connection
 from moss_local.storage.connection import Durability
-from moss_local.storage.failures import damage_told, translated, translated_os
+from moss_local.storage.failures import damage_told, repair_hint, translated, translated_os
 from moss_local.storage.file_keys import check_mode
 from moss_local.storage.paths import DAMAGED, SALVAGE, UNFINISHED_SALVAGE
 from moss_local.storage.schema import BeingDeletedError
@@ -255,7 +255,7 @@ class SessionFile:
                 check_mode(self.path, encrypted=self._cipher_key is not None)
                 with translated_os(self.path):
                     make_folders(self.path.parent)
-                    connection.make_private_file(self.path)
+                    connection.begin_file(self.path, hint=repair_hint(self._session))
             conn = connection.connect(
                 self.path,
                 durability=self._durability,
@@ -439,7 +439,7 @@ def open_session_file(
         UnsupportedFormatError: a newer version wrote it. Left as it is.
         FileBusyError, PermissionDeniedError, DiskFullError.
     """
-    if (session is None or not create) and not path.exists():
+    if (session is None or not create) and not path.exists() and not connection.has_log(path):
         raise NotFoundError(f"there is no session file {path}")
     try:
         return _open(path, session, durability, busy_ms, token, key)
@@ -526,7 +526,7 @@ def remove_remnants(path: Path) -> int:
 
 def remove_what_is_beside(path: Path) -> None:
     """Delete the log and the locks of a file that is gone."""
-    for suffix in ("-wal", "-shm", "-journal", ".push"):
+    for suffix in ("-wal", "-shm", "-journal", ".push", ".creating"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
@@ -541,7 +541,7 @@ def _remove(path: Path, deadline: float, key: bytes | None, only_marked: bool) -
     except FileNotFoundError:
         return True
     except (apsw.NotADBError, apsw.CorruptError):
-        path.unlink(missing_ok=True)  # nothing can be written into it
+        _unlink_with_log(path)  # nothing can be written into it
         return True
     try:
         while not connection.take_alone(conn):
@@ -558,12 +558,18 @@ def _remove(path: Path, deadline: float, key: bytes | None, only_marked: bool) -
             if os.name != "nt" and path.stat().st_ino == number:
                 path.unlink()
     except (apsw.NotADBError, apsw.CorruptError):
-        path.unlink(missing_ok=True)
+        _unlink_with_log(path)
     finally:
         conn.close()
     if os.name == "nt":  # where what is open cannot be deleted
         path.unlink(missing_ok=True)
     return True
+
+
+def _unlink_with_log(path: Path) -> None:
+    # A log without its file is the sign of one that somebody has lost.
+    path.with_name(path.name + "-wal").unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
 
 
 def _wait_until(deadline: float) -> bool:

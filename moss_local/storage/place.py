@@ -72,7 +72,7 @@ class Place:
         return session_files(self.directory)
 
     def moved_aside(self) -> list[Path]:
-        """Return the damaged files that repairs have moved aside, without their logs."""
+        """Return the damaged files that repairs have moved aside, their logs included."""
         return moved_aside_files(self.directory)
 
 
@@ -206,8 +206,8 @@ def remove_key_file(directory: Path) -> None:
 
 
 def moved_aside_files(directory: Path) -> list[Path]:
-    """Return the damaged session files that repairs have moved aside, without their logs."""
-    return sorted(directory.glob(f"[!.]*{SUFFIX}{DAMAGED}*[0-9]"))
+    """Return the damaged session files that repairs have moved aside, their logs included."""
+    return sorted(directory.glob(f"[!.]*{SUFFIX}{DAMAGED}*"))
 
 
 @contextmanager

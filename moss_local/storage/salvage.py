@@ -112,7 +112,7 @@ def examine(place: Place, session: str) -> list[str]:
     """
     path = place.path(session)
     if not path.exists():
-        return []
+        return [f"{path} is gone, and its log is there"] if connection.has_log(path) else []
     try:
         file = place.open_file(path)
         try:
@@ -497,13 +497,15 @@ def _keep(place: Place, session: str, found: Salvaged, kept: Path) -> None:
 
 def _move_aside(path: Path) -> Path:
     number = 1
-    while (aside := path.with_name(f"{path.name}{DAMAGED}{number}")).exists():
+    while list(path.parent.glob(f"{path.name}{DAMAGED}{number}*")):
         number += 1
+    aside = path.with_name(f"{path.name}{DAMAGED}{number}")
     # The log first: a new file must not meet the old one's.
     for suffix in ("-wal", "-journal"):
         with suppress(FileNotFoundError):
             path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
-    path.rename(aside)
+    with suppress(FileNotFoundError):  # nothing but the log may be left of it
+        path.rename(aside)
     sync_folder(path.parent)
     path.with_name(path.name + "-shm").unlink(missing_ok=True)
     return aside

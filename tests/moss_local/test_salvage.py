@@ -337,6 +337,31 @@ def test_what_stands_only_in_the_log_of_a_file_without_header_is_kept(tmp_path: 
     assert asyncio.run(device.held()) == PUSHED | KEPT | late
 
 
+@pytest.mark.parametrize("left", ["nothing", "an empty file"])
+def test_of_a_file_that_is_gone_what_stands_in_its_log_is_kept(tmp_path: Path, left: str) -> None:
+    """SQLite itself would throw the log away."""
+    device = Device(tmp_path)
+    program = (
+        "import asyncio, sys; from pathlib import Path; from tests.moss_local import"
+        " test_salvage as t; asyncio.run(t.add_and_die(t.Device(Path(sys.argv[1])), t.KEPT))"
+    )
+    died = subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False)
+    assert died.returncode == 9
+    if left == "nothing":
+        device.path.unlink()
+    else:
+        device.path.write_bytes(b"")
+    for _ in range(2):
+        with pytest.raises(FileCorruptError):
+            asyncio.run(device.held())
+    done = asyncio.run(device.repair())
+    assert done.error is None
+    assert done.salvage is not None
+    # The page that the table begins at is in the log too.
+    assert asyncio.run(device.held()) == KEPT
+    assert asyncio.run(device.repair()).salvage is None
+
+
 async def add_and_die(device: Device, documents: dict[str, str]) -> None:
     async with device.session() as session:
         await session.add_docs(
@@ -388,8 +413,14 @@ def test_a_text_with_a_flipped_bit_is_not_believed(tmp_path: Path, model: str) -
 @pytest.mark.parametrize("what", [b"", b"no database at all" * 500])
 def test_a_file_of_which_nothing_can_be_read(device: Device, what: bytes) -> None:
     device.path.write_bytes(what)
+    with pytest.raises(FileCorruptError) as refused:
+        asyncio.run(device.held())
+    assert refused.value.hint is not None
+    assert "moss-local repair conv" in refused.value.hint
     done = asyncio.run(device.repair())
     assert done.error is None
+    assert done.salvage is not None
+    assert not done.salvage.exact
     assert asyncio.run(device.held()) == PUSHED
 
 

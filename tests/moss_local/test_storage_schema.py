@@ -8,10 +8,10 @@ from typing import cast
 import apsw
 import pytest
 
-from moss_local.errors import FileCorruptError
+from moss_local.errors import FileBusyError, FileCorruptError
 from moss_local.search import keywords
 from moss_local.storage import schema
-from moss_local.storage.connection import accept, connect, prepare
+from moss_local.storage.connection import accept, begin_file, connect, prepare
 from moss_local.storage.documents import Document
 from moss_local.storage.edits import put_documents
 from moss_local.storage.file import open_session_file
@@ -76,10 +76,33 @@ def test_a_file_that_is_no_database_is_refused_untouched(tmp_path: Path, content
 
 def test_an_empty_file_left_by_a_crash_becomes_a_session(tmp_path: Path) -> None:
     path = tmp_path / "s.sqlite3"
-    path.touch()
+    begin_file(path, hint="")
+    with pytest.raises(FileBusyError, match="being created"):
+        open_session_file(path)
     file = open_session_file(path, session="s")
     assert file.session == "s"
     file.close()
+    assert [each.name for each in tmp_path.iterdir()] == ["s.sqlite3"]
+
+
+def test_a_file_that_was_emptied_is_told_from_one_that_is_being_created(tmp_path: Path) -> None:
+    path = make_file(tmp_path / "s.sqlite3")
+    path.write_bytes(b"")
+    for session in ("s", None):
+        with pytest.raises(FileCorruptError, match="is empty") as refused:
+            open_session_file(path, session=session)
+        assert refused.value.hint is not None
+        assert "moss-local repair" in refused.value.hint
+    assert [(each.name, each.stat().st_size) for each in tmp_path.iterdir()] == [("s.sqlite3", 0)]
+
+
+def test_a_file_that_is_gone_and_left_its_log_is_not_created_anew(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite3"
+    path.with_name("s.sqlite3-wal").write_bytes(b"what was written last")
+    for create in (True, False):
+        with pytest.raises(FileCorruptError, match="is gone"):
+            open_session_file(path, session="s", create=create)
+    assert path.with_name("s.sqlite3-wal").read_bytes() == b"what was written last"
 
 
 def test_a_migration_runs_once_and_keeps_what_is_there(tmp_path: Path) -> None:
@@ -160,7 +183,7 @@ def test_a_migration_that_fails_leaves_the_old_version(tmp_path: Path) -> None:
 
 def test_who_comes_second_to_create_a_file_finds_it_done(tmp_path: Path) -> None:
     path = tmp_path / "s.sqlite3"
-    path.touch()
+    begin_file(path, hint="")
     conn = connect(path, durability="full", busy_ms=100)
     assert not schema.current(conn, str(path))
     file = open_session_file(path, session="first")
@@ -177,7 +200,7 @@ def test_who_comes_second_to_create_a_file_finds_it_done(tmp_path: Path) -> None
 
 def test_a_creation_that_fails_leaves_a_file_that_can_be_created_again(tmp_path: Path) -> None:
     path = tmp_path / "s.sqlite3"
-    path.touch()
+    begin_file(path, hint="")
 
     def broken(conn: apsw.Connection) -> None:
         schema.MIGRATIONS[0](conn)
