@@ -15,6 +15,7 @@ from pathlib import Path
 
 from platformdirs import user_cache_path, user_config_path, user_data_path
 
+from moss_local.arguments import path_of, path_text
 from moss_sync import InvalidArgumentError, UnauthorizedError
 from moss_sync.commit import MODES, Commit
 from moss_sync.stores.durable import replacing
@@ -95,17 +96,17 @@ def resolve(
     if not key:
         raise _missing(f"key of project {id!r}", "project_key", "MOSS_PROJECT_KEY")
     check_key_text(key, "the project key")
-    data = Path(data_dir or os.environ.get("MOSS_DATA_DIR") or user_data_path(APP))
+    data = path_of(data_dir or os.environ.get("MOSS_DATA_DIR") or user_data_path(APP), "data_dir")
     # As the hosted SDK does; without either, in no place that may be emptied at any time.
     snapshots = cache_path or os.environ.get("MOSS_SESSION_CACHE_PATH") or data / "snapshots"
-    chosen = os.fspath(store) if store is not None else os.environ.get("MOSS_STORE")
+    chosen = os.environ.get("MOSS_STORE") if store is None else store and path_text(store, "store")
     return Settings(
         project_id=id,
         project_key=key,
         store=chosen or (kept.store if kept else None) or str(data / "store"),
         data_dir=data,
-        cache_dir=Path(cache_path) if cache_path is not None else user_cache_path(APP),
-        snapshot_dir=Path(snapshots),
+        cache_dir=path_of(cache_path or user_cache_path(APP), "cache_path"),
+        snapshot_dir=path_of(snapshots, "cache_path"),
         commit=check_commit(commit, "commit")
         or check_commit(os.environ.get("MOSS_COMMIT") or None, "MOSS_COMMIT")
         or (kept.commit if kept and chosen in (None, kept.store) else None),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
 
+from moss_local.arguments import path_of
 from moss_local.cli import render
 from moss_local.cli.command import AsJson, Name, run
 from moss_sync import InvalidArgumentError
@@ -104,7 +104,7 @@ def _read(file: str) -> list[Given]:
     """Read a file before the session is opened: a wrong one leaves no empty session behind."""
     from moss_local.ingest import read_given
 
-    return read_given(Path(file), what="--file")
+    return read_given(path_of(file, "--file"), what="--file")
 
 
 def _pairs(given: list[str]) -> dict[str, str]:

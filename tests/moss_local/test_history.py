@@ -170,6 +170,11 @@ def test_what_was_set_aside_is_restored_or_discarded_by_its_number(
         for act in (session.restore_quarantined, session.discard_quarantined):
             with pytest.raises(NotFoundError, match="number 1"):
                 await act(1)
+            with pytest.raises(NotFoundError):
+                await act(2**64)
+            for wrong in ("1", "\ud800", [1], True):
+                with pytest.raises(InvalidArgumentError, match="by its number, an int, not"):
+                    await act(wrong)  # type: ignore[arg-type]  # that is what is wrong
 
     run(client, story)
 
