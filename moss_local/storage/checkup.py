@@ -10,6 +10,7 @@ from typing import cast
 
 import apsw
 
+from moss_local.storage.encoding import narrowed
 from moss_local.storage.state import read_state
 
 MAX_FINDINGS = 5
@@ -52,6 +53,11 @@ def disagreements(conn: apsw.Connection) -> list[str]:
     found += _differences(
         conn, "SELECT rowid FROM document WHERE vector = 1", vectors, "the vector table"
     )
+    if state.space is not None:
+        rows = conn.execute("SELECT embedding FROM vec")
+        broken = sum(narrowed(state.space, row) is None for (row,) in rows)
+        if broken:
+            found.append(f"the vector table holds {broken} vectors that are not finite")
     return found
 
 
