@@ -52,8 +52,18 @@ def check_device(settings: Settings) -> Iterator[Finding]:
     yield from _check_model()
     yield from _check_rotation()
     directory = project_path(settings.data_dir, settings.project_id)
-    if not directory.exists():
+    try:
+        os.listdir(directory)
+    except FileNotFoundError:
         yield Finding("sessions", True, f"none yet in {directory}")
+        return
+    except OSError as error:
+        yield Finding(
+            "data directory",
+            False,
+            f"{directory} cannot be read: {error.strerror}",
+            "check who owns it and the folders above it, and their modes",
+        )
         return
     if os.name == "posix":
         yield _check_private(directory, 0o700, "data directory")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -183,6 +183,19 @@ def filter_of(text: str | None) -> Any:
     if value is None:  # which in Python is no filter at all
         raise InvalidArgumentError("--filter is null", hint="leave it out to see all documents")
     return value
+
+
+def tell_not_listed(errors: Sequence[MossError], *, listed: bool) -> None:
+    """Say what could not be read.
+
+    Raises:
+        MossError: the first of it, where nothing could: that is not the same as that there is
+            nothing.
+    """
+    if errors and not listed:
+        raise errors[0]
+    for error in errors:
+        render.talk(f"not listed: {error}")
 
 
 def offline(reason: str) -> None:

@@ -95,8 +95,18 @@ class Secrets:
 
 
 def session_files(directory: Path) -> list[Path]:
-    """Return the files in a project's directory that are sessions, by their names."""
-    return sorted(directory.glob(f"[!.]*{SUFFIX}"))
+    """Return the files in a project's directory that are sessions, by their names.
+
+    Raises:
+        PermissionDeniedError: it cannot be read, which is not the same as that there are none.
+    """
+    with translated_os(directory):
+        try:
+            names = os.listdir(directory)
+        except FileNotFoundError:
+            return []
+    wanted = (name for name in names if name.endswith(SUFFIX) and not name.startswith("."))
+    return [directory / name for name in sorted(wanted)]
 
 
 def find_place(directory: Path, given: Secrets) -> Place:

@@ -82,14 +82,32 @@ def test_sessions_shows_what_is_here_and_what_is_only_in_the_store(cli: Cli) -> 
 
 
 def test_status_follows_a_session_from_never_to_synced(cli: Cli) -> None:
-    def state() -> tuple[str, int]:
+    def state() -> tuple[str, int, bool]:
         (session,) = cli("status", "conv", "--json").ok().json()["sessions"]
-        return session["state"], session["pending"]
+        return session["state"], session["pending"], session["last_exchange"] is not None
 
-    cli("add", "conv", "text").ok()
-    assert state() == ("pending", 1)
+    cli("add", "conv", "text", "--id", "t").ok()
+    assert state() == ("pending", 1, False)
+    cli("pull", "conv").ok()  # there is nothing to pull
+    assert state() == ("pending", 1, False)
+    assert "never" in cli("status").ok().stdout
     cli("push", "conv").ok()
-    assert state() == ("synced", 0)
+    assert state() == ("synced", 0, True)
+
+
+@pytest.mark.parametrize("commit", ["cas", "log"])
+def test_a_session_that_the_store_has_nothing_of_was_never_exchanged(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, commit: str
+) -> None:
+    monkeypatch.setenv("MOSS_COMMIT", commit)
+    cli("--store", "./other", "add", "first", "text").ok()
+    cli("--store", "./other", "push", "first").ok()  # so that there is a repository
+    cli("--store", "./other", "add", "conv", "text").ok()
+    states = {
+        each["name"]: (each["state"], each["last_exchange"] is None)
+        for each in cli("status", "--json").ok().json()["sessions"]
+    }
+    assert states == {"first": ("synced", False), "conv": ("pending", True)}
 
 
 def test_push_all_takes_what_is_pending_and_only_that(cli: Cli) -> None:
@@ -122,6 +140,40 @@ def test_a_checkpoint_is_printed_here_and_holds_the_store_there(cli: Cli) -> Non
     for wrong in (["--all", "--checkpoint", printed], ["a", "b", "--checkpoint", printed]):
         assert cli("pull", *wrong).code == 2
     assert cli("pull", "conv", "--checkpoint", "rubbish").code == 2
+
+
+@pytest.mark.parametrize("command", ["status", "sessions"])
+def test_a_file_that_cannot_be_read_is_not_the_same_as_none(cli: Cli, command: str) -> None:
+    for name in ("one", "two"):
+        cli("add", name, "text").ok()
+    files = [Path(each["path"]) for each in cli("status", "--json").ok().json()["sessions"]]
+    for file in files:
+        with file.open("r+b") as out:
+            out.write(b"damaged")  # unlike the modes of a file, this stops root, too
+    done = cli(command)
+    assert done.code == 6
+    assert "no sessions" not in done.stderr
+    assert "is damaged" in done.stderr
+    assert "hint: " in done.stderr
+    assert cli(command, "--json").code == 6
+    named = cli("status", "two")
+    assert (named.code, str(files[1]) in named.stderr) == (6, True)
+    assert cli("status", "three").code == 3
+
+
+@pytest.mark.parametrize("command", [["status"], ["sessions"], ["push", "--all"]])
+def test_a_data_directory_that_cannot_be_read_is_not_the_same_as_an_empty_one(
+    cli: Cli, command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path) -> list[str]:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    cli("add", "one", "text").ok()
+    monkeypatch.setattr("moss_local.storage.place.os.listdir", refused)
+    done = cli(*command)
+    assert done.code == 4
+    assert "cannot be used: Permission denied" in done.stderr
+    assert "FAILED  data directory" in cli("doctor", "--local").stdout
 
 
 # -- adding ----------------------------------------------------------------------------------
