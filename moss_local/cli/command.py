@@ -52,15 +52,18 @@ class Globals:
         """Return a client with these settings; imports what it takes only now."""
         from moss_local.client import MossClient
 
+        self.settings(project_key)
         return MossClient(self.project, project_key, store=self.store, data_dir=self.data_dir)
 
-    def settings(self) -> Settings:
+    def settings(self, project_key: str | None = None) -> Settings:
         """Return the settings that such a client has."""
         from moss_local.settings import resolve
 
-        return resolve(
-            self.project, None, store=self.store, data_dir=self.data_dir, cache_path=None
+        found = resolve(
+            self.project, project_key, store=self.store, data_dir=self.data_dir, cache_path=None
         )
+        check_lasting(found.store)
+        return found
 
 
 class Commands(TyperGroup):
@@ -83,6 +86,20 @@ class Commands(TyperGroup):
                 raise
             unexpected(error)
             raise typer.Exit(MossError.exit_code) from error
+
+
+def check_lasting(store: str) -> None:
+    """Refuse a store in memory: what one command put there the next would miss, and its session
+    would belong to a store that is no more.
+
+    Raises:
+        InvalidArgumentError: it is one.
+    """
+    if store.lower().startswith("memory:"):
+        raise InvalidArgumentError(
+            f"the store {store!r:.80} ends with the program that made it: no command can use it",
+            hint="give a folder, or s3://BUCKET/PREFIX: --store, or MOSS_STORE",
+        )
 
 
 def fail(error: MossError) -> None:

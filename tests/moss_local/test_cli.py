@@ -446,6 +446,28 @@ def test_a_store_in_memory_cannot_be_set_up(cli: Cli) -> None:
     assert cli("init", "--force", "--store", "memory://x").code == 2
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["add", "conv", "text"],
+        ["push", "conv"],
+        ["sync", "--all"],
+        ["query", "conv", "x"],
+        ["status"],
+    ],
+)
+def test_no_command_uses_a_store_that_ends_with_it(
+    cli: Cli, command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOSS_STORE", "Memory://x")
+    done = cli(*command)
+    assert (done.code, done.stdout) == (2, "")
+    assert "the store 'Memory://x' ends with the program that made it" in done.stderr
+    assert cli("--store", "memory://x", *command).code == 2
+    assert cli("--store", "./shared", "sessions", "--json").ok().json()["sessions"] == []
+    assert cli("doctor").code == 1
+
+
 # -- the doctor ------------------------------------------------------------------------------
 
 
