@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -188,6 +189,27 @@ async def open_to_read(
         if state.hint is not None:
             render.talk(f"hint: {state.hint}")
     return session
+
+
+@asynccontextmanager
+async def opened_to_fill(
+    client: MossClient, name: str, *, pull_known: bool = True, warm_up: bool = True
+) -> AsyncIterator[SessionIndex]:
+    """Open a session to put something into; one that was made for what is then refused goes again.
+
+    Args:
+        pull_known: Pull one that is on this device already; others are pulled in any case.
+    """
+    here = any(known.name == name for known in (await client.local_sessions()).sessions)
+    session = await client.session(name, auto_load_on_init=pull_known or not here, warm_up=warm_up)
+    try:
+        yield session
+    except MossError:
+        if not here:
+            with suppress(MossError):  # what was refused is the error to tell
+                await session.close()
+                await client._opened().take_back(name)
+        raise
 
 
 def filter_of(text: str | None) -> Any:

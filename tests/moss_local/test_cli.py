@@ -20,7 +20,10 @@ import apsw
 import pytest
 
 from moss_local.cli import render
+from moss_local.errors import ModelNotFoundError
 from moss_local.settings import credentials_path, load_credentials
+from moss_local.storage.file import open_session_file
+from moss_local.storage.unused import remove_unused
 from tests.moss_local.cli_harness import PROGRAM, Cli, Done
 
 
@@ -236,6 +239,12 @@ def test_a_text_file_becomes_chunks_as_add_docs_makes_them(cli: Cli) -> None:
         (["add", "conv", "--file", "bad.jsonl"], 2, "bad.jsonl, line 2: the key 'text' is missing"),
         (["add", "conv", "--file", "bad.jsonl", "--id", "x"], 2, "not for a file"),
         (["add", "conv", "--file", "a\0b.txt"], 2, r"--file 'a\x00b.txt' holds a NUL character"),
+        (["add", "conv", "\ud800"], 2, "half of a surrogate pair"),
+        (["add", "conv", "text", "--id", "x" * 2000], 2, "more than 1024"),
+        (["add", "conv", "text", "--id", ""], 2, "a document id is empty"),
+        (["add", "conv", "text", "--metadata", "a=\ud800"], 2, "half of a surrogate pair"),
+        (["add", "conv", "--file", "short.json"], 2, "has 2 dimensions"),
+        (["import", "short.json", "--session", "conv"], 2, "has 2 dimensions"),
         (["export", "conv", "."], 2, ". is a folder"),
         (["export", "conv", "/", "--force"], 2, "/ is a folder"),
         (["export", "conv", ""], 2, ". is a folder"),
@@ -256,12 +265,48 @@ def test_a_mistake_is_named_with_its_exit_code_and_nothing_is_written(
     cli: Cli, arguments: list[str], code: int, named: str
 ) -> None:
     Path("bad.jsonl").write_text('{"id": 1, "text": "fine"}\n{"id": 2}\n', "utf-8")
+    Path("short.json").write_text('{"id": 1, "text": "x", "embedding": [1, 2]}', "utf-8")
     done = cli(*arguments)
     assert done.code == code, done.stderr
     assert done.stdout == ""
     assert named in done.stderr
     assert "Traceback" not in done.stderr
     assert cli("sessions", "--json").ok().json()["sessions"] == []
+
+
+def test_without_the_model_nothing_is_added_and_no_session_is_left(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object, **__: object) -> None:
+        raise ModelNotFoundError("the weights are not here")
+
+    monkeypatch.setattr("moss_local.local.Local.embed", missing)
+    assert cli("add", "conv", "text").code == 9
+    assert cli("sessions", "--json").ok().json()["sessions"] == []
+
+
+def test_a_refused_add_takes_back_no_session_that_somebody_has(cli: Cli, tmp_path: Path) -> None:
+    cli("add", "full", "text").ok()
+    cli("push", "full").ok()
+    second = cli.on("second")
+    assert second("add", "full", "text", "--id", "x" * 2000).code == 2
+    [there] = second("status", "--json").ok().json()["sessions"]
+    assert (there["name"], there["documents"]) == ("full", 1)
+
+    path = tmp_path / "a.sqlite3"
+    file = open_session_file(path, session="conv")
+    assert not remove_unused(path, key=None)  # it is open
+    file.close()
+    with apsw.Connection(str(path)) as conn:
+        conn.execute("UPDATE state SET local_seq = 1")
+    conn.close()
+    assert not remove_unused(path, key=None)
+    with apsw.Connection(str(path)) as conn:
+        conn.execute("UPDATE state SET local_seq = 0")
+    conn.close()
+    assert remove_unused(path, key=None)
+    assert not remove_unused(path, key=None)
+    assert list(tmp_path.glob("a.sqlite3*")) == []
 
 
 def test_of_a_file_with_one_bad_document_none_is_added(cli: Cli) -> None:
