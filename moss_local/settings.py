@@ -18,7 +18,7 @@ from platformdirs import user_cache_path, user_config_path, user_data_path
 from moss_local.arguments import path_of, path_text
 from moss_sync import InvalidArgumentError, UnauthorizedError
 from moss_sync.commit import MODES, Commit
-from moss_sync.stores.durable import replacing
+from moss_sync.stores.durable import make_folders, replacing
 
 APP = "moss_local"
 KEY_BYTES = 20
@@ -218,7 +218,7 @@ def new_key() -> str:
 def save_credentials(credentials: Credentials) -> Path:
     """Write the credentials file, readable by this user only, all of it or nothing."""
     path = credentials_path()
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folders(path.parent)
     fields = {"project_id": credentials.project_id, "project_key": credentials.project_key}
     if credentials.store is not None:
         fields["store"] = credentials.store

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import stat
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -472,6 +474,32 @@ def test_a_wrong_argument_of_the_client_is_refused_at_once(
     with pytest.raises(InvalidArgumentError):
         MossClient(**{"data_dir": tmp_path} | arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes")
+@pytest.mark.parametrize("auto_load", [True, False])
+def test_whatever_the_umask_the_data_directory_is_this_user_s_alone(
+    tmp_path: Path, auto_load: bool
+) -> None:
+    (tmp_path / "there").mkdir(mode=0o750)
+    made, there = tmp_path / "new" / "data", tmp_path / "there"
+
+    async def story() -> None:
+        for data_dir in (made, there):
+            async with MossClient("p", "k", store=tmp_path / "store", data_dir=data_dir) as client:
+                session = await client.session("conv", "custom", auto_load_on_init=auto_load)
+                await session.add_docs([DocumentInfo("a", "text", embedding=[1.0])])
+                await session.push_index()
+
+    before = os.umask(0)
+    try:
+        asyncio.run(story())
+    finally:
+        os.umask(before)
+    for path in (made.parent, made, *made.rglob("*"), *there.rglob("*")):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        assert mode == (0o700 if path.is_dir() else 0o600), path
+    assert stat.S_IMODE(there.stat().st_mode) == 0o750  # what is there is left as it is
 
 
 def test_a_store_that_refuses_the_credentials_leaves_the_session_usable(
