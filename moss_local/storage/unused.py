@@ -6,6 +6,7 @@ for once more when nobody else has the file open, and from then on nobody can op
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import apsw
@@ -13,6 +14,10 @@ import apsw
 from moss_local.storage import connection
 from moss_local.storage.failures import translated
 from moss_local.storage.file import remove_session_file
+
+WAIT_S = 1.0
+"""For what still runs in the background of a session that was just closed, such as its warming up.
+Whoever else has the file open longer than that keeps it."""
 
 
 def remove_unused(path: Path, *, key: bytes | None) -> bool:
@@ -29,13 +34,22 @@ def remove_unused(path: Path, *, key: bytes | None) -> bool:
         except apsw.CantOpenError:
             return False  # most of all because it is not there
         try:
-            if not (_is_unused(conn) and connection.take_alone(conn) and _is_unused(conn)):
+            if not (_is_unused(conn) and _take_alone(conn) and _is_unused(conn)):
                 return False
             connection.mark_removed(conn)
         finally:
             conn.close()
     # By who opens it next, if this is cut off here.
     remove_session_file(path, key=key, only_marked=True)
+    return True
+
+
+def _take_alone(conn: apsw.Connection) -> bool:
+    deadline = time.monotonic() + WAIT_S
+    while not connection.take_alone(conn):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(WAIT_S / 50)
     return True
 
 
