@@ -119,10 +119,11 @@ def _check_at_rest(value: bool | str | None) -> bool | str | None:
         if isinstance(value, str):
             check_key_text(value, "the key in at_rest")
         return value
+    shown = "False" if value is False else f"of type {type(value).__name__}"
     raise InvalidArgumentError(
-        "at_rest is neither True, nor a key, nor None",
-        hint="True encrypts with the project key, a non-empty str with that key; to decrypt what"
-        " is encrypted: moss-local at-rest off",
+        f"at_rest is {'an empty str' if value == '' else shown}, not True, a key or None",
+        hint="leave it out to take session files as they are; True encrypts with the project key, a"
+        " str with that key; to decrypt what is encrypted: moss-local at-rest off",
     )
 
 

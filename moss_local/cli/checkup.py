@@ -11,6 +11,7 @@ from hashlib import file_digest
 from importlib.resources import files
 from pathlib import Path
 
+from moss_local.cli import render
 from moss_local.embedding import minilm
 from moss_local.errors import CiphersMissingError
 from moss_local.settings import Settings, credentials_path, load_credentials
@@ -114,7 +115,7 @@ async def check_store(settings: Settings) -> list[Finding]:
         if report.error is not None:
             findings.append(Finding("store", False, str(report.error), report.error.hint))
         else:
-            cost = f"{report.requests} requests, {report.elapsed_ms:.0f} ms"
+            cost = f"{render.plural(report.requests, 'request')}, {report.elapsed_ms:.0f} ms"
             findings.append(
                 Finding("store", True, f'{store.url} can be used, commit="cas" ({cost})')
             )
@@ -124,7 +125,7 @@ async def check_store(settings: Settings) -> list[Finding]:
                 Finding(
                     "store: clean-up",
                     False,
-                    f"{len(report.left_behind)} blobs of the probe could not be deleted",
+                    f"not deleted: {render.plural(len(report.left_behind), 'blob')} of the probe",
                     "allow these credentials to delete, or remove what is below _probe/",
                 )
             )
@@ -176,7 +177,7 @@ async def _check_log_store(
             Finding(
                 "store: strays",
                 True,
-                f"{len(strays)} files that are none of ours: {', '.join(strays[:3])}"
+                f"none of ours: {render.plural(len(strays), 'file')}, {', '.join(strays[:3])}"
                 if strays
                 else "no conflicted copies or unfinished files",
             )
@@ -307,7 +308,7 @@ def _check_session(place: Place, path: Path) -> Finding:
     mode = stat.S_IMODE(path.stat().st_mode)
     if os.name == "posix" and mode & 0o077:
         wrong.append(f"its file has mode {mode:04o}: chmod 600 {path}")
-    detail = "; ".join(wrong) if wrong else f"{count} documents, file whole"
+    detail = "; ".join(wrong) if wrong else f"{render.plural(count, 'document')}, file whole"
     return Finding(
         f"session {name}",
         not wrong,

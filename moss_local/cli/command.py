@@ -84,9 +84,20 @@ class Commands(TyperGroup):
         except Exception as error:
             # Typer's own errors of usage know how to show themselves.
             if hasattr(error, "format_message"):
+                self._tell_the_place(error)
                 raise
             unexpected(error)
             raise typer.Exit(MossError.exit_code) from error
+
+    def _tell_the_place(self, error: Any) -> None:
+        """Where an option of all commands stands behind one, say where it belongs."""
+        given, ctx = getattr(error, "option_name", None), getattr(error, "ctx", None)
+        if ctx is not None and any(given in param.opts for param in self.params):
+            error.possibilities = None
+            error.message = (
+                f"{given} stands before the command\n"
+                f"hint: moss-local {given} ... {ctx.info_name} ..."
+            )
 
 
 def check_lasting(store: str) -> None:

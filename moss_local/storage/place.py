@@ -237,6 +237,6 @@ def _refuse_plain(directory: Path) -> None:
     plain: Sequence[Path] = session_files(directory)
     if plain:
         raise AtRestError(
-            f"{len(plain)} session files in {directory} are not encrypted yet",
+            f"session files in {directory} are not encrypted yet: {len(plain)}",
             hint=f"encrypt them: {ENCRYPT}, or await client.encrypt_at_rest()",
         )

@@ -20,10 +20,12 @@ import apsw
 import pytest
 
 from moss_local.cli import render
+from moss_local.cli.exchange import summary
 from moss_local.errors import ModelNotFoundError
 from moss_local.settings import credentials_path, load_credentials
 from moss_local.storage.file import open_session_file
 from moss_local.storage.unused import remove_unused
+from moss_sync import SyncReport
 from tests.moss_local.cli_harness import PROGRAM, Cli, Done
 
 
@@ -254,7 +256,11 @@ def test_a_text_file_becomes_chunks_as_add_docs_makes_them(cli: Cli) -> None:
         (["status", "nowhere"], 3, "'nowhere'"),
         (["push", "nowhere"], 3, "'nowhere'"),
         (["pull"], 2, "--all"),
-        (["push", "conv", "--all"], 2, "--all"),
+        (["push", "conv", "--all"], 2, "--all is every session, and 'conv' is named besides"),
+        (["show", "conv", "--store", "y"], 2, "hint: moss-local --store ... show ..."),
+        (["push", "conv", "--data-dir=y"], 2, "--data-dir stands before the command"),
+        (["show", "conv", "--stor"], 2, "No such option: --stor"),
+        (["at-rest", "change-key"], 2, "there is no key to change"),
         (["init"], 2, "set up already"),
         (["--store", "ftp://x", "sessions"], 2, "'ftp://'"),
         (["no-such-command"], 2, "no-such-command"),
@@ -315,6 +321,13 @@ def test_of_a_file_with_one_bad_document_none_is_added(cli: Cli) -> None:
     Path("turns.jsonl").write_text("\n".join(map(json.dumps, lines)), "utf-8")
     assert cli("add", "conv", "--file", "turns.jsonl").code == 2
     assert len(cli("show", "conv", "--json").ok().json()["documents"]) == 1
+
+
+def test_one_of_a_thing_is_not_said_to_be_several() -> None:
+    done = summary(SyncReport(sent_deletes=1, lost_races=1, requests=1))
+    assert done.startswith("1 deletion sent, 1 race lost (1 request, ")
+    done = summary(SyncReport(sent_deletes=2, lost_races=3))
+    assert done.startswith("2 deletions sent, 3 races lost (0 requests, ")
 
 
 # -- searching -------------------------------------------------------------------------------

@@ -476,6 +476,17 @@ def test_a_wrong_argument_of_the_client_is_refused_at_once(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("value", "named"), [(False, "at_rest is False, not"), ("", "empty str"), (b"k", "type bytes")]
+)
+def test_a_wrong_at_rest_is_refused_with_what_it_may_be(
+    value: Any, named: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidArgumentError, match=named) as refused:
+        MossClient("p", "k", data_dir=tmp_path, at_rest=value)
+    assert str(refused.value.hint).startswith("leave it out to take session files as they are")
+
+
 @pytest.mark.skipif(os.name != "posix", reason="modes")
 @pytest.mark.parametrize("auto_load", [True, False])
 def test_whatever_the_umask_the_data_directory_is_this_user_s_alone(

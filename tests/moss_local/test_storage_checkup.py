@@ -53,10 +53,10 @@ def test_a_file_without_vectors_has_no_findings(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("statement", "finding"),
     [
-        ("DELETE FROM vec WHERE rowid = 2", "the vector table lacks 1 documents"),
-        ("UPDATE document SET vector = 0 WHERE rowid = 2", "holds 1 rows of no document"),
-        ("DELETE FROM keyword WHERE rowid = 1", "the keyword index lacks 1 documents"),
-        ("INSERT INTO keyword (rowid, text) VALUES (99, 'x')", "holds 1 rows of no document"),
+        ("DELETE FROM vec WHERE rowid = 2", "the vector table lacks 1 document"),
+        ("UPDATE document SET vector = 0 WHERE rowid = 2", "holds 1 row of no document"),
+        ("DELETE FROM keyword WHERE rowid = 1", "the keyword index lacks 1 document"),
+        ("INSERT INTO keyword (rowid, text) VALUES (99, 'x')", "holds 1 row of no document"),
         ("UPDATE state SET live = 7", "4 documents, and the file counts 7"),
         ("DELETE FROM keyword_data WHERE id > 1", "the keyword index is damaged"),
     ],
@@ -80,7 +80,7 @@ def test_a_vector_that_is_not_finite_is_found_and_never_handed_on(
             put_documents(conn, documents, space=space, now_ms=1)
             assert check_file(conn) == []
             conn.execute("UPDATE vec SET embedding = ? WHERE rowid = 2", (broken,))
-            assert "holds 1 vectors that are not finite" in "; ".join(check_file(conn))
+            assert "not finite in the vector table: 1 vector" in "; ".join(check_file(conn))
         with file.reading() as conn:
             assert read_vectors(conn, [1], space).keys() == {1}
         with pytest.raises(FileCorruptError, match="damaged"), file.reading() as conn:
