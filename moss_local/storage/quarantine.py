@@ -16,8 +16,6 @@ from moss_local.storage.documents import read_metadata
 from moss_local.storage.history import StoredVersion
 from moss_sync import InvalidArgumentError, NotFoundError, Version
 
-MAX_ROWID = 2**63 - 1
-
 
 @dataclass(frozen=True, slots=True)
 class SetAside:
@@ -77,7 +75,7 @@ def _check_number(number: int) -> None:
             f"an edit that was set aside is named by its number, an int, not {number!a:.60}",
             hint="take it from session.quarantined(), or from: moss-local quarantine SESSION",
         )
-    if not 0 < number <= MAX_ROWID:
+    if not 0 < number < 2**63:  # no other is a row's
         raise _unknown(number)
 
 

@@ -586,10 +586,46 @@ def test_the_doctor_tells_a_wrong_key_and_a_store_that_is_gone(
     assert done.code == 1
     assert not checks(done)["key"]["ok"]
     Path("shared").rename("away")
+    done = cli("doctor", "--json")
+    assert done.code == 1
+    assert about_the_store(done) == {"store"}
+    found = checks(done)["store"]
+    assert found["detail"] == f"the folder {Path('shared').absolute()} is not there"
+    assert "mount the disk" in found["todo"]
     Path("shared").write_text("a file where the folder was")
     done = cli("doctor", "--json")
     assert done.code == 1
-    assert not checks(done)["store"]["ok"]
+    assert about_the_store(done) == {"store"}
+    assert "is a file" in checks(done)["store"]["detail"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="owners and modes")
+@pytest.mark.parametrize("commit", ["cas", "log"])
+def test_the_doctor_tells_once_whose_a_store_is_that_may_not_be_written(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, commit: str
+) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setenv("MOSS_COMMIT", commit)
+    cli("--store", "./other", "add", "conv", "hello").ok()
+    cli("--store", "./other", "push", "conv").ok()
+    monkeypatch.setattr("moss_sync.stores.folder.write_file", refused)
+    other = Path("other").absolute()
+    done = cli("--store", "./other", "doctor", "--json")
+    assert done.code == 1
+    assert about_the_store(done) - {"store: mode"} == {"store", "key"}  # which could be read
+    found = checks(done)["store"]
+    assert found["detail"] == f"cannot write to the folder {other}: Permission denied"
+    assert found["todo"] == f"{other} is yours and has mode 0700: chmod u+rwx {other}"
+    monkeypatch.setattr("moss_local.cli.checkup.os.geteuid", lambda: 4242)
+    todo = checks(cli("--store", "./other", "doctor", "--json"))["store"]["todo"]
+    assert f"belongs to user {os.getuid()}; you are 4242" in todo
+
+
+def about_the_store(done: Done) -> set[str]:
+    """Return the names of the checks that ask the store."""
+    return {name for name in checks(done) if name.startswith(("store", "key", "clock"))}
 
 
 def test_without_set_up_the_doctor_says_so() -> None:
