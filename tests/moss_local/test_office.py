@@ -188,7 +188,7 @@ def test_no_word_of_a_docx_is_lost(lines: list[tuple[int, str]]) -> None:
 
 
 @pytest.mark.parametrize("name", ["x.pdf", "x.docx"])
-def test_damaged_files_are_refused_by_name_and_nothing_else_is_raised_or_logged(
+def test_damaged_files_are_refused_by_name_and_nothing_else_is_raised(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole = pdf("Some text here.") if name == "x.pdf" else word(handbook)
