@@ -236,7 +236,9 @@ def changing(directory: Path) -> Iterator[None]:
 def _refuse_plain(directory: Path) -> None:
     plain: Sequence[Path] = session_files(directory)
     if plain:
+        one = len(plain) == 1
         raise AtRestError(
-            f"session files in {directory} are not encrypted yet: {len(plain)}",
+            f"{len(plain)} session {'file' if one else 'files'} in {directory}"
+            f" {'is' if one else 'are'} not encrypted yet",
             hint=f"encrypt them: {ENCRYPT}, or await client.encrypt_at_rest()",
         )
