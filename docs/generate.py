@@ -7,6 +7,7 @@ nothing but the source: no terminal, no width, no version of the help formatter.
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ import moss_local.errors
 import moss_sync.errors
 from moss_local.cli.app import app
 from moss_local.cli.command import INTERRUPTED
+from moss_local.types import SyncState
 from moss_sync import MossError
 
 DOCS = Path(__file__).parent
@@ -100,7 +102,42 @@ def errors_page() -> str:
             f"| `{error.__name__}` | `{error.default_code}` | {error.exit_code} |"
             f" {'yes' if error.retryable else 'no'} | {_cell(meaning)} |"
         )
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", *_sync_state()]) + "\n"
+
+
+IN_JSON = {
+    "status": "`state`",
+    "pending": "`pending`",
+    "last_exchange_ms": "`last_exchange`: ISO 8601 in UTC, or null",
+    "reason": "",
+    "code": "",
+    "hint": "",
+}
+"""What `status --json`, `sessions --json` and `show --json` call the fields of a SyncState."""
+
+
+def _sync_state() -> Iterator[str]:
+    yield from (
+        "## Where a session stands",
+        "",
+        "`session.sync_state` raises nothing: its fields say what the last exchange came to.",
+        "",
+        "| field | meaning | in `status --json` |",
+        "|---|---|---|",
+    )
+    _, _, attributes = inspect.cleandoc(SyncState.__doc__ or "").partition("Attributes:\n")
+    # A field begins at the first level of indentation, and goes on at the second.
+    fields = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", attributes, re.MULTILINE)
+    for name, meaning in fields:
+        text = " ".join(meaning.split())
+        yield f"| `{name}` | {_cell(text)} | {IN_JSON[name] or '–'} |"
+    yield from (
+        "",
+        "`sessions --json` and `show --json` name them alike. `status` and `sessions` take them",
+        'from this device\'s files and try no exchange: a session is "never", "pending" or',
+        '"synced" there, and has no reason. Why an exchange failed is in `push --json`,',
+        "`pull --json` and `sync --json`, as `error: {code, message}` of each session.",
+    )
 
 
 def _errors() -> Iterator[type[MossError]]:

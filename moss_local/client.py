@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import threading
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from moss_local.arguments import path_of
 from moss_local.hosted import HostedApi, check_pin
 from moss_local.index_api import IndexApi
 from moss_local.lifetime import CLOSE_S, OpenUntilClosed
@@ -186,7 +186,7 @@ class MossClient(IndexApi, HostedApi, OpenUntilClosed[None]):
             MossError: as `session` and `SessionIndex.import_from`; nothing was changed.
         """
         self._check_open()
-        return await self._opened().import_session(Path(path), index_name)
+        return await self._opened().import_session(path_of(path, "path"), index_name)
 
     async def local_sessions(self) -> Catalog:
         """Return what sessions there are on this device; asks no store and needs no model."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
+from moss_local.arguments import path_of
 from moss_local.errors import NotOfferedError
 from moss_local.ingest import Given, given_of_file, read_file
 from moss_sync import InvalidArgumentError
@@ -87,6 +87,11 @@ def read_files(files: Iterable[ParseFileInput], options: ParseOptions | None) ->
 
 
 def _read(file: ParseFileInput) -> list[Given]:
+    for field in ("name", "content_type"):
+        if not isinstance(value := getattr(file, field), str):
+            raise InvalidArgumentError(
+                f"{field} of a ParseFileInput is a str, not {type(value).__name__}"
+            )
     kind = file.content_type.split(";")[0].strip().lower()
     if kind not in _SUFFIX:
         raise InvalidArgumentError(
@@ -95,5 +100,15 @@ def _read(file: ParseFileInput) -> list[Given]:
         )
     if (file.path is None) == (file.data is None):
         raise InvalidArgumentError(f"{file.name}: give one of path and data")
-    data = read_file(Path(file.path)) if file.path is not None else bytes(file.data or b"")
-    return given_of_file(file.name, data, suffix=_SUFFIX[kind])
+    return given_of_file(file.name, _bytes_of(file), suffix=_SUFFIX[kind])
+
+
+def _bytes_of(file: ParseFileInput) -> bytes:
+    if file.path is not None:
+        return read_file(path_of(file.path, f"the path of {file.name}"))
+    if not isinstance(file.data, bytes | bytearray | memoryview):
+        raise InvalidArgumentError(
+            f"{file.name}: data is bytes, not {type(file.data).__name__}",
+            hint="write text.encode() for a text",
+        )
+    return bytes(file.data)

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal, overload
 
+from moss_local.arguments import path_of
 from moss_local.chunking import Chunker, Chunking
 from moss_local.file_input import ParseFileInput, ParseOptions
 from moss_local.index_types import (
@@ -333,8 +334,8 @@ def _check_names(names: object) -> None:
 
 
 def _check_cache_path(value: object) -> None:
-    if value is not None and not isinstance(value, str | os.PathLike):
-        raise InvalidArgumentError(f"cache_path is a path, not {type(value).__name__}")
+    if value is not None:
+        path_of(value, "cache_path")
 
 
 def _seconds(name: str, value: float) -> float:

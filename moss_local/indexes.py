@@ -45,6 +45,7 @@ from moss_local.ingest import (
 )
 from moss_local.jobs import Jobs, Report, committed, iso, push_of
 from moss_local.model_choice import CUSTOM_ID
+from moss_local.options import choose_upsert
 from moss_local.project import Project
 from moss_local.querying import query_several
 from moss_local.runtime import runtime
@@ -192,7 +193,7 @@ class Indexes:
             given = await session._writer.given(docs, cutting)
             added, _ = await session.add_docs(given, options)
             pushed = await session.push_index()
-        replaced = options is None or options.upsert is None or options.upsert
+        replaced = choose_upsert(options)
         return MutationResult(pushed.job_id, name, _different(given) if replaced else added)
 
     async def delete_docs(self, name: str, doc_ids: Iterable[str]) -> MutationResult:

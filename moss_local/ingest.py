@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, TypeAlias
 
+from moss_local.arguments import path_of
 from moss_local.chunking import Chunker, Chunking, Window, chunks_of_markdown, chunks_under
 from moss_local.inputs import (
     JSON_SUFFIXES,
@@ -99,7 +100,7 @@ def read_given(docs: DocsInput, *, what: str) -> list[Given]:
     if isinstance(docs, str | bytes):
         return _of_json(docs, what)
     if isinstance(docs, os.PathLike):
-        return _of_path(Path(docs))
+        return _of_path(docs)
     if isinstance(docs, Mapping) or not isinstance(docs, Iterable):
         raise InvalidArgumentError(
             f"{what} takes an iterable of documents, mappings or paths, one path, or JSON as text,"
@@ -113,7 +114,7 @@ def read_given(docs: DocsInput, *, what: str) -> list[Given]:
         if isinstance(item, DocumentInfo):
             found.append(Given(item))
         elif isinstance(item, os.PathLike):
-            found += _of_path(Path(item))
+            found += _of_path(item)
         elif isinstance(item, Mapping):
             found.append(Given(document_of(item, source=what, place=f"item {place}")))
         else:
@@ -254,7 +255,8 @@ def _of_json(docs: str | bytes, what: str) -> list[Given]:
         raise
 
 
-def _of_path(path: Path) -> list[Given]:
+def _of_path(given: os.PathLike[str]) -> list[Given]:
+    path = path_of(given, "the path")
     return given_of_file(path.as_posix(), read_file(path))
 
 

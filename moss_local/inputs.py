@@ -52,11 +52,13 @@ def documents_of_json(text: str, *, source: str) -> list[DocumentInfo]:
     """
     if not text.strip():
         return []
+    text = text.rstrip()  # what is cut off ends in its last line, not in an empty one after it
+    start = text[: len(text) - len(text.lstrip())].count("\n") + 1
     try:
         whole = _loads(text)
     except json.JSONDecodeError as error:
         # Several lines that are an object each are no JSON document together.
-        if text.lstrip().startswith("{") and error.msg == "Extra data":
+        if text.lstrip().startswith("{") and (error.msg == "Extra data" or _has_lines(text)):
             return documents_of_lines(text.split("\n"), source=source)
         raise _refused(
             source, f"line {error.lineno}", f"not JSON: {error.msg} (column {error.colno})"
@@ -64,7 +66,7 @@ def documents_of_json(text: str, *, source: str) -> list[DocumentInfo]:
     except _NotStrictError as error:
         raise _refused(source, None, str(error)) from None
     if isinstance(whole, dict):
-        return [document_of(whole, source=source, place="line 1")]
+        return [document_of(whole, source=source, place=f"line {start}")]
     if isinstance(whole, list):
         return [document_of(item, source=source, place=f"item {n}") for n, item in enumerate(whole)]
     raise _refused(source, None, f"holds {_kind(whole)}, not documents")
@@ -91,6 +93,19 @@ def documents_of_lines(lines: Iterable[str], *, source: str) -> list[DocumentInf
             raise _refused(source, place, str(error)) from None
         found.append(document_of(value, source=source, place=place))
     return found
+
+
+def _has_lines(text: str) -> bool:
+    """Return whether some line is a document by itself: then a broken one is a line, too."""
+    for line in text.split("\n"):
+        if line.lstrip().startswith("{"):
+            try:
+                value = _loads(line)
+            except ValueError:
+                continue
+            if isinstance(value, dict) and "id" in value:
+                return True
+    return False
 
 
 def value_of_json(text: str, *, source: str) -> Any:

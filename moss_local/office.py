@@ -227,7 +227,9 @@ def _sections(lines: Sequence[tuple[str, int]]) -> list[Part]:
 def _reading(name: str, kind: str) -> Iterator[None]:
     """Tell whatever a reader raises as what is wrong with the file."""
     logger = logging.getLogger("pypdf")
-    quiet, logger.disabled = logger.disabled, True  # it quotes what it finds in the file
+    level = logger.level
+    # Its modules each have a logger below this one. They quote what they find in the file.
+    logger.setLevel(logging.CRITICAL + 1)
     try:
         yield
     except InvalidArgumentError:
@@ -239,7 +241,7 @@ def _reading(name: str, kind: str) -> Iterator[None]:
             hint="open it in the program that made it, and save it anew",
         ) from error
     finally:
-        logger.disabled = quiet
+        logger.setLevel(level)
 
 
 def _check_length(name: str, left: int) -> None:

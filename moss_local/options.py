@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from moss_local.arguments import sound_text
 from moss_local.search.filters import Filter, parse_filter
 from moss_local.types import (
     DEFAULT_ALPHA,
     DEFAULT_TOP_K,
     GetDocumentsOptions,
+    MutationOptions,
     ParentGrouping,
     QueryOptions,
 )
@@ -65,8 +67,7 @@ def choose_query(
     Raises:
         InvalidArgumentError: an option is wrong; the message names it.
     """
-    if options is None:
-        options = QueryOptions()
+    options = _of_kind(options, QueryOptions) or QueryOptions()
     filter = None if options.filter is None else parse_filter(options.filter, now_ms=now_ms)
     embedding = options.embedding
     if embedding is not None and not len(embedding):
@@ -99,12 +100,12 @@ def choose_get(options: GetDocumentsOptions | None, *, now_ms: int) -> GetChoice
     Raises:
         InvalidArgumentError: an option is wrong; the message names it.
     """
-    if options is None:
-        return GetChoice()
+    options = _of_kind(options, GetDocumentsOptions) or GetDocumentsOptions()
     if isinstance(options.doc_ids, str):
         raise InvalidArgumentError("doc_ids is a list of ids, not one str")
     if options.sort_by is not None and not isinstance(options.sort_by, str):
         raise InvalidArgumentError(f"sort_by is the name of a field, not {options.sort_by!r:.60}")
+    sound_text(options.sort_by or "", "sort_by")
     if options.ascending is not None and not isinstance(options.ascending, bool):
         raise InvalidArgumentError(f"ascending is True or False, not {options.ascending!r:.60}")
     return GetChoice(
@@ -117,10 +118,30 @@ def choose_get(options: GetDocumentsOptions | None, *, now_ms: int) -> GetChoice
     )
 
 
+def choose_upsert(options: MutationOptions | None) -> bool:
+    """Return whether documents that are there are replaced.
+
+    Raises:
+        InvalidArgumentError: the options are none.
+    """
+    options = _of_kind(options, MutationOptions) or MutationOptions()
+    return True if options.upsert is None else options.upsert
+
+
+O = TypeVar("O", QueryOptions, GetDocumentsOptions, MutationOptions)  # noqa: E741  # of options
+
+
+def _of_kind(options: O | None, kind: type[O]) -> O | None:
+    if options is not None and not isinstance(options, kind):
+        raise InvalidArgumentError(
+            f"options is a {kind.__name__}, not a {type(options).__name__}",
+            hint=f"write {kind.__name__}(...)",
+        )
+    return options
+
+
 def _context(options: QueryOptions) -> int:
-    context = _count("context", options.context, 0, least=0)
-    if context > MAX_CONTEXT:
-        raise InvalidArgumentError(f"context is at most {MAX_CONTEXT} turns, not {context}")
+    context = _count("context", options.context, 0, least=0, most=MAX_CONTEXT)
     if context and options.group_by is not None:
         raise InvalidArgumentError(
             "context is of single turns, and group_by makes groups of them",
@@ -132,13 +153,13 @@ def _context(options: QueryOptions) -> int:
 C = TypeVar("C", int, None)
 
 
-def _count(name: str, value: int | None, default: C, *, least: int) -> int | C:
+def _count(
+    name: str, value: int | None, default: C, *, least: int, most: int = MAX_TOP_K
+) -> int | C:
     if value is None:
         return default
-    if type(value) is not int or not least <= value <= MAX_TOP_K:
-        raise InvalidArgumentError(
-            f"{name} is an int from {least} to {MAX_TOP_K}, not {value!r:.60}"
-        )
+    if type(value) is not int or not least <= value <= most:
+        raise InvalidArgumentError(f"{name} is an int from {least} to {most}, not {value!r:.60}")
     return value
 
 
@@ -151,8 +172,10 @@ def _grouping(value: ParentGrouping | None) -> ParentGrouping | None:
             hint="write ParentGrouping(parent_field, order_field)",
         )
     for name in ("parent_field", "order_field"):
-        if not isinstance(getattr(value, name), str):
+        field = getattr(value, name)
+        if not isinstance(field, str):
             raise InvalidArgumentError(f"group_by.{name} is the name of a field, a str")
+        sound_text(field, f"group_by.{name}")
     return ParentGrouping(value.parent_field, value.order_field)
 
 

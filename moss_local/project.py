@@ -35,6 +35,7 @@ from moss_local.storage.place import Place, Secrets, find_place, read_key_file, 
 from moss_local.storage.project_cache import ProjectCache
 from moss_local.storage.push_lock import push_lock
 from moss_local.storage.state import read_state
+from moss_local.storage.unused import remove_unused
 from moss_local.transfer import verify
 from moss_local.types import QueryOptions, Repaired, Rewritten, Salvage, SearchResult, Synced, Verb
 from moss_sync import (
@@ -286,6 +287,11 @@ class Project:
         return await self.session(
             name, None, pull=False, create=create, warm_up=False, passing=True
         )
+
+    async def take_back(self, name: str) -> None:
+        """Delete the file of a session that was opened, and is closed, for nothing; if it is."""
+        place = await self._found()
+        await runtime.blocking(partial(remove_unused, place.path(name), key=place.cipher_key))
 
     async def rotate_key(self, new_key: str | None) -> int:
         """Rotate the project's key; see `MossClient.rotate_key`."""

@@ -12,6 +12,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from moss_local.arguments import sound_text
 from moss_local.errors import ModelNotFoundError
 from moss_local.local import MOVES, Local, moved_too_often
 from moss_local.model_choice import CUSTOM_ID
@@ -203,6 +204,7 @@ def _choice(
 ) -> QueryChoice:
     if not isinstance(query, str):
         raise InvalidArgumentError(f"a query is a str, not {type(query).__name__}")
+    sound_text(query, "the query")
     return choose_query(options, now_ms=now_ms, default_top_k=default_top_k)
 
 

@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from moss_local.arguments import path_of
 from moss_local.changes import ChangeFeed
 from moss_local.chunking import Chunker, Chunking
 from moss_local.embedding.base import Progress
@@ -31,7 +32,7 @@ from moss_local.ingest import (
 from moss_local.lifetime import CLOSE_S, OpenUntilClosed
 from moss_local.local import Local
 from moss_local.model_choice import CUSTOM_ID, ModelChoice
-from moss_local.options import choose_get
+from moss_local.options import choose_get, choose_upsert
 from moss_local.querying import query_one
 from moss_local.runtime import runtime
 from moss_local.search.fetch import fetch, select
@@ -184,7 +185,7 @@ class SessionIndex(OpenUntilClosed[SyncState]):
             FileBusyError: another process kept the file locked too long.
         """
         self._check_open()
-        upsert = True if options is None or options.upsert is None else options.upsert
+        upsert = choose_upsert(options)
         cutting = Cutting(chunker, chunking)
         cutting.check()
         given = await self._writer.given(docs, cutting)
@@ -313,12 +314,13 @@ class SessionIndex(OpenUntilClosed[SyncState]):
             format: "moss" has the vectors too, and a hash that finds damage; "jsonl" is JSON Lines
                 for people and other programs, which `add_docs` reads too.
         Raises:
+            InvalidArgumentError: the path is none, or is a folder.
             NotFoundError: there is no such folder.
             DiskFullError, PermissionDeniedError: the file cannot be written.
         """
         self._check_open()
         kind = check_format(format)
-        return await runtime.blocking(export, self._file, Path(path), kind)
+        return await runtime.blocking(export, self._file, path_of(path, "path"), kind)
 
     async def import_from(
         self, path: str | os.PathLike[str], *, progress: Progress | None = None
@@ -341,7 +343,7 @@ class SessionIndex(OpenUntilClosed[SyncState]):
             NotFoundError, PermissionDeniedError: the file cannot be read.
         """
         self._check_open()
-        file = Path(path)
+        file = path_of(path, "path")
         if not await runtime.blocking(is_portable, file):
             return await self.add_docs(file, progress=progress)
         taken = await self._take_over(file, replace=False, progress=progress)
@@ -464,9 +466,10 @@ class SessionIndex(OpenUntilClosed[SyncState]):
             raise InvalidArgumentError(
                 "forget takes a list of ids, not one str", hint=f"write [{ids!r:.60}]"
             )
-        wanted = list(dict.fromkeys(ids))
-        for id in wanted:
+        given = list(ids)
+        for id in given:
             check_id(id)
+        wanted = list(dict.fromkeys(given))
         return await forget(self._file, self._exchange, wanted, lambda: self._writer.erase(wanted))
 
     async def reembed(
@@ -635,7 +638,7 @@ class SessionIndex(OpenUntilClosed[SyncState]):
             self._exchange.begin_anew_if_forked()
 
     def _snapshot(self, cache_path: str | os.PathLike[str] | None) -> Path:
-        root = self._snapshots if cache_path is None else Path(cache_path)
+        root = self._snapshots if cache_path is None else path_of(cache_path, "cache_path")
         return snapshot_path(root, self.name)
 
     def _save_snapshot(self, path: Path) -> None:

@@ -15,9 +15,10 @@ from pathlib import Path
 
 from platformdirs import user_cache_path, user_config_path, user_data_path
 
+from moss_local.arguments import path_of, path_text
 from moss_sync import InvalidArgumentError, UnauthorizedError
 from moss_sync.commit import MODES, Commit
-from moss_sync.stores.durable import replacing
+from moss_sync.stores.durable import make_folders, replacing
 
 APP = "moss_local"
 KEY_BYTES = 20
@@ -95,17 +96,17 @@ def resolve(
     if not key:
         raise _missing(f"key of project {id!r}", "project_key", "MOSS_PROJECT_KEY")
     check_key_text(key, "the project key")
-    data = Path(data_dir or os.environ.get("MOSS_DATA_DIR") or user_data_path(APP))
+    data = path_of(data_dir or os.environ.get("MOSS_DATA_DIR") or user_data_path(APP), "data_dir")
     # As the hosted SDK does; without either, in no place that may be emptied at any time.
     snapshots = cache_path or os.environ.get("MOSS_SESSION_CACHE_PATH") or data / "snapshots"
-    chosen = os.fspath(store) if store is not None else os.environ.get("MOSS_STORE")
+    chosen = os.environ.get("MOSS_STORE") if store is None else store and path_text(store, "store")
     return Settings(
         project_id=id,
         project_key=key,
         store=chosen or (kept.store if kept else None) or str(data / "store"),
         data_dir=data,
-        cache_dir=Path(cache_path) if cache_path is not None else user_cache_path(APP),
-        snapshot_dir=Path(snapshots),
+        cache_dir=path_of(cache_path or user_cache_path(APP), "cache_path"),
+        snapshot_dir=path_of(snapshots, "cache_path"),
         commit=check_commit(commit, "commit")
         or check_commit(os.environ.get("MOSS_COMMIT") or None, "MOSS_COMMIT")
         or (kept.commit if kept and chosen in (None, kept.store) else None),
@@ -118,10 +119,11 @@ def _check_at_rest(value: bool | str | None) -> bool | str | None:
         if isinstance(value, str):
             check_key_text(value, "the key in at_rest")
         return value
+    shown = "False" if value is False else f"of type {type(value).__name__}"
     raise InvalidArgumentError(
-        "at_rest is neither True, nor a key, nor None",
-        hint="True encrypts with the project key, a non-empty str with that key; to decrypt what"
-        " is encrypted: moss-local at-rest off",
+        f"at_rest is {'an empty str' if value == '' else shown}, not True, a key or None",
+        hint="leave it out to take session files as they are; True encrypts with the project key, a"
+        " str with that key; to decrypt what is encrypted: moss-local at-rest off",
     )
 
 
@@ -217,7 +219,7 @@ def new_key() -> str:
 def save_credentials(credentials: Credentials) -> Path:
     """Write the credentials file, readable by this user only, all of it or nothing."""
     path = credentials_path()
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folders(path.parent)
     fields = {"project_id": credentials.project_id, "project_key": credentials.project_key}
     if credentials.store is not None:
         fields["store"] = credentials.store

@@ -12,13 +12,15 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from moss_local.errors import DiskFullError, SnapshotCorruptError
 from moss_local.portable import Header, read_header
 from moss_local.storage.paths import file_name
 from moss_sync import InvalidArgumentError, NotFoundError, PermissionDeniedError
 from moss_sync.stores.durable import make_folders, replacing
+
+Verb = Literal["read", "written"]
 
 SNAPSHOT_FILE = "session.moss"
 """In the folder of a snapshot."""
@@ -74,10 +76,12 @@ def write_whole(path: Path, write: Callable[[BinaryIO], None], *, folders: bool 
         write: Puts all of it into the stream.
         folders: Make the folder, and those above it, where they are missing.
     Raises:
+        InvalidArgumentError: the path is a folder's.
         NotFoundError: there is no such folder.
         DiskFullError, PermissionDeniedError: it cannot be written.
     """
     with _told(path, "written"):
+        check_no_folder(path)
         if folders:
             make_folders(path.parent)
         with replacing(path) as out:
@@ -86,16 +90,29 @@ def write_whole(path: Path, write: Callable[[BinaryIO], None], *, folders: bool 
     return size
 
 
+def check_no_folder(path: Path) -> None:
+    """Refuse a path that a file cannot have, because a folder has it: "/" and "." too.
+
+    Raises:
+        InvalidArgumentError: it is a folder's.
+    """
+    if path.is_dir():
+        raise InvalidArgumentError(f"{path} is a folder", hint="name a file in it")
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
     """Open a file to read it from its beginning.
 
     Raises:
+        InvalidArgumentError: it is a folder.
         NotFoundError: there is none.
         PermissionDeniedError: it cannot be read.
     """
-    with _told(path, "read"), open(path, "rb") as source:
-        yield source
+    with _told(path, "read"):
+        check_no_folder(path)
+        with open(path, "rb") as source:
+            yield source
 
 
 def header_of(path: Path) -> Header:
@@ -110,7 +127,7 @@ def header_of(path: Path) -> Header:
 
 
 @contextmanager
-def _told(path: Path, verb: str) -> Iterator[None]:
+def _told(path: Path, verb: Verb) -> Iterator[None]:
     """Turn the operating system's errors inside the block into ours."""
     try:
         yield
@@ -119,7 +136,15 @@ def _told(path: Path, verb: str) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
             raise DiskFullError(message, hint="free some space and try again") from error
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
-            raise NotFoundError(message, hint="name a folder that is there") from error
+            raise _missing(path, verb, message) from error
         raise PermissionDeniedError(
             message, hint="check who owns the file and its folder, and their modes"
         ) from error
+
+
+def _missing(path: Path, verb: Verb, message: str) -> NotFoundError:
+    if verb == "written":
+        return NotFoundError(message, hint="name a folder that is there")
+    return NotFoundError(
+        f"there is no file {path}", hint="check its name, and which folder you are in"
+    )

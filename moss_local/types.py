@@ -398,7 +398,8 @@ class SyncState:
             passes by itself; "stopped": it failed for a reason that somebody must see to, and
             nothing is exchanged in the background until `push_index`, `pull` or `sync` succeeds.
         pending: Documents and deletions not yet pushed, whatever the status.
-        last_exchange_ms: Wall time of the last successful exchange, ms since 1970; None before.
+        last_exchange_ms: Wall time of the last successful exchange, ms since 1970; None before. A
+            pull that found nothing of the session in the store was none.
         reason: What went wrong, when offline or stopped.
         code: The error's stable name, such as "NETWORK" or "FORK_DETECTED"; else None.
         hint: What to do about it, when that is known.

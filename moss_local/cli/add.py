@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
 
+from moss_local.arguments import path_of
 from moss_local.cli import render
-from moss_local.cli.command import AsJson, Name, run
+from moss_local.cli.command import AsJson, Name, opened_to_fill, run
 from moss_sync import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def add(
         said = _stdin() if text == "-" else str(text)
         if not said.strip():
             raise InvalidArgumentError("the text is blank")
-        given = [Given(DocumentInfo(id or _new_id(), said, None, payload=payload))]
+        given = [Given(DocumentInfo(_new_id() if id is None else id, said, None, payload=payload))]
     (added, updated), ids = run(ctx, lambda client: _add(client, session, given, extra))
     if as_json:
         render.say_json({"session": session, "added": added, "updated": updated, "ids": ids})
@@ -90,13 +90,12 @@ async def _add(
 
     # A session that is here is written to without the network. One that is not may be in the
     # store, and then its model is the store's.
-    here = any(known.name == name for known in (await client.local_sessions()).sessions)
-    session = await client.session(name, auto_load_on_init=not here)
-    documents = await session._writer.cut(given, Cutting())
-    for document in documents:
-        document.metadata = {**extra, **(document.metadata or {})} or None
-    with render.progress("embedding", len(documents)) as progress:
-        counts = await session.add_docs(documents, progress=progress)
+    async with opened_to_fill(client, name, pull_known=False) as session:
+        documents = await session._writer.cut(given, Cutting())
+        for document in documents:
+            document.metadata = {**extra, **(document.metadata or {})} or None
+        with render.progress("embedding", len(documents)) as progress:
+            counts = await session.add_docs(documents, progress=progress)
     return counts, [document.id for document in documents]
 
 
@@ -104,7 +103,7 @@ def _read(file: str) -> list[Given]:
     """Read a file before the session is opened: a wrong one leaves no empty session behind."""
     from moss_local.ingest import read_given
 
-    return read_given(Path(file), what="--file")
+    return read_given(path_of(file, "--file"), what="--file")
 
 
 def _pairs(given: list[str]) -> dict[str, str]:

@@ -109,7 +109,8 @@ def options(
 
     Options stand before the command. The key comes from MOSS_PROJECT_KEY or from what init wrote,
     never from an argument. Data goes to stdout, everything else to stderr; the exit code says what
-    kind of error it was (docs/errors.md). MOSS_DEBUG=1 shows tracebacks.
+    kind of error it was (docs/errors.md). MOSS_DEBUG=1 shows tracebacks. A memory:// store, which
+    ends with its program, is for Python only.
     """
     ctx.obj = Globals(store, data_dir, project)
 

@@ -36,17 +36,24 @@ def at_rest(
     JSON: {project, data_dir, encrypted, opened_by, sessions_converted}; opened_by is null, or holds
     "project" or "app".
     """
+    from moss_local.errors import AtRestError
     from moss_local.settings import old_at_rest_key_of_environment
     from moss_local.storage.paths import project_path
-    from moss_local.storage.place import read_key_file
+    from moss_local.storage.place import ENCRYPT, read_key_file
 
     settings = globals_of(ctx).settings()
+    directory = project_path(settings.data_dir, settings.project_id)
     converted = 0
     if action is Action.ON:
         converted = run(ctx, lambda client: client.encrypt_at_rest())
     elif action is Action.OFF:
         converted = run(ctx, lambda client: client.decrypt_at_rest())
     elif action is Action.CHANGE_KEY:
+        if read_key_file(directory) is None:
+            raise AtRestError(
+                f"the session files in {directory} are not encrypted: there is no key to change",
+                hint=f"encrypt them: {ENCRYPT}",
+            )
         old = old_at_rest_key_of_environment() or ask_for_key(
             settings.project_id,
             variable="MOSS_OLD_AT_REST_KEY",
@@ -54,7 +61,7 @@ def at_rest(
         )
         new = settings.at_rest if isinstance(settings.at_rest, str) else None
         run(ctx, lambda client: client.change_at_rest_key(new, old=old))
-    contents = read_key_file(project_path(settings.data_dir, settings.project_id))
+    contents = read_key_file(directory)
     kinds = None if contents is None else sorted(contents.kinds)
     if as_json:
         render.say_json(

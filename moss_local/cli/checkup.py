@@ -11,6 +11,7 @@ from hashlib import file_digest
 from importlib.resources import files
 from pathlib import Path
 
+from moss_local.cli import render
 from moss_local.embedding import minilm
 from moss_local.errors import CiphersMissingError
 from moss_local.settings import Settings, credentials_path, load_credentials
@@ -20,12 +21,12 @@ from moss_local.storage.paths import SALVAGE, project_path
 from moss_local.storage.place import ENCRYPT, Place, Secrets, find_place
 from moss_local.storage.project_cache import ProjectCache
 from moss_local.storage.salvage import left_behind
-from moss_sync import BlobNotFoundError, MossError
+from moss_sync import BlobNotFoundError, MossError, PermissionDeniedError
 from moss_sync.clock import SystemClock
 from moss_sync.commit import Commit
 from moss_sync.probe import probe
 from moss_sync.repository import Repository
-from moss_sync.stores import Blob, BlobStore, MayBeReplicated, open_store
+from moss_sync.stores import Blob, BlobStore, FolderStore, MayBeReplicated, open_store
 
 MAX_CLOCK_OFFSET_MS = 60_000
 """The protocol's own bound: past it, stamps of writes are corrected when they are pushed."""
@@ -45,6 +46,20 @@ class Finding:
     todo: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class KeyFinding:
+    """What was found of the project key.
+
+    Attributes:
+        error: Why it could not be tried, or was refused.
+        unknown: The store had nothing to try it on.
+    """
+
+    finding: Finding
+    error: MossError | None = None
+    unknown: bool = False
+
+
 def check_device(settings: Settings) -> Iterator[Finding]:
     """Check all that needs no network; loads no model."""
     if os.name == "posix":
@@ -52,8 +67,18 @@ def check_device(settings: Settings) -> Iterator[Finding]:
     yield from _check_model()
     yield from _check_rotation()
     directory = project_path(settings.data_dir, settings.project_id)
-    if not directory.exists():
+    try:
+        os.listdir(directory)
+    except FileNotFoundError:
         yield Finding("sessions", True, f"none yet in {directory}")
+        return
+    except OSError as error:
+        yield Finding(
+            "data directory",
+            False,
+            f"{directory} cannot be read: {error.strerror}",
+            "check who owns it and the folders above it, and their modes",
+        )
         return
     if os.name == "posix":
         yield _check_private(directory, 0o700, "data directory")
@@ -102,8 +127,10 @@ async def check_store(settings: Settings) -> list[Finding]:
         key = await _check_key(repository)
         mode = await _mode(repository)
         if mode == "log":
-            return [key, *await _check_log_store(store, clock, repository)]
+            return await _check_log_store(store, clock, repository, key)
         report = await probe(store, clock=clock, prefix=repository.layout.prefix, long=True)
+        if report.error is not None and not any(check.passed for check in report.checks):
+            return _unusable(store, report.error, key)
         findings = [
             Finding(f"store: {check.name}", check.passed, f"{check.detail} ({check.ms:.0f} ms)")
             for check in report.checks
@@ -111,7 +138,7 @@ async def check_store(settings: Settings) -> list[Finding]:
         if report.error is not None:
             findings.append(Finding("store", False, str(report.error), report.error.hint))
         else:
-            cost = f"{report.requests} requests, {report.elapsed_ms:.0f} ms"
+            cost = f"{render.plural(report.requests, 'request')}, {report.elapsed_ms:.0f} ms"
             findings.append(
                 Finding("store", True, f'{store.url} can be used, commit="cas" ({cost})')
             )
@@ -121,11 +148,11 @@ async def check_store(settings: Settings) -> list[Finding]:
                 Finding(
                     "store: clean-up",
                     False,
-                    f"{len(report.left_behind)} blobs of the probe could not be deleted",
+                    f"not deleted: {render.plural(len(report.left_behind), 'blob')} of the probe",
                     "allow these credentials to delete, or remove what is below _probe/",
                 )
             )
-        return [key, *findings]
+        return [key.finding, *findings]
     finally:
         await store.close()
 
@@ -138,8 +165,42 @@ async def _mode(repository: Repository) -> Commit:
         return repository.wanted or "cas"  # what is wrong has been said
 
 
+def _unusable(store: BlobStore, error: MossError, key: KeyFinding) -> list[Finding]:
+    """Return, once, what is wrong with a store in which nothing at all could be tried.
+
+    Args:
+        key: What was found of the key, for which the store was asked before.
+    """
+    detail, todo = str(error), error.hint
+    if isinstance(store, FolderStore):
+        if isinstance(error, PermissionDeniedError):
+            todo = _way_in(store.root)
+        elif not os.path.lexists(store.root):
+            detail = f"the folder {store.root} is not there"
+    known = [] if key.unknown or isinstance(key.error, type(error)) else [key.finding]
+    return [*known, Finding("store", False, detail, todo)]
+
+
+def _way_in(folder: Path) -> str:
+    """Return what lets this user write below a folder; it need not be there."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY:
+        return f"{folder} is on a file system that is read-only: mount it for writing"
+    if os.name != "posix":
+        return f"let this user write in {folder}"
+    about = folder.stat()
+    mode = f"{stat.S_IMODE(about.st_mode):04o}"
+    if about.st_uid == os.geteuid():
+        return f"{folder} is yours and has mode {mode}: chmod u+rwx {shlex.quote(str(folder))}"
+    return (
+        f"{folder} has mode {mode} and belongs to user {about.st_uid}; you are {os.geteuid()}:"
+        " have its owner let you write there, or name another folder with --store"
+    )
+
+
 async def _check_log_store(
-    store: BlobStore, clock: SystemClock, repository: Repository
+    store: BlobStore, clock: SystemClock, repository: Repository, key_found: KeyFinding
 ) -> list[Finding]:
     """Try out what a log needs: write, read, list, delete; no compare-and-swap."""
     folder = f"{repository.layout.prefix}_probe/"
@@ -151,9 +212,10 @@ async def _check_log_store(
         listed = [each.key for each in await store.keys(folder, start_after=key[:-1])]
         await store.delete(key)
     except MossError as error:
-        return [mode, Finding("store", False, str(error), error.hint)]
+        return [mode, *_unusable(store, error, key_found)]
     whole = isinstance(found, Blob) and found.data == data and key in listed
     findings = [
+        key_found.finding,
         mode,
         Finding(
             "store",
@@ -173,7 +235,7 @@ async def _check_log_store(
             Finding(
                 "store: strays",
                 True,
-                f"{len(strays)} files that are none of ours: {', '.join(strays[:3])}"
+                f"none of ours: {render.plural(len(strays), 'file')}, {', '.join(strays[:3])}"
                 if strays
                 else "no conflicted copies or unfinished files",
             )
@@ -185,17 +247,18 @@ async def _run_here(fn, *args):  # type: ignore[no-untyped-def]  # a Runner: any
     return fn(*args)
 
 
-async def _check_key(repository: Repository) -> Finding:
+async def _check_key(repository: Repository) -> KeyFinding:
     try:
         await repository.check_key(contact=True)
         try:
             await repository.store.get(repository.layout.fmt)
         except BlobNotFoundError:
-            return Finding("key", True, "the store has no repository of this project yet")
+            detail = "the store has no repository of this project yet"
+            return KeyFinding(Finding("key", True, detail), unknown=True)
         await repository.refresh()
     except MossError as error:
-        return Finding("key", False, str(error), error.hint)
-    return Finding("key", True, "opens the project's repository")
+        return KeyFinding(Finding("key", False, str(error), error.hint), error)
+    return KeyFinding(Finding("key", True, "opens the project's repository"))
 
 
 async def _check_clock(store: BlobStore, clock: SystemClock, base: str) -> Finding:
@@ -304,7 +367,7 @@ def _check_session(place: Place, path: Path) -> Finding:
     mode = stat.S_IMODE(path.stat().st_mode)
     if os.name == "posix" and mode & 0o077:
         wrong.append(f"its file has mode {mode:04o}: chmod 600 {path}")
-    detail = "; ".join(wrong) if wrong else f"{count} documents, file whole"
+    detail = "; ".join(wrong) if wrong else f"{render.plural(count, 'document')}, file whole"
     return Finding(
         f"session {name}",
         not wrong,

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -52,15 +53,18 @@ class Globals:
         """Return a client with these settings; imports what it takes only now."""
         from moss_local.client import MossClient
 
+        self.settings(project_key)
         return MossClient(self.project, project_key, store=self.store, data_dir=self.data_dir)
 
-    def settings(self) -> Settings:
+    def settings(self, project_key: str | None = None) -> Settings:
         """Return the settings that such a client has."""
         from moss_local.settings import resolve
 
-        return resolve(
-            self.project, None, store=self.store, data_dir=self.data_dir, cache_path=None
+        found = resolve(
+            self.project, project_key, store=self.store, data_dir=self.data_dir, cache_path=None
         )
+        check_lasting(found.store)
+        return found
 
 
 class Commands(TyperGroup):
@@ -80,9 +84,34 @@ class Commands(TyperGroup):
         except Exception as error:
             # Typer's own errors of usage know how to show themselves.
             if hasattr(error, "format_message"):
+                self._tell_the_place(error)
                 raise
             unexpected(error)
             raise typer.Exit(MossError.exit_code) from error
+
+    def _tell_the_place(self, error: Any) -> None:
+        """Where an option of all commands stands behind one, say where it belongs."""
+        given, ctx = getattr(error, "option_name", None), getattr(error, "ctx", None)
+        if ctx is not None and any(given in param.opts for param in self.params):
+            error.possibilities = None
+            error.message = (
+                f"{given} stands before the command\n"
+                f"hint: moss-local {given} ... {ctx.info_name} ..."
+            )
+
+
+def check_lasting(store: str) -> None:
+    """Refuse a store in memory: what one command put there the next would miss, and its session
+    would belong to a store that is no more.
+
+    Raises:
+        InvalidArgumentError: it is one.
+    """
+    if store.lower().startswith("memory:"):
+        raise InvalidArgumentError(
+            f"the store {store!r:.80} ends with the program that made it: no command can use it",
+            hint="give a folder, or s3://BUCKET/PREFIX: --store, or MOSS_STORE",
+        )
 
 
 def fail(error: MossError) -> None:
@@ -173,6 +202,27 @@ async def open_to_read(
     return session
 
 
+@asynccontextmanager
+async def opened_to_fill(
+    client: MossClient, name: str, *, pull_known: bool = True, warm_up: bool = True
+) -> AsyncIterator[SessionIndex]:
+    """Open a session to put something into; one that was made for what is then refused goes again.
+
+    Args:
+        pull_known: Pull one that is on this device already; others are pulled in any case.
+    """
+    here = any(known.name == name for known in (await client.local_sessions()).sessions)
+    session = await client.session(name, auto_load_on_init=pull_known or not here, warm_up=warm_up)
+    try:
+        yield session
+    except MossError:
+        if not here:
+            with suppress(MossError):  # what was refused is the error to tell
+                await session.close()
+                await client._opened().take_back(name)
+        raise
+
+
 def filter_of(text: str | None) -> Any:
     """Return the filter that was given as JSON, None if none was."""
     from moss_local.inputs import value_of_json
@@ -183,6 +233,19 @@ def filter_of(text: str | None) -> Any:
     if value is None:  # which in Python is no filter at all
         raise InvalidArgumentError("--filter is null", hint="leave it out to see all documents")
     return value
+
+
+def tell_not_listed(errors: Sequence[MossError], *, listed: bool) -> None:
+    """Say what could not be read.
+
+    Raises:
+        MossError: the first of it, where nothing could: that is not the same as that there is
+            nothing.
+    """
+    if errors and not listed:
+        raise errors[0]
+    for error in errors:
+        render.talk(f"not listed: {error}")
 
 
 def offline(reason: str) -> None:

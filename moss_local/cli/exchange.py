@@ -94,15 +94,15 @@ def has_news(report: SyncReport) -> bool:
 
 def _did(report: SyncReport) -> str:
     counts = (
-        (report.sent, "sent"),
-        (report.sent_deletes, "deletions sent"),
-        (report.received, "received"),
-        (report.deleted, "deleted by others"),
-        (report.superseded, "superseded by others"),
-        (report.quarantined, "set aside"),
-        (report.lost_races, "races lost"),
+        (report.sent, f"{report.sent} sent"),
+        (report.sent_deletes, f"{render.plural(report.sent_deletes, 'deletion')} sent"),
+        (report.received, f"{report.received} received"),
+        (report.deleted, f"{report.deleted} deleted by others"),
+        (report.superseded, f"{report.superseded} superseded by others"),
+        (report.quarantined, f"{report.quarantined} set aside"),
+        (report.lost_races, f"{render.plural(report.lost_races, 'race')} lost"),
     )
-    return ", ".join(f"{count} {what}" for count, what in counts if count)
+    return ", ".join(words for count, words in counts if count)
 
 
 def tell_of_set_aside(session: str, report: SyncReport) -> None:
@@ -125,7 +125,10 @@ def _exchange(
 ) -> None:
     if every == bool(names):
         raise InvalidArgumentError(
-            "name sessions, or give --all", hint=f"moss-local {verb} SESSION, or --all"
+            f"--all is every session, and {', '.join(map(repr, names))} is named besides"
+            if every
+            else "name sessions, or give --all",
+            hint=f"moss-local {verb} SESSION, or moss-local {verb} --all",
         )
     done = run(ctx, lambda client: _exchange_all(client, verb, names, checkpoint))
     failed = [exchange.error for exchange in done if exchange.error is not None]

@@ -35,6 +35,9 @@ def export(
 
     JSON: {session, file, documents, bytes}.
     """
+    from moss_local.snapshots import check_no_folder
+
+    check_no_folder(file)
     if file.exists() and not force:
         raise InvalidArgumentError(f"{file} is there already", hint="add --force to replace it")
     done = run(ctx, lambda client: _export(client, session, file, jsonl, local))

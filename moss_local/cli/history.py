@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from moss_local.cli import render
 from moss_local.cli.command import AsJson, Local, Name, open_to_read, run
-from moss_sync import InvalidArgumentError
+from moss_sync import InvalidArgumentError, NotFoundError
 
 if TYPE_CHECKING:
     from moss_local.client import MossClient
@@ -77,7 +78,7 @@ def history(
         return
     render.table([_line(each, own) for each in versions])
     if not versions:
-        render.talk("nothing was replaced here" if id is None else f"there is no document {id!r}")
+        render.talk("nothing was replaced here")
 
 
 async def _read(
@@ -86,7 +87,13 @@ async def _read(
     session = await open_to_read(client, name, local=local, warm_up=False)
     if id is not None and restore is not None:
         await session.restore(id, restore)
-    return await session.history(id), session.device_id
+    versions = await session.history(id)
+    if id is not None and not versions:
+        raise NotFoundError(
+            f"session {name!r} has no document {id!r}, and nothing is kept of one",
+            hint=f"list what it has with: moss-local show {shlex.quote(name)}",
+        )
+    return versions, session.device_id
 
 
 def _line(version: DocumentVersion, own: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moss_local.cli import render
-from moss_local.cli.command import AsJson, run
+from moss_local.cli.command import AsJson, opened_to_fill, run
 from moss_sync import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -52,6 +52,6 @@ async def _import(client: MossClient, file: Path, name: str | None) -> tuple[str
         raise InvalidArgumentError(
             f"{file} does not say which session it is of", hint="name it with --session NAME"
         )
-    session = await client.session(name, warm_up=False)
-    added, updated = await session.import_from(file)
-    return name, added, updated, session.doc_count
+    async with opened_to_fill(client, name, warm_up=False) as session:
+        added, updated = await session.import_from(file)
+        return name, added, updated, session.doc_count

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moss_local.cli import render
-from moss_local.cli.command import ask_for_key, globals_of
+from moss_local.cli.command import ask_for_key, check_lasting, globals_of
 from moss_sync import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -117,11 +117,7 @@ def _checked_store(store: str) -> str:
     """Return the URL as it is to be kept: a path is made independent of the current directory."""
     from moss_sync.stores import open_store
 
-    if store.lower().startswith("memory:"):
-        raise InvalidArgumentError(
-            "a memory:// store ends with the program that made it",
-            hint="give a folder, or s3://BUCKET/PREFIX",
-        )
+    check_lasting(store)
     open_store(store)  # refuses what is no store; opens nothing yet
     return store if "://" in store else str(Path(store).expanduser().absolute())
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from moss_local.cli import render
-from moss_local.cli.command import AsJson, Local, offline, run
+from moss_local.cli.command import AsJson, Local, offline, run, tell_not_listed
 from moss_sync import NetworkError
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ def sessions(ctx: typer.Context, local: Local = False, as_json: AsJson = False) 
     known.
     """
     catalog, directory = run(ctx, lambda client: _read(client, local))
-    for error in (*catalog.unreadable, *(directory.unreadable if directory else ())):
-        render.talk(f"not listed: {error}")
     here = {session.name: session for session in catalog.sessions if not _is_gone(session)}
     stored = {session.name: session for session in directory.sessions} if directory else {}
     names = sorted(here.keys() | stored.keys())
@@ -39,14 +37,15 @@ def sessions(ctx: typer.Context, local: Local = False, as_json: AsJson = False) 
                 "sessions": [_fields(name, here.get(name), known) for name in names],
             }
         )
-        return
-    if not names:
+    elif names:
+        asked = directory is not None
+        rows = [_row(name, here.get(name), stored.get(name), asked=asked) for name in names]
+        render.table(rows, header=("documents", "here", "in the store", "session"))
+    elif not catalog.unreadable:
         render.talk("there are no sessions")
-        return
-    rows = [
-        _row(name, here.get(name), stored.get(name), asked=directory is not None) for name in names
-    ]
-    render.table(rows, header=("documents", "here", "in the store", "session"))
+    if directory is not None:
+        tell_not_listed(directory.unreadable, listed=True)
+    tell_not_listed(catalog.unreadable, listed=bool(catalog.sessions))
 
 
 async def _read(client: MossClient, local: bool) -> tuple[Catalog, Directory | None]:

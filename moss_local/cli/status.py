@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from moss_local.cli import render
-from moss_local.cli.command import AsJson, globals_of, run
-from moss_sync import NotFoundError
+from moss_local.cli.command import AsJson, globals_of, run, tell_not_listed
+from moss_sync import MossError, NotFoundError
 
 if TYPE_CHECKING:
-    from moss_local.catalog import LocalSession
+    from moss_local.catalog import Catalog, LocalSession
+    from moss_local.settings import Settings
 
 
 def status(
@@ -38,12 +39,8 @@ def status(
     catalog = run(ctx, lambda client: client.local_sessions())
     found = [known for known in catalog.sessions if session in (None, known.name)]
     if session is not None and not found:
-        raise NotFoundError(
-            f"there is no session {session!r} on this device",
-            hint="list what there is with: moss-local sessions",
-        )
-    for error in catalog.unreadable:
-        render.talk(f"not listed: {error}")
+        raise _why_not_here(session, catalog, settings)
+    tell_not_listed(catalog.unreadable, listed=bool(found))
     if as_json:
         render.say_json(
             {
@@ -64,6 +61,20 @@ def status(
     render.table(
         [_row(each) for each in found],
         header=("documents", "state", "last exchange", "size", "model", "device", "session"),
+    )
+
+
+def _why_not_here(session: str, catalog: Catalog, settings: Settings) -> MossError:
+    """Return the error of a session that is not among those that could be read."""
+    from moss_local.storage.paths import session_path
+
+    file = session_path(settings.data_dir, settings.project_id, session)
+    for path, error in zip(catalog.unreadable_paths, catalog.unreadable, strict=True):
+        if path == file:
+            return error
+    return NotFoundError(
+        f"there is no session {session!r} on this device",
+        hint="list what there is with: moss-local sessions",
     )
 
 

@@ -112,6 +112,11 @@ def read_description(folder: Path) -> Description:
             f"there is no model at {missing}",
             hint=f"a model is a folder with {GRAPH_FILE}, {TOKENIZER_FILE} and {DESCRIPTION_FILE}",
         ) from error
+    except OSError as error:
+        raise ModelNotFoundError(
+            f"the model at {folder} cannot be read: {error.strerror}",
+            hint="check its name, and who owns its files and their modes",
+        ) from error
     if len(data) > MAX_DESCRIPTION_BYTES:
         raise InvalidArgumentError(f"{path} is longer than {MAX_DESCRIPTION_BYTES} bytes")
     try:

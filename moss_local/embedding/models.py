@@ -16,6 +16,7 @@ from pathlib import Path
 
 import platformdirs
 
+from moss_local.arguments import path_of
 from moss_local.embedding import minilm
 from moss_local.embedding.base import Embedder
 from moss_local.embedding.model_files import (
@@ -67,11 +68,12 @@ def resolve_model(model_id: str, *, models_dir: Path | None = None) -> Model:
         InvalidArgumentError: the name is no name, or the folder's description is wrong.
         ModelNotFoundError: there is no such model; the hint says where to put it.
     """
-    if not isinstance(model_id, str) or not model_id or "\0" in model_id:
+    if not isinstance(model_id, str) or not model_id:
         raise InvalidArgumentError(
             f"model_id is {model_id!r}; it must be a model's name or folder",
             hint='such as "moss-minilm", "custom" or "path/to/folder"',
         )
+    path_of(model_id, "model_id")
     if model_id == MINILM_ID:
         return Model(MINILM_ID, minilm.SPACE, minilm.DESCRIPTION)
     if model_id == CUSTOM_ID:
@@ -79,7 +81,7 @@ def resolve_model(model_id: str, *, models_dir: Path | None = None) -> Model:
     if _is_path(model_id):
         return _in_folder(Path(model_id).expanduser())
     directory = _models_dir() if models_dir is None else models_dir
-    if (directory / model_id).is_dir():
+    if os.path.isdir(directory / model_id):  # unlike Path.is_dir not of names that are too long
         return _in_folder(directory / model_id)
     declared = _declared(directory, model_id)
     if declared is not None:

@@ -10,6 +10,7 @@ from typing import cast
 
 import apsw
 
+from moss_local.storage.encoding import narrowed
 from moss_local.storage.state import read_state
 
 MAX_FINDINGS = 5
@@ -41,7 +42,7 @@ def disagreements(conn: apsw.Connection) -> list[str]:
     state = read_state(conn)
     live = _count(conn, "SELECT count(*) FROM document WHERE deleted = 0")
     if live != state.live:
-        found.append(f"{live} documents, and the file counts {state.live}")
+        found.append(f"{_plural(live, 'document')}, and the file counts {state.live}")
     found += _differences(
         conn,
         "SELECT rowid FROM document WHERE deleted = 0",
@@ -52,6 +53,11 @@ def disagreements(conn: apsw.Connection) -> list[str]:
     found += _differences(
         conn, "SELECT rowid FROM document WHERE vector = 1", vectors, "the vector table"
     )
+    if state.space is not None:
+        rows = conn.execute("SELECT embedding FROM vec")
+        broken = sum(narrowed(state.space, row) is None for (row,) in rows)
+        if broken:
+            found.append(f"not finite in the vector table: {_plural(broken, 'vector')}")
     return found
 
 
@@ -59,11 +65,15 @@ def _differences(conn: apsw.Connection, documents: str, index: str, what: str) -
     found = []
     lacking = _count(conn, f"SELECT count(*) FROM ({documents} EXCEPT {index})")
     if lacking:
-        found.append(f"{what} lacks {lacking} documents")
+        found.append(f"{what} lacks {_plural(lacking, 'document')}")
     left = _count(conn, f"SELECT count(*) FROM ({index} EXCEPT {documents})")
     if left:
-        found.append(f"{what} holds {left} rows of no document")
+        found.append(f"{what} holds {_plural(left, 'row')} of no document")
     return found
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _count(conn: apsw.Connection, query: str) -> int:

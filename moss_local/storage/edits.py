@@ -100,10 +100,11 @@ def delete_documents(conn: apsw.Connection, ids: Iterable[str], *, now_ms: int) 
     Raises:
         InvalidArgumentError: an id that no document can have; none is deleted.
     """
-    wanted = dict.fromkeys(ids)
-    for id in wanted:
+    given = list(ids)
+    for id in given:
         check_id(id)
     state = read_state(conn)
+    wanted = dict.fromkeys(given)
     found = {id: known for id, known in find(conn, wanted).items() if not known.deleted}
     hlc = state.hlc
     tombstones = []

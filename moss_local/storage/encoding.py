@@ -85,6 +85,16 @@ def to_bytes(space: VectorSpace, rows: NDArray[np.float32]) -> list[bytes]:
     return [row.tobytes() for row in data]
 
 
+def narrowed(space: VectorSpace, row: bytes) -> bytes | None:
+    """Return a vector as it lies in the file in the space's dtype; None if it has none there.
+
+    Only damage makes one that has none: what is written there is exact in that precision.
+    """
+    with np.errstate(over="ignore"):
+        vector = np.frombuffer(row, "<f4").astype(f"<{space.dtype}")
+    return vector.tobytes() if np.isfinite(vector).all() else None
+
+
 def from_bytes(space: VectorSpace, vectors: Sequence[bytes]) -> NDArray[np.float32]:
     """Return shape (n, dim) of vectors that each have `space.vector_bytes`."""
     flat = np.frombuffer(b"".join(vectors), f"<{space.dtype}").astype(np.float32)

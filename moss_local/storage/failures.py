@@ -148,10 +148,10 @@ def translated_os(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
             raise DiskFullError(
-                f"{path} cannot be created: {error.strerror}",
+                f"{path} cannot be used: {error.strerror}",
                 hint="free some space and try again",
             ) from error
         raise PermissionDeniedError(
-            f"{path} cannot be created: {error.strerror}",
+            f"{path} cannot be used: {error.strerror}",
             hint="name another data directory, or check the mode of this one",
         ) from error

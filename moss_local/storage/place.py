@@ -99,8 +99,18 @@ class Secrets:
 
 
 def session_files(directory: Path) -> list[Path]:
-    """Return the files in a project's directory that are sessions, by their names."""
-    return sorted(directory.glob(f"[!.]*{SUFFIX}"))
+    """Return the files in a project's directory that are sessions, by their names.
+
+    Raises:
+        PermissionDeniedError: it cannot be read, which is not the same as that there are none.
+    """
+    with translated_os(directory):
+        try:
+            names = os.listdir(directory)
+        except FileNotFoundError:
+            return []
+    wanted = (name for name in names if name.endswith(SUFFIX) and not name.startswith("."))
+    return [directory / name for name in sorted(wanted)]
 
 
 def find_place(directory: Path, given: Secrets) -> Place:
@@ -235,7 +245,9 @@ def changing(directory: Path) -> Iterator[None]:
 def _refuse_plain(directory: Path) -> None:
     plain: Sequence[Path] = session_files(directory)
     if plain:
+        one = len(plain) == 1
         raise AtRestError(
-            f"{len(plain)} session files in {directory} are not encrypted yet",
+            f"{len(plain)} session {'file' if one else 'files'} in {directory}"
+            f" {'is' if one else 'are'} not encrypted yet",
             hint=f"encrypt them: {ENCRYPT}, or await client.encrypt_at_rest()",
         )

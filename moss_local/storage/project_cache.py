@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from moss_local.storage.failures import translated_os
-from moss_sync.stores.durable import replacing
+from moss_sync.stores.durable import make_folders, replacing
 
 
 class ProjectCache:
@@ -27,7 +27,7 @@ class ProjectCache:
         """Keep `data`, atomically and durably."""
         path = self._path(name)
         with translated_os(path):
-            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folders(self._directory)  # mkdir(parents=True) leaves those above to the umask
             with replacing(path) as out:
                 out.write(data)
 

@@ -14,7 +14,7 @@ import apsw
 
 from moss_local.storage.documents import read_metadata
 from moss_local.storage.history import StoredVersion
-from moss_sync import NotFoundError, Version
+from moss_sync import InvalidArgumentError, NotFoundError, Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,7 @@ def find_set_aside(conn: apsw.Connection, number: int) -> SetAside:
     Raises:
         NotFoundError: there is none of this number.
     """
+    _check_number(number)
     row = conn.execute(
         "SELECT number, reason, id, hlc, dev, digest, deleted, text, metadata, payload, vector"
         " FROM quarantine WHERE number = ?",
@@ -62,8 +63,19 @@ def discard_set_aside(conn: apsw.Connection, number: int) -> None:
     Raises:
         NotFoundError: there is none of this number.
     """
+    _check_number(number)
     conn.execute("DELETE FROM quarantine WHERE number = ?", (number,))
     if not conn.changes():
+        raise _unknown(number)
+
+
+def _check_number(number: int) -> None:
+    if type(number) is not int:
+        raise InvalidArgumentError(
+            f"an edit that was set aside is named by its number, an int, not {number!a:.60}",
+            hint="take it from session.quarantined(), or from: moss-local quarantine SESSION",
+        )
+    if not 0 < number < 2**63:  # no other is a row's
         raise _unknown(number)
 
 

@@ -261,9 +261,23 @@ class SqliteReplica:
         return moved
 
     def set_exchanged(self, wall_ms: int) -> None:
-        """Remember when the last exchange with the store succeeded."""
+        """Remember when the last exchange with the store succeeded.
+
+        One that found nothing of the session there, and put nothing there, was none.
+        """
         with self.file.writing() as conn:
-            update_state(conn, exchanged_ms=wall_ms)
+            if read_state(conn).exchanged_ms is not None or _is_in_store(conn):
+                update_state(conn, exchanged_ms=wall_ms)
+
+
+def _is_in_store(conn: apsw.Connection) -> bool:
+    """Return whether this file knows of anything of its session there; a log has no manifest."""
+    return bool(
+        conn.execute(
+            "SELECT EXISTS (SELECT 1 FROM seen)"
+            " OR EXISTS (SELECT 1 FROM document WHERE commit_seq IS NOT NULL)"
+        ).get
+    )
 
 
 def _resync(conn: apsw.Connection, records: Mapping[str, Record], tomb_hlc: int) -> int:

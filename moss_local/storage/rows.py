@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from moss_local.search.keywords import prepare_text
 from moss_local.storage.documents import StoredDocument, check_id, metadata_json, read_metadata
-from moss_local.storage.encoding import MAX_DIMENSIONS, from_bytes
+from moss_local.storage.encoding import MAX_DIMENSIONS, from_bytes, narrowed
 from moss_local.storage.history import Reason, keep_superseded
 from moss_local.storage.schema import create_vectors
 from moss_local.storage.state import State, read_state, set_space, update_state
@@ -290,14 +290,21 @@ def check_rowids(conn: apsw.Connection, rowids: NDArray[np.integer[Any]]) -> Non
 def read_vectors(
     conn: apsw.Connection, rowids: Sequence[int], space: VectorSpace
 ) -> dict[int, bytes]:
-    """Return the vectors of rows that have one, in the space's dtype."""
+    """Return the vectors of rows that have one, in the space's dtype.
+
+    Raises:
+        apsw.CorruptError: one holds what was never written; it must not travel to others.
+    """
     rows = conn.executemany(
         "SELECT rowid, embedding FROM vec WHERE rowid = ?", ((rowid,) for rowid in rowids)
     )
-    kind = f"<{space.dtype}"
-    return {
-        rowid: np.frombuffer(embedding, "<f4").astype(kind).tobytes() for rowid, embedding in rows
-    }
+    found: dict[int, bytes] = {}
+    for rowid, embedding in rows:
+        vector = narrowed(space, embedding)
+        if vector is None:
+            raise apsw.CorruptError("a vector holds a value that is not finite")
+        found[rowid] = vector
+    return found
 
 
 def _live(found: Mapping[str, Found], id: str) -> Found | None:

@@ -20,7 +20,12 @@ import apsw
 import pytest
 
 from moss_local.cli import render
+from moss_local.cli.exchange import summary
+from moss_local.errors import ModelNotFoundError
 from moss_local.settings import credentials_path, load_credentials
+from moss_local.storage.file import open_session_file
+from moss_local.storage.unused import remove_unused
+from moss_sync import SyncReport
 from tests.moss_local.cli_harness import PROGRAM, Cli, Done
 
 
@@ -82,14 +87,32 @@ def test_sessions_shows_what_is_here_and_what_is_only_in_the_store(cli: Cli) -> 
 
 
 def test_status_follows_a_session_from_never_to_synced(cli: Cli) -> None:
-    def state() -> tuple[str, int]:
+    def state() -> tuple[str, int, bool]:
         (session,) = cli("status", "conv", "--json").ok().json()["sessions"]
-        return session["state"], session["pending"]
+        return session["state"], session["pending"], session["last_exchange"] is not None
 
-    cli("add", "conv", "text").ok()
-    assert state() == ("pending", 1)
+    cli("add", "conv", "text", "--id", "t").ok()
+    assert state() == ("pending", 1, False)
+    cli("pull", "conv").ok()  # there is nothing to pull
+    assert state() == ("pending", 1, False)
+    assert "never" in cli("status").ok().stdout
     cli("push", "conv").ok()
-    assert state() == ("synced", 0)
+    assert state() == ("synced", 0, True)
+
+
+@pytest.mark.parametrize("commit", ["cas", "log"])
+def test_a_session_that_the_store_has_nothing_of_was_never_exchanged(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, commit: str
+) -> None:
+    monkeypatch.setenv("MOSS_COMMIT", commit)
+    cli("--store", "./other", "add", "first", "text").ok()
+    cli("--store", "./other", "push", "first").ok()  # so that there is a repository
+    cli("--store", "./other", "add", "conv", "text").ok()
+    states = {
+        each["name"]: (each["state"], each["last_exchange"] is None)
+        for each in cli("status", "--json").ok().json()["sessions"]
+    }
+    assert states == {"first": ("synced", False), "conv": ("pending", True)}
 
 
 def test_push_all_takes_what_is_pending_and_only_that(cli: Cli) -> None:
@@ -122,6 +145,40 @@ def test_a_checkpoint_is_printed_here_and_holds_the_store_there(cli: Cli) -> Non
     for wrong in (["--all", "--checkpoint", printed], ["a", "b", "--checkpoint", printed]):
         assert cli("pull", *wrong).code == 2
     assert cli("pull", "conv", "--checkpoint", "rubbish").code == 2
+
+
+@pytest.mark.parametrize("command", ["status", "sessions"])
+def test_a_file_that_cannot_be_read_is_not_the_same_as_none(cli: Cli, command: str) -> None:
+    for name in ("one", "two"):
+        cli("add", name, "text").ok()
+    files = [Path(each["path"]) for each in cli("status", "--json").ok().json()["sessions"]]
+    for file in files:
+        with file.open("r+b") as out:
+            out.write(b"damaged")  # unlike the modes of a file, this stops root, too
+    done = cli(command)
+    assert done.code == 6
+    assert "no sessions" not in done.stderr
+    assert "is damaged" in done.stderr
+    assert "hint: " in done.stderr
+    assert cli(command, "--json").code == 6
+    named = cli("status", "two")
+    assert (named.code, str(files[1]) in named.stderr) == (6, True)
+    assert cli("status", "three").code == 3
+
+
+@pytest.mark.parametrize("command", [["status"], ["sessions"], ["push", "--all"]])
+def test_a_data_directory_that_cannot_be_read_is_not_the_same_as_an_empty_one(
+    cli: Cli, command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path) -> list[str]:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    cli("add", "one", "text").ok()
+    monkeypatch.setattr("moss_local.storage.place.os.listdir", refused)
+    done = cli(*command)
+    assert done.code == 4
+    assert "cannot be used: Permission denied" in done.stderr
+    assert "FAILED  data directory" in cli("doctor", "--local").stdout
 
 
 # -- adding ----------------------------------------------------------------------------------
@@ -183,12 +240,27 @@ def test_a_text_file_becomes_chunks_as_add_docs_makes_them(cli: Cli) -> None:
         (["add", "conv", "--file", "missing.jsonl"], 3, "missing.jsonl"),
         (["add", "conv", "--file", "bad.jsonl"], 2, "bad.jsonl, line 2: the key 'text' is missing"),
         (["add", "conv", "--file", "bad.jsonl", "--id", "x"], 2, "not for a file"),
+        (["add", "conv", "--file", "a\0b.txt"], 2, r"--file 'a\x00b.txt' holds a NUL character"),
+        (["add", "conv", "\ud800"], 2, "half of a surrogate pair"),
+        (["add", "conv", "text", "--id", "x" * 2000], 2, "more than 1024"),
+        (["add", "conv", "text", "--id", ""], 2, "a document id is empty"),
+        (["add", "conv", "text", "--metadata", "a=\ud800"], 2, "half of a surrogate pair"),
+        (["add", "conv", "--file", "short.json"], 2, "has 2 dimensions"),
+        (["import", "short.json", "--session", "conv"], 2, "has 2 dimensions"),
+        (["export", "conv", "."], 2, ". is a folder"),
+        (["export", "conv", "/", "--force"], 2, "/ is a folder"),
+        (["export", "conv", ""], 2, ". is a folder"),
+        (["import", "missing.moss"], 3, "there is no file missing.moss"),
         (["query", "nowhere", "text"], 3, "'nowhere'"),
         (["show", "nowhere"], 3, "'nowhere'"),
         (["status", "nowhere"], 3, "'nowhere'"),
         (["push", "nowhere"], 3, "'nowhere'"),
         (["pull"], 2, "--all"),
-        (["push", "conv", "--all"], 2, "--all"),
+        (["push", "conv", "--all"], 2, "--all is every session, and 'conv' is named besides"),
+        (["show", "conv", "--store", "y"], 2, "hint: moss-local --store ... show ..."),
+        (["push", "conv", "--data-dir=y"], 2, "--data-dir stands before the command"),
+        (["show", "conv", "--stor"], 2, "No such option: --stor"),
+        (["at-rest", "change-key"], 2, "there is no key to change"),
         (["init"], 2, "set up already"),
         (["--store", "ftp://x", "sessions"], 2, "'ftp://'"),
         (["no-such-command"], 2, "no-such-command"),
@@ -199,6 +271,7 @@ def test_a_mistake_is_named_with_its_exit_code_and_nothing_is_written(
     cli: Cli, arguments: list[str], code: int, named: str
 ) -> None:
     Path("bad.jsonl").write_text('{"id": 1, "text": "fine"}\n{"id": 2}\n', "utf-8")
+    Path("short.json").write_text('{"id": 1, "text": "x", "embedding": [1, 2]}', "utf-8")
     done = cli(*arguments)
     assert done.code == code, done.stderr
     assert done.stdout == ""
@@ -207,12 +280,54 @@ def test_a_mistake_is_named_with_its_exit_code_and_nothing_is_written(
     assert cli("sessions", "--json").ok().json()["sessions"] == []
 
 
+def test_without_the_model_nothing_is_added_and_no_session_is_left(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object, **__: object) -> None:
+        raise ModelNotFoundError("the weights are not here")
+
+    monkeypatch.setattr("moss_local.local.Local.embed", missing)
+    assert cli("add", "conv", "text").code == 9
+    assert cli("sessions", "--json").ok().json()["sessions"] == []
+
+
+def test_a_refused_add_takes_back_no_session_that_somebody_has(cli: Cli, tmp_path: Path) -> None:
+    cli("add", "full", "text").ok()
+    cli("push", "full").ok()
+    second = cli.on("second")
+    assert second("add", "full", "text", "--id", "x" * 2000).code == 2
+    [there] = second("status", "--json").ok().json()["sessions"]
+    assert (there["name"], there["documents"]) == ("full", 1)
+
+    path = tmp_path / "a.sqlite3"
+    file = open_session_file(path, session="conv")
+    assert not remove_unused(path, key=None)  # it is open
+    file.close()
+    with apsw.Connection(str(path)) as conn:
+        conn.execute("UPDATE state SET local_seq = 1")
+    conn.close()
+    assert not remove_unused(path, key=None)
+    with apsw.Connection(str(path)) as conn:
+        conn.execute("UPDATE state SET local_seq = 0")
+    conn.close()
+    assert remove_unused(path, key=None)
+    assert not remove_unused(path, key=None)
+    assert list(tmp_path.glob("a.sqlite3*")) == []
+
+
 def test_of_a_file_with_one_bad_document_none_is_added(cli: Cli) -> None:
     cli("add", "conv", "there before").ok()
     lines = [{"id": 1, "text": "fine"}, {"id": "x" * 2000, "text": "too long an id"}]
     Path("turns.jsonl").write_text("\n".join(map(json.dumps, lines)), "utf-8")
     assert cli("add", "conv", "--file", "turns.jsonl").code == 2
     assert len(cli("show", "conv", "--json").ok().json()["documents"]) == 1
+
+
+def test_one_of_a_thing_is_not_said_to_be_several() -> None:
+    done = summary(SyncReport(sent_deletes=1, lost_races=1, requests=1))
+    assert done.startswith("1 deletion sent, 1 race lost (1 request, ")
+    done = summary(SyncReport(sent_deletes=2, lost_races=3))
+    assert done.startswith("2 deletions sent, 3 races lost (0 requests, ")
 
 
 # -- searching -------------------------------------------------------------------------------
@@ -389,6 +504,28 @@ def test_a_store_in_memory_cannot_be_set_up(cli: Cli) -> None:
     assert cli("init", "--force", "--store", "memory://x").code == 2
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["add", "conv", "text"],
+        ["push", "conv"],
+        ["sync", "--all"],
+        ["query", "conv", "x"],
+        ["status"],
+    ],
+)
+def test_no_command_uses_a_store_that_ends_with_it(
+    cli: Cli, command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOSS_STORE", "Memory://x")
+    done = cli(*command)
+    assert (done.code, done.stdout) == (2, "")
+    assert "the store 'Memory://x' ends with the program that made it" in done.stderr
+    assert cli("--store", "memory://x", *command).code == 2
+    assert cli("--store", "./shared", "sessions", "--json").ok().json()["sessions"] == []
+    assert cli("doctor").code == 1
+
+
 # -- the doctor ------------------------------------------------------------------------------
 
 
@@ -449,10 +586,46 @@ def test_the_doctor_tells_a_wrong_key_and_a_store_that_is_gone(
     assert done.code == 1
     assert not checks(done)["key"]["ok"]
     Path("shared").rename("away")
+    done = cli("doctor", "--json")
+    assert done.code == 1
+    assert about_the_store(done) == {"store"}
+    found = checks(done)["store"]
+    assert found["detail"] == f"the folder {Path('shared').absolute()} is not there"
+    assert "mount the disk" in found["todo"]
     Path("shared").write_text("a file where the folder was")
     done = cli("doctor", "--json")
     assert done.code == 1
-    assert not checks(done)["store"]["ok"]
+    assert about_the_store(done) == {"store"}
+    assert "is a file" in checks(done)["store"]["detail"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="owners and modes")
+@pytest.mark.parametrize("commit", ["cas", "log"])
+def test_the_doctor_tells_once_whose_a_store_is_that_may_not_be_written(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, commit: str
+) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setenv("MOSS_COMMIT", commit)
+    cli("--store", "./other", "add", "conv", "hello").ok()
+    cli("--store", "./other", "push", "conv").ok()
+    monkeypatch.setattr("moss_sync.stores.folder.write_file", refused)
+    other = Path("other").absolute()
+    done = cli("--store", "./other", "doctor", "--json")
+    assert done.code == 1
+    assert about_the_store(done) - {"store: mode"} == {"store", "key"}  # which could be read
+    found = checks(done)["store"]
+    assert found["detail"] == f"cannot write to the folder {other}: Permission denied"
+    assert found["todo"] == f"{other} is yours and has mode 0700: chmod u+rwx {other}"
+    monkeypatch.setattr("moss_local.cli.checkup.os.geteuid", lambda: 4242)
+    todo = checks(cli("--store", "./other", "doctor", "--json"))["store"]["todo"]
+    assert f"belongs to user {os.getuid()}; you are 4242" in todo
+
+
+def about_the_store(done: Done) -> set[str]:
+    """Return the names of the checks that ask the store."""
+    return {name for name in checks(done) if name.startswith(("store", "key", "clock"))}
 
 
 def test_without_set_up_the_doctor_says_so() -> None:

@@ -98,6 +98,18 @@ def test_a_missing_name_says_where_to_put_the_folder() -> None:
     assert caught.value.code == "MODEL_UNAVAILABLE"
 
 
+@pytest.mark.parametrize("name", ["x" * 5000, "./" + "x" * 5000])
+def test_a_name_that_no_folder_can_have_is_no_model(name: str) -> None:
+    with pytest.raises(ModelNotFoundError):
+        resolve_model(name)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "./\ud800", "\ud800"])
+def test_a_name_that_no_file_system_can_hold_is_refused(name: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="model_id '"):
+        resolve_model(name)
+
+
 @pytest.mark.parametrize("path", ["./nowhere", "~/nowhere", "/no/where", ".."])
 def test_a_missing_folder_is_named(
     path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -170,6 +170,11 @@ def test_what_was_set_aside_is_restored_or_discarded_by_its_number(
         for act in (session.restore_quarantined, session.discard_quarantined):
             with pytest.raises(NotFoundError, match="number 1"):
                 await act(1)
+            with pytest.raises(NotFoundError):
+                await act(2**64)
+            for wrong in ("1", "\ud800", [1], True):
+                with pytest.raises(InvalidArgumentError, match="by its number, an int, not"):
+                    await act(wrong)  # type: ignore[arg-type]  # that is what is wrong
 
     run(client, story)
 
@@ -390,8 +395,12 @@ def test_a_history_of_nothing_says_so(cli: Cli) -> None:
     cli("add", "conv", "one", "--id", "a").ok()
     done = cli("history", "conv").ok()
     assert (done.stdout, done.stderr) == ("", "nothing was replaced here\n")
-    done = cli("history", "conv", "unknown").ok()
-    assert (done.stdout, done.stderr) == ("", "there is no document 'unknown'\n")
+    assert [each["id"] for each in cli("history", "conv", "a", "--json").ok().json()["versions"]]
+    for more in ([], ["--json"]):
+        done = cli("history", "conv", "unknown", *more)
+        assert (done.code, done.stdout) == (NotFoundError.exit_code, "")
+        assert "session 'conv' has no document 'unknown'" in done.stderr
+        assert "moss-local show conv" in done.stderr
 
 
 def test_wrong_uses_of_history_and_quarantine_are_refused(cli: Cli) -> None:

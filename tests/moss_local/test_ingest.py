@@ -120,6 +120,11 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     odd.write_text("x")
     with pytest.raises(InvalidArgumentError, match=r"\.xyz"):
         read([odd])
+    for docs in (Path("a\0b.txt"), [Path("a\0b.txt")]):
+        with pytest.raises(InvalidArgumentError, match=r"'a\\x00b\.txt' holds a NUL"):
+            read(docs)
+    with pytest.raises(InvalidArgumentError, match="surrogate"):
+        read(Path("\ud800.txt"))
 
 
 def test_a_chunker_that_does_not_do_its_work_is_named() -> None:
@@ -219,6 +224,10 @@ def test_an_index_is_made_of_files(tell: Callable[[Story], None], tmp_path: Path
             ([one], ParseOptions(ocr_mode="full_ocr"), NotOfferedError),
             ([ParseFileInput("a", "image/png", data=b"x")], None, InvalidArgumentError),
             ([ParseFileInput("a", "text/plain")], None, InvalidArgumentError),
+            ([ParseFileInput("a", "text/plain", path="a\0b")], None, InvalidArgumentError),
+            ([ParseFileInput("a", "text/plain", data="x")], None, InvalidArgumentError),  # type: ignore[arg-type]  # that is what is wrong
+            ([ParseFileInput("a", None, data=b"x")], None, InvalidArgumentError),  # type: ignore[arg-type]  # the same
+            ([ParseFileInput(1, "text/plain", data=b"x")], None, InvalidArgumentError),  # type: ignore[arg-type]  # the same
             ([one] * 21, None, InvalidArgumentError),
             (["a.txt"], None, InvalidArgumentError),
             ("a.txt", None, InvalidArgumentError),

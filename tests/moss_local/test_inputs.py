@@ -40,6 +40,27 @@ def test_a_single_object_over_several_lines_is_one_document() -> None:
     assert (found.id, found.text) == ("a", "one")
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('{"id": "a", "text": "x"\n{"id": "b", "text": "y"}\n', 1),
+        ('{"id": "a", "text": "x",}\n{"id": "b", "text": "y"}\n', 1),
+        ('{"id": "a", "text": "x"}\n{"id": "b", "text": "y"\n{"id": "c", "text": "z"}', 2),
+        ('\n\n{"id": "a", "text": "x"\n', 3),
+        ('\n\n{"id": "a"}\n', 3),
+        ('{"id": "a", "text": "x"}\n\n\nrubbish\n', 4),
+        ('{"id": "a",\n "text": "x",\n "metadata": {\n "k": 1,\n }\n}', 5),
+        ('{"id": "a",\n "text": "x"\n', 2),
+        ('[{"id": "a", "text": "x"},\n\n {"id": "b" "text": "y"}]\n', 3),
+        ('[{"id": "a", "text": "x"}]\n[{"id": "b", "text": "y"}]\n', 2),
+    ],
+)
+def test_what_is_broken_is_named_with_the_line_that_it_is_in(text: str, line: int) -> None:
+    for name in ("t.json", "t.jsonl"):
+        with pytest.raises(InvalidArgumentError, match=f"^{name}, line {line}: "):
+            of(name, text)
+
+
 def test_a_byte_order_mark_and_windows_line_ends_are_no_part_of_a_document() -> None:
     (found,) = given_of_file("t.jsonl", b'\xef\xbb\xbf{"id": "a", "text": "one"}\r\n')
     assert found.document.id == "a"

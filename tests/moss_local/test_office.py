@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 import sys
 import zipfile
 from collections.abc import Callable
@@ -187,7 +188,9 @@ def test_no_word_of_a_docx_is_lost(lines: list[tuple[int, str]]) -> None:
 
 
 @pytest.mark.parametrize("name", ["x.pdf", "x.docx"])
-def test_damaged_files_are_refused_by_name_and_nothing_else_is_raised(name: str) -> None:
+def test_damaged_files_are_refused_by_name_and_nothing_else_is_raised(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
     whole = pdf("Some text here.") if name == "x.pdf" else word(handbook)
     told = [trouble(name, whole[:end]) for end in range(0, len(whole), max(1, len(whole) // 60))]
     for place in range(0, len(whole), max(1, len(whole) // 120)):
@@ -196,6 +199,8 @@ def test_damaged_files_are_refused_by_name_and_nothing_else_is_raised(name: str)
         told.append(trouble(name, bytes(damaged)))
     assert all(name in each for each in told if each)
     assert sum(map(bool, told)) > 50
+    assert [record for record in caplog.records if record.name.startswith("pypdf")] == []
+    assert logging.getLogger("pypdf").level == logging.NOTSET
 
 
 def trouble(name: str, data: bytes) -> str:

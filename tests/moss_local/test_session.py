@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import stat
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -174,6 +176,10 @@ def test_min_score_leaves_out_what_is_less_similar(client: MossClient) -> None:
         (QueryOptions(filter={"$and": [{"field": "a"}]}), r"filter\.\$and\[0\] lacks"),
         (QueryOptions(group_by=("a", "b")), "group_by"),  # type: ignore[arg-type]  # the same
         (QueryOptions(group_by=ParentGrouping("a", 3)), "group_by.order_field"),  # type: ignore[arg-type]  # the same
+        (QueryOptions(group_by=ParentGrouping("\ud800", "b")), "group_by.parent_field holds half"),
+        (QueryOptions(context=-1), "context is an int from 0 to 100, not -1"),
+        (QueryOptions(context=101), "context is an int from 0 to 100, not 101"),
+        ({"top_k": 3}, "options is a QueryOptions, not a dict"),
         (QueryOptions(candidate_depth=0), "candidate_depth"),
         (QueryOptions(embedding=[]), "embedding"),
         (QueryOptions(embedding=[1.0, 2.0]), "2 dimensions"),
@@ -191,6 +197,31 @@ def test_a_wrong_option_is_refused_by_name(
             await session.query("refund", options)
         assert isinstance(refusal.value, ValueError)
         assert refusal.value.code == "INVALID_ARGUMENT"
+
+    run(client, story)
+
+
+def test_a_text_that_no_utf8_can_say_is_refused_and_not_shown(client: MossClient) -> None:
+    async def story(session: SessionIndex) -> None:
+        await session.add_docs(TURNS)
+        for options in (None, QueryOptions(alpha=0.0), QueryOptions(embedding=[1.0] * 384)):
+            for ask in (session.query, lambda *given: client.query_multi([session], *given)):
+                with pytest.raises(InvalidArgumentError, match="at character 6") as refusal:
+                    await ask("secret\ud800", options)
+                assert "secret" not in str(refusal.value)
+
+    run(client, story)
+
+
+def test_options_of_the_wrong_kind_are_refused_by_their_kind(client: MossClient) -> None:
+    async def story(session: SessionIndex) -> None:
+        with pytest.raises(InvalidArgumentError, match="options is a MutationOptions, not a dict"):
+            await session.add_docs(TURNS, {"upsert": False})  # type: ignore[arg-type]  # on purpose
+        with pytest.raises(InvalidArgumentError, match="options is a GetDocumentsOptions"):
+            await session.get_docs(["turn-1"])  # type: ignore[arg-type]  # on purpose
+        with pytest.raises(InvalidArgumentError, match="sort_by holds half"):
+            await session.get_docs(GetDocumentsOptions(sort_by="\udfff"))
+        assert session.doc_count == 0
 
     run(client, story)
 
@@ -429,14 +460,57 @@ def test_credentials_and_places_come_from_the_environment(
         {"project_id": "x" * 600, "project_key": "k"},
         {"project_id": "p", "project_key": "k", "store": "ftp://host/x"},
         {"project_id": "p", "project_key": "k\ud800"},
+        {"project_id": "p", "project_key": "k", "store": 7},
+        {"project_id": "p", "project_key": "k", "store": "a\ud800"},
+        {"project_id": "p", "project_key": "k", "cache_path": "a\0b"},
+        {"project_id": "p", "project_key": "k", "cache_path": 7},
+        {"project_id": "p", "project_key": "k", "data_dir": "a\0b"},
+        {"project_id": "p", "project_key": "k", "data_dir": 7},
     ],
 )
 def test_a_wrong_argument_of_the_client_is_refused_at_once(
     arguments: dict[str, Any], tmp_path: Path
 ) -> None:
     with pytest.raises(InvalidArgumentError):
-        MossClient(**arguments, data_dir=tmp_path)
+        MossClient(**{"data_dir": tmp_path} | arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "named"), [(False, "at_rest is False, not"), ("", "empty str"), (b"k", "type bytes")]
+)
+def test_a_wrong_at_rest_is_refused_with_what_it_may_be(
+    value: Any, named: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidArgumentError, match=named) as refused:
+        MossClient("p", "k", data_dir=tmp_path, at_rest=value)
+    assert str(refused.value.hint).startswith("leave it out to take session files as they are")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes")
+@pytest.mark.parametrize("auto_load", [True, False])
+def test_whatever_the_umask_the_data_directory_is_this_user_s_alone(
+    tmp_path: Path, auto_load: bool
+) -> None:
+    (tmp_path / "there").mkdir(mode=0o750)
+    made, there = tmp_path / "new" / "data", tmp_path / "there"
+
+    async def story() -> None:
+        for data_dir in (made, there):
+            async with MossClient("p", "k", store=tmp_path / "store", data_dir=data_dir) as client:
+                session = await client.session("conv", "custom", auto_load_on_init=auto_load)
+                await session.add_docs([DocumentInfo("a", "text", embedding=[1.0])])
+                await session.push_index()
+
+    before = os.umask(0)
+    try:
+        asyncio.run(story())
+    finally:
+        os.umask(before)
+    for path in (made.parent, made, *made.rglob("*"), *there.rglob("*")):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        assert mode == (0o700 if path.is_dir() else 0o600), path
+    assert stat.S_IMODE(there.stat().st_mode) == 0o750  # what is there is left as it is
 
 
 def test_a_store_that_refuses_the_credentials_leaves_the_session_usable(

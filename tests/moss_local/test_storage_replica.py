@@ -587,6 +587,10 @@ def test_what_was_fetched_in_an_earlier_life_is_left_aside(replica: SqliteReplic
 
 
 def test_the_time_of_the_last_exchange_is_kept(replica: SqliteReplica) -> None:
+    replica.set_exchanged(1000)
+    with replica.file.reading() as conn:
+        assert read_state(conn).exchanged_ms is None  # the store had nothing of it
+    replica.set_seen(SEEN)
     replica.set_exchanged(1234)
     with replica.file.reading() as conn:
         assert read_state(conn).exchanged_ms == 1234

@@ -83,6 +83,63 @@ GIVEN = [(doc.id, doc.text, doc.metadata, doc.payload) for doc in DOCS]
 # -- exports ---------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("path", "named"),
+    [
+        ("", "is empty"),
+        ("a\0b", r"'a\\x00b' holds a NUL character"),
+        (Path("a\0b"), r"'a\\x00b' holds a NUL character"),
+        ("/tmp/\ud800/x", r"'/tmp/\\ud800/x' holds half of a surrogate pair at character 5"),
+        (b"x", "type bytes, not a path"),
+        (3, "type int, not a path"),
+        (None, "type NoneType, not a path"),
+    ],
+)
+def test_a_path_that_is_none_is_refused_by_name(
+    path: Any, named: str, tmp_path: Path, models: Path
+) -> None:
+    async def story() -> None:
+        async with client(tmp_path / "one") as one:
+            session = await one.session("conv", "tiny", warm_up=False)
+            calls = [session.export, session.import_from, one.import_session]
+            if path is not None:  # which there is the folder of the client
+                calls += [session.save_to_disk, session.load_from_disk]
+            for call in calls:
+                with pytest.raises(InvalidArgumentError, match=named):
+                    await call(path)
+
+    run(story)
+
+
+@pytest.mark.parametrize("path", ["/", ".", "..", "./", Path()])
+def test_a_folder_is_no_file_to_write_or_read(
+    path: Any, tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    async def story() -> None:
+        async with client(tmp_path / "one") as one:
+            session = await one.session("conv", "tiny", warm_up=False)
+            for call in (session.export, session.import_from, one.import_session):
+                with pytest.raises(InvalidArgumentError, match="is a folder") as refused:
+                    await call(path)
+                assert refused.value.hint == "name a file in it"
+
+    run(story)
+
+
+def test_a_missing_file_is_named_as_one(tmp_path: Path, models: Path) -> None:
+    async def story() -> None:
+        async with client(tmp_path / "one") as one:
+            session = await one.session("conv", "tiny", warm_up=False)
+            for call in (session.import_from, one.import_session):
+                with pytest.raises(NotFoundError, match=r"there is no file .*nosuch") as missing:
+                    await call(tmp_path / "nosuch.moss")
+                assert "folder that is there" not in str(missing.value.hint)
+
+    run(story)
+
+
 def test_an_exported_session_is_the_same_elsewhere_in_the_same_order_without_the_model(
     tmp_path: Path, models: Path
 ) -> None:
