@@ -51,7 +51,7 @@ from moss_sync.stores.base import (
 )
 from moss_sync.stores.durable import make_folders, sync_folder, write_file
 from moss_sync.stores.keys import check_key, check_listing, check_size, is_key
-from moss_sync.traffic import count
+from moss_sync.traffic import answered, count
 
 LOCK_STRIPES = 64
 """Keys share this many locks, so that sessions by the thousand leave no lock file each."""
@@ -428,9 +428,12 @@ class FolderStore:
     async def _run(self, verb: str, work: Callable[[], _T]) -> _T:
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._pool, work)
+            done = await loop.run_in_executor(self._pool, work)
         except OSError as error:
+            answered()
             raise self._mapped(verb, error) from error
+        answered()
+        return done
 
     def _mapped(self, verb: str, error: OSError) -> MossError:
         message = f"cannot {verb} the folder {self.root}: {error.strerror or error}"
