@@ -29,6 +29,7 @@ from moss_sync import MossError, RepairReport, SyncReport, VectorSpace
 from moss_sync.checkpoint import Checkpoint
 from moss_sync.clock import Clock
 from moss_sync.modes import Engine
+from moss_sync.patience import Patience
 
 R = TypeVar("R", bound=SyncReport)
 
@@ -121,9 +122,11 @@ class Exchange:
         seen = self._replica.state().seen
         return None if seen is None else str(Checkpoint.of(seen))
 
-    async def pull(self) -> SyncReport:
-        """As `SyncEngine.pull`."""
-        return await self._run("pull", self._engine.pull)
+    async def pull(self, patience: Patience | None = None) -> SyncReport:
+        """As `SyncEngine.pull`; given up past the patience of a caller who can go on without."""
+        if patience is None:
+            return await self._run("pull", self._engine.pull)
+        return await self._run("pull", partial(patience.until_answered, self._engine.pull))
 
     async def push(self) -> SyncReport:
         """As `SyncEngine.push`. A compaction may follow, which nobody waits for."""

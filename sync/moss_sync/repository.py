@@ -51,6 +51,7 @@ from moss_sync.features import UPGRADE, check_writable
 from moss_sync.keyring import Format, KdfParams, Keys
 from moss_sync.layout import Layout, store_name
 from moss_sync.packing import pack, unpack
+from moss_sync.patience import Patience
 from moss_sync.probe import ProbeVerdict, probe
 from moss_sync.seal import SALT_BYTES, Place, RootKeys, epoch_of, seal, unseal
 from moss_sync.stores.base import Blob, BlobStore, ETag, MayBeAway, MayBeReplicated, Swapped
@@ -146,7 +147,7 @@ class Repository:
     def __repr__(self) -> str:
         return f"<Repository {self.store.url} prefix={self.layout.prefix}>"
 
-    async def check_key(self, *, contact: bool) -> None:
+    async def check_key(self, *, contact: bool, patience: Patience | None = None) -> None:
         """Verify the project key against what this device knows, without the network where it can.
 
         The first open of a project remembers a check value; every later one is held to it. A key
@@ -155,6 +156,7 @@ class Repository:
 
         Args:
             contact: At the very first open, ask the store before anything is remembered.
+            patience: Of a caller who goes on without the store: past it, it counts as away.
         Raises:
             UnauthorizedError: another key opened this project here before, or the key does not
                 open the store's repository. Nothing was written.
@@ -162,7 +164,7 @@ class Repository:
         async with self._lock:
             saved = await self._run(self._cache.load, "key")
             if saved is None:
-                if not (contact and await self._is_confirmed_by_store()):
+                if not (contact and await self._is_confirmed_by_store(patience)):
                     kdf = KdfParams(self._clock.token(keyring.KDF_SALT_BYTES))
                     await self._save_check(kdf, confirmed=False)
                 return
@@ -176,7 +178,7 @@ class Repository:
             known = await self.is_known()
             if fields["confirmed"] and not known:
                 raise keyring.wrong_key()
-            if not await self._is_confirmed_by_store():
+            if not await self._is_confirmed_by_store(patience):
                 raise keyring.wrong_key(newest=await self._newest_known())
             await self._save_check(self._kdf or kdf, confirmed=True)
 
@@ -538,14 +540,16 @@ class Repository:
         if isinstance(self.store, MayBeReplicated) and self._keys is not None:
             self.store.lock_free = self._keys.commit == "log"
 
-    async def _is_confirmed_by_store(self) -> bool:
+    async def _is_confirmed_by_store(self, patience: Patience | None) -> bool:
         """Return whether the store has a repository and the key opens it; False also offline.
 
         Raises:
             UnauthorizedError: there is one, and the key does not open it.
         """
         try:
-            return await self._known() is not None
+            if patience is None:
+                return await self._known() is not None
+            return await patience.until_answered(self._known) is not None
         except (NetworkError, PermissionDeniedError):
             return False
 

@@ -19,8 +19,10 @@ from typing import Any
 import apsw
 import pytest
 
+import moss_local.project
 from moss_local.cli import render
 from moss_local.settings import credentials_path, load_credentials
+from moss_sync.stores import s3_client
 from tests.moss_local.cli_harness import PROGRAM, Cli, Done
 
 
@@ -315,6 +317,21 @@ def test_offline_everything_local_goes_on_and_says_so(cli: Cli) -> None:
 
 
 # -- setting up ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "reading", [("show", "conv"), ("query", "conv", "refund"), ("history", "conv"), ("sessions",)]
+)
+def test_what_is_here_is_read_although_the_store_never_answers(
+    cli: Cli, silent_store: str, monkeypatch: pytest.MonkeyPatch, reading: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(moss_local.project, "FIRST_ANSWER_S", 0.2)
+    monkeypatch.setattr(s3_client, "BULK_READ_TIMEOUT_S", 600)
+    for text in ("A refund was asked for.", "The refund was granted."):
+        cli("add", "conv", text, "--id", "t").ok()
+    read = Cli(("--store", silent_store))(*reading).ok()
+    assert "refund" in read.stdout or "conv" in read.stdout
+    assert f"offline: no answer from {silent_store} within 0.2 s" in read.stderr
 
 
 def test_the_key_is_never_shown_unless_asked_for(cli: Cli) -> None:
