@@ -24,7 +24,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Protocol
 from weakref import WeakSet
@@ -126,6 +126,7 @@ class Repository:
         self._confirmed = False
         self._seen_absent = False
         self._just_absent = False
+        self._away: NetworkError | None = None
         self._made_here = False
         self._verdict: ProbeVerdict | None = None
         self._lock = asyncio.Lock()
@@ -385,7 +386,7 @@ class Repository:
             UnauthorizedError: the key does not open the repository.
             NetworkError: the store could not be reached.
         """
-        async with self._lock:
+        async with self._contact():
             return await self._known()
 
     async def mode(self) -> Commit:
@@ -394,7 +395,7 @@ class Repository:
         Raises:
             As keys, of which the next call does not ask a second time for what is not there.
         """
-        async with self._lock:
+        async with self._contact():
             keys = await self._known()
             self._just_absent = keys is None
         if keys is None:
@@ -414,13 +415,33 @@ class Repository:
             StoreChangedError: the store's repository is not the one that this device knows.
             NetworkError: the store could not be reached.
         """
-        async with self._lock:
+        async with self._contact():
             # Seen to be absent a moment ago: creating it below finds out if that has changed.
             known = None if self._seen_absent else await self._known()
             if known is None:
                 known = self._keys = await self._create()
                 self._expect()
             return known
+
+    @contextlib.asynccontextmanager
+    async def _contact(self) -> AsyncIterator[None]:
+        """Hold the lock to open the repository.
+
+        Whoever waited while the store was asked in vain is told the same and does not ask again:
+        one after the other, the sessions of a new device would each wait for a silent store.
+        """
+        known_of = self._away
+        async with self._lock:
+            away = self._away
+            if away is not None and away is not known_of and self._keys is None:
+                raise NetworkError(str(away), hint=away.hint)
+            try:
+                yield
+            except NetworkError as error:
+                if type(error) is NetworkError:
+                    # Another one: that has a traceback, which holds whatever has failed.
+                    self._away = NetworkError(str(error), hint=error.hint)
+                raise
 
     async def confirm(self) -> None:
         """Make sure that the store still holds the repository that this device knows.

@@ -18,6 +18,7 @@ from moss_sync import keyring
 from moss_sync.errors import (
     BlobCorruptError,
     InvalidArgumentError,
+    NetworkError,
     UnauthorizedError,
     UnsupportedFormatError,
 )
@@ -26,6 +27,7 @@ from moss_sync.keyring import Format, KdfParams, Keys, create, decode, derive_ke
 from moss_sync.repository import Repository
 from moss_sync.stores import MemoryStore
 from tests.devices import MemoryCache, QuickClock, run_here
+from tests.moss_sync.world import FaultyStore
 
 KEK = bytes(range(200, 232))
 KDF = KdfParams(b"salt-of-16-bytes", memory_kib=8 * 1024, iterations=1, lanes=1)
@@ -294,6 +296,34 @@ def test_nothing_is_written_to_a_repository_that_needs_a_later_writer() -> None:
         assert [each.key for each in await store.keys(repository.layout.prefix)] == [
             repository.layout.fmt
         ]
+
+    asyncio.run(scenario())
+
+
+def test_who_waits_for_a_first_contact_that_fails_does_not_try_it_again() -> None:
+    """One after the other, eight sessions of a new device would wait eight times as long."""
+    store = FaultyStore()
+    repository = Repository(
+        store, "project", "project key", cache=MemoryCache(), clock=QuickClock(), run=run_here
+    )
+
+    async def away(verb: str, key: str) -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)
+        raise NetworkError("no answer")
+
+    async def scenario() -> None:
+        store.before = away
+        calls = [repository.keys(), repository.mode(), repository.attach(), repository.keys()]
+        errors = await asyncio.gather(*calls, return_exceptions=True)
+        assert [type(error) for error in errors] == [NetworkError] * 4
+        assert len({id(error) for error in errors}) == 4  # an exchange writes its report into one
+        assert len(store.calls) == 1
+        with pytest.raises(NetworkError):
+            await repository.keys()  # who comes later asks again
+        assert len(store.calls) == 2
+        store.before = None
+        assert await repository.keys() is None
 
     asyncio.run(scenario())
 
