@@ -21,7 +21,7 @@ from typing import TypeVar
 from moss_local.auto_sync import AutoSync
 from moss_local.runtime import runtime
 from moss_local.schedule import Work
-from moss_local.standing import Trouble, has_unpushed, standing, trouble_of
+from moss_local.standing import Trouble, newest_unpushed, standing, trouble_of
 from moss_local.storage.file import SessionFile
 from moss_local.storage.replica import SqliteReplica
 from moss_local.types import SyncState
@@ -230,8 +230,8 @@ class Exchange:
             self._compaction = runtime.in_background(self._compact())
         return report
 
-    async def _unpushed(self) -> bool:
-        return await runtime.blocking(has_unpushed, self._file)
+    async def _unpushed(self) -> int | None:
+        return await runtime.blocking(newest_unpushed, self._file)
 
     def _tell(self, work: Work, error: MossError | None) -> None:
         if self.outcome is not None:
