@@ -129,8 +129,10 @@ class MossClient(IndexApi, HostedApi, OpenUntilClosed[None]):
                 device an older state, or another history, is then refused, also the first time.
         Raises:
             NotFoundError: there is no such session, and none may be created.
-            NetworkError: the same could not be found out.
-            UnauthorizedError: the key is not this project's; nothing was written.
+            NetworkError: the same could not be found out. `create=False` asks the store also with
+                `auto_load_on_init=False` where the session is not on this device.
+            UnauthorizedError: the key is not this project's; nothing was written. A device that is
+                new and offline cannot know yet: its first contact with the store tells.
             ModelMismatchError: (a ValueError) the session has vectors of another model; nothing
                 was written.
             ModelNotFoundError: there is no such model on this machine.
