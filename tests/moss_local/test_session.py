@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from moss_local import (
     SessionIndex,
     UnauthorizedError,
 )
+from moss_sync.layout import Layout
 from moss_sync.stores import S3Store, s3_client
 
 Story = Callable[[SessionIndex], Coroutine[Any, Any, None]]
@@ -503,6 +505,28 @@ def test_an_exchange_with_a_store_that_never_answers_ends(
             [done] = await client.sync_sessions(["conv"])
             assert isinstance(done.error, NetworkError)
             assert session.sync_state.pending == 1
+
+    asyncio.run(asyncio.wait_for(story(), 60))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_folder_that_hangs_does_not_hold_up_opening(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To open a pipe that nobody writes to blocks for ever, as a network mount does that hangs."""
+    monkeypatch.setattr(moss_local.project, "FIRST_ANSWER_S", 0.2)
+    hanging = tmp_path / "store" / Layout.of("p").fmt
+    hanging.parent.mkdir(parents=True)
+    os.mkfifo(hanging)
+
+    async def story() -> None:
+        client = MossClient("p", "k", store=tmp_path / "store", data_dir=tmp_path / "device")
+        session = await client.session("conv", "custom")
+        assert session.sync_state.code == "NETWORK"
+        await session.add_docs([DocumentInfo("a", "A turn.", embedding=[1.0, 0.0])])
+        await session.close()
+        os.close(os.open(hanging, os.O_RDWR))  # the mount is back
+        await client.close()
 
     asyncio.run(asyncio.wait_for(story(), 60))
 
