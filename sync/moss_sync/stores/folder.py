@@ -19,6 +19,7 @@ import contextlib
 import errno
 import os
 import secrets
+import shlex
 import stat
 import threading
 import time
@@ -85,6 +86,8 @@ _T = TypeVar("_T")
 
 class FolderStore:
     """A BlobStore in a folder. The root is created by the first write, never by a read.
+
+    Only the root: where what it lies in is not there either, a disk is missing, not a first push.
 
     Args:
         root: An absolute path; relative ones are taken from the current directory, now.
@@ -337,8 +340,18 @@ class FolderStore:
         except FileNotFoundError:
             return False
 
+    def _check_parent(self) -> None:
+        if not self.root.parent.is_dir():
+            raise NetworkError(
+                f"the folder {self.root.parent}, in which the store {self.root.name!r} is to be, "
+                "does not exist",
+                hint="mount the disk or share that it is on; for a new store make it first: "
+                f"mkdir -p {shlex.quote(str(self.root.parent))}",
+            )
+
     def _prepare(self, key: str) -> None:
         self._check_root()
+        self._check_parent()
         for folder in (self._temps,) if self.lock_free else (self._locks, self._temps):
             make_folders(folder)
         try:
