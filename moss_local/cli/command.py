@@ -6,10 +6,12 @@ becomes one sentence, a hint and an exit code in `Commands`, and nowhere else.
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -183,6 +185,34 @@ def filter_of(text: str | None) -> Any:
     if value is None:  # which in Python is no filter at all
         raise InvalidArgumentError("--filter is null", hint="leave it out to see all documents")
     return value
+
+
+def missing_folder(ctx: typer.Context) -> Path | None:
+    """Return the folder that is the store, if it is not there: it then reads as an empty store.
+
+    The first push makes it. But it may also be that the disk that it is on is not mounted; the
+    one in the data directory, which nobody has named, is on none of its own.
+    """
+    from moss_sync.stores import FolderStore, open_store
+
+    settings = globals_of(ctx).settings()
+    store = open_store(settings.store)
+    if settings.store == str(settings.data_dir / "store"):
+        return None
+    if isinstance(store, FolderStore) and not os.path.lexists(store.root):
+        return store.root
+    return None
+
+
+def tell_of_missing(folder: Path) -> None:
+    """Say that the store's folder was not there, and what has become of that."""
+    if os.path.lexists(folder):
+        render.talk(f"a new store was made in {folder}")
+    else:
+        render.talk(
+            f"the store folder {folder} does not exist (yet); if it is on a disk or share,"
+            " mount that first"
+        )
 
 
 def offline(reason: str) -> None:

@@ -45,6 +45,7 @@ from moss_sync.errors import (
     StoreChangedError,
     UnauthorizedError,
     UnsupportedFormatError,
+    other_store_hint,
     repair_command,
 )
 from moss_sync.features import UPGRADE, check_writable
@@ -706,6 +707,5 @@ class Repository:
     def _changed(self, how: str) -> StoreChangedError:
         return StoreChangedError(
             f"the store {self.store.url} {how}",
-            hint="name the store that this project used before (store=, MOSS_STORE), "
-            "or start afresh in another data directory (data_dir=, MOSS_DATA_DIR)",
+            hint=other_store_hint("the store that this project used before"),
         )
