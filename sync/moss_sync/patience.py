@@ -61,6 +61,19 @@ class Patience:
             self._timer = None
             self._left -= time() - began
 
+    def clocked(self) -> Callable[[], None]:
+        """Return what, when it is called, takes the time since now off the patience.
+
+        For a wait that cannot be given up, behind somebody who waits for the same store.
+        """
+        time = asyncio.get_running_loop().time
+        began = time()
+
+        def spend() -> None:
+            self._left -= time() - began
+
+        return spend
+
     def _hear(self) -> None:
         self._answered = True
         # What `work` leaves running in the background is heard here too, when the timer is gone;

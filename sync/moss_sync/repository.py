@@ -163,7 +163,10 @@ class Repository:
             UnauthorizedError: another key opened this project here before, or the key does not
                 open the store's repository. Nothing was written.
         """
+        spend = None if patience is None else patience.clocked()
         async with self._lock:
+            if spend is not None and self._keys is None and not self._seen_absent:
+                spend()  # whoever held the lock has asked in vain, for as long as this has waited
             saved = await self._run(self._cache.load, "key")
             if saved is None:
                 if not (contact and await self._is_confirmed_by_store(patience)):

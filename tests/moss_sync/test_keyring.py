@@ -24,6 +24,7 @@ from moss_sync.errors import (
 )
 from moss_sync.features import check_writable
 from moss_sync.keyring import Format, KdfParams, Keys, create, decode, derive_kek, unlock
+from moss_sync.patience import Patience
 from moss_sync.repository import Repository
 from moss_sync.stores import MemoryStore
 from tests.devices import MemoryCache, QuickClock, run_here
@@ -326,6 +327,29 @@ def test_who_waits_for_a_first_contact_that_fails_does_not_try_it_again() -> Non
         assert await repository.keys() is None
 
     asyncio.run(scenario())
+
+
+def test_sessions_that_open_at_once_wait_for_a_silent_store_together() -> None:
+    store = FaultyStore()
+    repository = Repository(
+        store, "project", "project key", cache=MemoryCache(), clock=QuickClock(), run=run_here
+    )
+
+    async def silent(verb: str, key: str) -> None:
+        await asyncio.sleep(600)
+
+    async def opens() -> None:
+        patience = Patience(0.2, store=store.url)
+        await repository.check_key(contact=True, patience=patience)
+        with pytest.raises(NetworkError, match="no answer"):
+            await patience.until_answered(repository.keys)
+
+    async def scenario() -> None:
+        store.before = silent
+        await asyncio.gather(*(opens() for _ in range(8)))
+        assert len(store.calls) == 1
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
 
 
 NEW_KEK = bytes(range(100, 132))
