@@ -20,6 +20,7 @@ async def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
         share = root / "network" / "share"  # a folder on the network; a bucket would do as well
+        share.parent.mkdir()
         async with MossClient(PROJECT_ID, PROJECT_KEY, store=share, data_dir=root / "o") as client:
             office = await client.session("site-12")
             await office.add_docs(

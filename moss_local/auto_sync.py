@@ -77,13 +77,14 @@ class AutoSync:
         interval_s: float,
         *,
         clock: Clock,
-        unpushed: Callable[[], Awaitable[bool]],
+        unpushed: Callable[[], Awaitable[int | None]],
         turn: Callable[[], asyncio.Semaphore],
     ) -> None:
         """Prepare; `run` is to be started on the loop on which everything here happens.
 
         Args:
-            unpushed: Whether the file holds changes that are not pushed.
+            unpushed: A number of the last change in the file that is not pushed, which another
+                change does not have; None where all are pushed.
             turn: Held while exchanging: how many sessions of this process do so at once.
         """
         self._exchange = exchange
@@ -96,15 +97,21 @@ class AutoSync:
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._ended = asyncio.Event()
-        self._written = self._noted = -math.inf
+        self._written = -math.inf
+        self._unread = False
+        self._newest: int | None = None
         self._watching = False
         self._stopped = False
         self._closing = False
         exchange.outcome = self._outcome
 
     def written(self) -> None:
-        """Say that the file was written to, by whomever; from any thread, at no cost."""
+        """Say that the file was written to, by whomever; from any thread, at no cost.
+
+        An exchange writes too, if only that it has happened: whether it was an edit, the file says.
+        """
         self._written = self._clock.monotonic()
+        self._unread = True  # not told by the time: a clock may stand still between two writes
         if self._watching:
             self._watching = False
             self._rouse()
@@ -119,7 +126,7 @@ class AutoSync:
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
         try:
-            await self._guarded(self._note_unpushed)  # of before, or of another process
+            await self._guarded(self._look_for_edits)  # of before
             while not self._closing:
                 await self._guarded(self._step)
         finally:
@@ -145,7 +152,7 @@ class AutoSync:
 
     async def _finish(self) -> None:
         await self._ended.wait()
-        if self._stopped or not await self._unpushed():
+        if self._stopped or await self._unpushed() is None:
             return
         try:
             await self._exchange.push()
@@ -156,17 +163,17 @@ class AutoSync:
         """Do what is due, or wait until something is."""
         now = self._clock.monotonic()
         self._watching = self._schedule.first_edit is None
-        if self._written > self._noted:
-            self._noted = self._written
-            self._schedule.edited(self._noted)
+        if self._unread:
+            self._unread = False
+            await self._note_edits(self._written)
         work = None if self._stopped else self._schedule.due(now)
         if work is None:
             left = math.inf if self._stopped else self._schedule.next() - now
             await self._nap(left)
-        elif work == "pull" or await self._unpushed():
+        elif work == "pull" or await self._unpushed() is not None:
             await self._attempt(work)
         else:
-            self._schedule.nothing_waits()  # what was written came from the store
+            self._schedule.nothing_waits()  # another object or process was faster
 
     async def _attempt(self, work: Work) -> None:
         async with self._turn():
@@ -177,7 +184,7 @@ class AutoSync:
             except MossError as error:  # `_outcome` was told
                 log.debug("session %r: %s failed: %s", self._exchange.name, work, error)
                 return
-        await self._note_unpushed()
+        await self._look_for_edits()  # of another process
 
     async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
         """Let no error end the background in silence."""
@@ -209,14 +216,26 @@ class AutoSync:
             self._schedule.failed(now, chance=chance, asked=asked or 0.0)
         self._wake.set()
 
-    async def _note_unpushed(self) -> None:
-        if await self._unpushed():
-            self._schedule.edited(self._clock.monotonic())
+    async def _look_for_edits(self) -> None:
+        await self._note_edits(self._clock.monotonic())
+
+    async def _note_edits(self, at: float) -> None:
+        """Tell the schedule of edits that it does not know; what it knows goes on getting quiet."""
+        before = self._newest
+        try:
+            self._newest = await self._unpushed()
+        except MossError:
+            self._schedule.edited(at)  # there may be some: to be pushed once the file can be read
+            raise
+        if self._newest is None:
+            self._schedule.nothing_waits()
+        elif self._newest != before or self._schedule.first_edit is None:
+            self._schedule.edited(at)
 
     async def _nap(self, seconds: float) -> None:
         wall, monotonic = self._clock.wall_ms(), self._clock.monotonic()
         self._wake.clear()
-        if self._written > self._noted or self._closing:
+        if self._unread or self._closing:
             return
         await _first_of(
             asyncio.ensure_future(self._clock.sleep(min(seconds, LONGEST_NAP_S))),

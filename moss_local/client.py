@@ -112,7 +112,9 @@ class MossClient(IndexApi, HostedApi, OpenUntilClosed[None]):
         """Open a session: the local file at once, and what others pushed if the store answers.
 
         Offline it opens all the same, and so it does if the store's history cannot be trusted and
-        this device has the session already; `session.sync_state` then says so.
+        this device has the session already; `session.sync_state` then says so. A store that says
+        nothing at all counts as offline after 15 seconds (`moss_local.project.FIRST_ANSWER_S`);
+        `auto_load_on_init=False` does not wait, and `auto_sync` then pulls in the background.
 
         Args:
             index_name: Any non-empty string up to 512 bytes of UTF-8.
@@ -129,8 +131,10 @@ class MossClient(IndexApi, HostedApi, OpenUntilClosed[None]):
                 device an older state, or another history, is then refused, also the first time.
         Raises:
             NotFoundError: there is no such session, and none may be created.
-            NetworkError: the same could not be found out.
-            UnauthorizedError: the key is not this project's; nothing was written.
+            NetworkError: the same could not be found out. `create=False` asks the store also with
+                `auto_load_on_init=False` where the session is not on this device.
+            UnauthorizedError: the key is not this project's; nothing was written. A device that is
+                new and offline cannot know yet: its first contact with the store tells.
             ModelMismatchError: (a ValueError) the session has vectors of another model; nothing
                 was written.
             ModelNotFoundError: there is no such model on this machine.

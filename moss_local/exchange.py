@@ -21,7 +21,7 @@ from typing import TypeVar
 from moss_local.auto_sync import AutoSync
 from moss_local.runtime import runtime
 from moss_local.schedule import Work
-from moss_local.standing import Trouble, has_unpushed, standing, trouble_of
+from moss_local.standing import Trouble, newest_unpushed, standing, trouble_of
 from moss_local.storage.file import SessionFile
 from moss_local.storage.replica import SqliteReplica
 from moss_local.types import SyncState
@@ -29,6 +29,7 @@ from moss_sync import MossError, RepairReport, SyncReport, VectorSpace
 from moss_sync.checkpoint import Checkpoint
 from moss_sync.clock import Clock
 from moss_sync.modes import Engine
+from moss_sync.patience import Patience
 
 R = TypeVar("R", bound=SyncReport)
 
@@ -121,9 +122,11 @@ class Exchange:
         seen = self._replica.state().seen
         return None if seen is None else str(Checkpoint.of(seen))
 
-    async def pull(self) -> SyncReport:
-        """As `SyncEngine.pull`."""
-        return await self._run("pull", self._engine.pull)
+    async def pull(self, patience: Patience | None = None) -> SyncReport:
+        """As `SyncEngine.pull`; given up past the patience of a caller who can go on without."""
+        if patience is None:
+            return await self._run("pull", self._engine.pull)
+        return await self._run("pull", partial(patience.until_answered, self._engine.pull))
 
     async def push(self) -> SyncReport:
         """As `SyncEngine.push`. A compaction may follow, which nobody waits for."""
@@ -227,8 +230,8 @@ class Exchange:
             self._compaction = runtime.in_background(self._compact())
         return report
 
-    async def _unpushed(self) -> bool:
-        return await runtime.blocking(has_unpushed, self._file)
+    async def _unpushed(self) -> int | None:
+        return await runtime.blocking(newest_unpushed, self._file)
 
     def _tell(self, work: Work, error: MossError | None) -> None:
         if self.outcome is not None:

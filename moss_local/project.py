@@ -62,10 +62,16 @@ from moss_sync.directory import (
 from moss_sync.engine import SyncEngine
 from moss_sync.log_engine import LogEngine
 from moss_sync.modes import EitherEngine, Engine
+from moss_sync.patience import Patience
 from moss_sync.repository import Repository
 from moss_sync.rotation import rotate
 from moss_sync.stored_session import StoredSession
 from moss_sync.stores import BlobStore
+
+FIRST_ANSWER_S = 15.0
+"""Opening a session, and listing what the store has, wait no longer for a store that is silent. A
+first answer takes up to five round trips (name, connection, two for TLS, request), and a bad mobile
+link has round trips of three seconds."""
 
 FILES_AT_ONCE = 256
 """Session files that are looked at in one go on another thread, which nobody can cancel."""
@@ -129,11 +135,13 @@ class Project:
         default = resolve_model(self._default_model)
         wanted = None if model_id is None else resolve_model(model_id)
         model = ModelChoice(name, wanted, default, self._settings.cache_dir)
-        await runtime.on_loop(self._repository.check_key(contact=pull or not create))
+        patience = self._patience()
+        checked = self._repository.check_key(contact=pull or not create, patience=patience)
+        await runtime.on_loop(checked)
         place = await self._found()
         path = place.path(name)
         if not create and not path.exists():
-            await self._require_stored(name)
+            await self._require_stored(name, patience)
         file = await runtime.acquiring(place.open, SessionFile.close, name)
         replica = SqliteLogReplica(file)
         # What runs in the background must not hold the project: a forgotten client is to end.
@@ -171,7 +179,9 @@ class Project:
             if passing:
                 self._own.add(session)
         try:
-            await session._open(pull=pull, warm_up=warm_up, strict=held_to is not None)
+            await session._open(
+                pull=pull, warm_up=warm_up, strict=held_to is not None, patience=patience
+            )
         except BaseException:
             await session.close()
             raise
@@ -210,7 +220,8 @@ class Project:
 
     async def stored_sessions(self) -> Directory:
         """Return what sessions there are in the store."""
-        return await runtime.on_loop(list_sessions(self._repository, self._listed))
+        listing = partial(list_sessions, self._repository, self._listed)
+        return await runtime.on_loop(self._patience().until_answered(listing))
 
     async def find(self, name: str) -> StoredSession | None:
         """Return what the store tells of a session, also of a deleted one; None if it has none."""
@@ -459,9 +470,13 @@ class Project:
                 hint="close the sessions first; those of other processes too",
             )
 
-    async def _require_stored(self, name: str) -> None:
+    def _patience(self) -> Patience:
+        return Patience(FIRST_ANSWER_S, store=self._store.url)
+
+    async def _require_stored(self, name: str, patience: Patience) -> None:
         found = None
-        if await runtime.on_loop(has_session(self._repository, name)):
+        asked = partial(has_session, self._repository, name)
+        if await runtime.on_loop(patience.until_answered(asked)):
             found = await self.find(name)
         if found is None or found.deleted:
             raise NotFoundError(

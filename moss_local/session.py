@@ -80,6 +80,7 @@ from moss_sync import (
     SyncReport,
     UnauthorizedError,
 )
+from moss_sync.patience import Patience
 
 log = logging.getLogger("moss_local")
 
@@ -574,27 +575,28 @@ class SessionIndex(OpenUntilClosed[SyncState]):
 
     # -- inside ----------------------------------------------------------------------------
 
-    async def _open(self, *, pull: bool, warm_up: bool, strict: bool) -> None:
+    async def _open(self, *, pull: bool, warm_up: bool, strict: bool, patience: Patience) -> None:
         """Check the model, pull if the store answers, and load the model in the background.
 
         Args:
+            patience: How long the pull waits for the store to say anything.
             strict: The caller holds the store to a state: one that contradicts it is refused.
         """
         stored = await runtime.blocking(self._local.space)
         if stored is not None:
             self._local.model.accepts(stored)
         if pull:
-            await self._pull_to_open(strict=strict)
+            await self._pull_to_open(strict=strict, patience=patience)
         self._exchange.start()
         model = await runtime.blocking(self._local.model_id)
         if warm_up and model != CUSTOM_ID:
             runtime.in_background(self._warm_up())
         await runtime.blocking(self._fill_in.start)
 
-    async def _pull_to_open(self, *, strict: bool) -> None:
+    async def _pull_to_open(self, *, strict: bool, patience: Patience) -> None:
         """Pull; a store that is away or in disorder does not take away what is on this device."""
         try:
-            await self.pull()
+            await runtime.on_loop(self._exchange.pull(patience))
         except (ModelMismatchError, UnauthorizedError):
             raise  # the caller asked for something else than is there
         except MossError as error:

@@ -75,7 +75,8 @@ def standing_in(
     return SyncState("never" if exchanged_ms is None else "synced", 0, exchanged_ms)
 
 
-def has_unpushed(file: SessionFile) -> bool:
-    """Return whether the file holds changes that are not pushed; one row at most is read."""
+def newest_unpushed(file: SessionFile) -> int | None:
+    """Return the number of the last change that is not pushed, or None; one row at most is read."""
     with file.reading() as conn:
-        return conn.execute("SELECT 1 FROM document WHERE dirty = 1 LIMIT 1").get is not None
+        newest = conn.execute("SELECT max(changed) FROM document WHERE dirty = 1").get
+    return cast(int | None, newest)

@@ -6,11 +6,13 @@ becomes one sentence, a hint and an exit code in `Commands`, and nowhere else.
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -246,6 +248,34 @@ def tell_not_listed(errors: Sequence[MossError], *, listed: bool) -> None:
         raise errors[0]
     for error in errors:
         render.talk(f"not listed: {error}")
+
+
+def missing_folder(ctx: typer.Context) -> Path | None:
+    """Return the folder that is the store, if it is not there: it then reads as an empty store.
+
+    The first push makes it. But it may also be that the disk that it is on is not mounted; the
+    one in the data directory, which nobody has named, is on none of its own.
+    """
+    from moss_sync.stores import FolderStore, open_store
+
+    settings = globals_of(ctx).settings()
+    store = open_store(settings.store)
+    if settings.store == str(settings.data_dir / "store"):
+        return None
+    if isinstance(store, FolderStore) and not os.path.lexists(store.root):
+        return store.root
+    return None
+
+
+def tell_of_missing(folder: Path) -> None:
+    """Say that the store's folder was not there, and what has become of that."""
+    if os.path.lexists(folder):
+        render.talk(f"a new store was made in {folder}")
+    else:
+        render.talk(
+            f"the store folder {folder} does not exist (yet); if it is on a disk or share,"
+            " mount that first"
+        )
 
 
 def offline(reason: str) -> None:

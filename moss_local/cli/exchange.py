@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from moss_local.cli import render
-from moss_local.cli.command import AsJson, fail, run
-from moss_sync import InvalidArgumentError, MossError, SyncReport
+from moss_local.cli.command import AsJson, fail, missing_folder, run, tell_of_missing
+from moss_sync import InvalidArgumentError, MossError, NetworkError, SyncReport
 
 if TYPE_CHECKING:
     from moss_local.client import MossClient
@@ -130,8 +130,11 @@ def _exchange(
             else "name sessions, or give --all",
             hint=f"moss-local {verb} SESSION, or moss-local {verb} --all",
         )
+    folder = missing_folder(ctx)
     done = run(ctx, lambda client: _exchange_all(client, verb, names, checkpoint))
     failed = [exchange.error for exchange in done if exchange.error is not None]
+    if folder is not None and not any(isinstance(error, NetworkError) for error in failed):
+        tell_of_missing(folder)
     if as_json:
         render.say_json({"exchanges": [_fields(exchange) for exchange in done]})
     else:

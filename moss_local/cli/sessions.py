@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from moss_local.cli import render
-from moss_local.cli.command import AsJson, Local, offline, run, tell_not_listed
+from moss_local.cli.command import (
+    AsJson,
+    Local,
+    missing_folder,
+    offline,
+    run,
+    tell_not_listed,
+    tell_of_missing,
+)
 from moss_sync import NetworkError
 
 if TYPE_CHECKING:
@@ -29,6 +37,8 @@ def sessions(ctx: typer.Context, local: Local = False, as_json: AsJson = False) 
     here = {session.name: session for session in catalog.sessions if not _is_gone(session)}
     stored = {session.name: session for session in directory.sessions} if directory else {}
     names = sorted(here.keys() | stored.keys())
+    if directory is not None and (folder := missing_folder(ctx)) is not None:
+        tell_of_missing(folder)
     if as_json:
         known = None if directory is None else stored
         render.say_json(

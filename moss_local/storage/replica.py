@@ -44,6 +44,7 @@ from moss_sync import (
     VectorSpace,
     Version,
 )
+from moss_sync.errors import other_store_hint
 from moss_sync.hlc import MAX_STAMP
 from moss_sync.merge import lowest_commit, newest
 from moss_sync.replica import Aside, Correction, Keep
@@ -88,7 +89,7 @@ class SqliteReplica:
             elif state.repo_id != repo_id:
                 raise StoreChangedError(
                     f"session {state.session!r} has been exchanged with another store before",
-                    hint="name the store that it belongs to, or another data directory",
+                    hint=other_store_hint(),
                 )
 
     def dirty(self, *, max_bytes: int, max_records: int) -> list[Record]:

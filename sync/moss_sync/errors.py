@@ -220,3 +220,12 @@ def repair_command(session: str | None = None) -> str:
     if session is None:
         return "moss-local repair --all"
     return f"moss-local repair {'-- ' if session.startswith('-') else ''}{shlex.quote(session)}"
+
+
+def other_store_hint(store: str = "the store that it was exchanged with") -> str:
+    """Return what to do about a session, or a project, that belongs to another store."""
+    return (
+        f"name {store} (store=, MOSS_STORE); or bring a session over to the one that is named now: "
+        "moss-local export SESSION FILE, and then in another data directory: "
+        "moss-local --data-dir OTHER import FILE"
+    )

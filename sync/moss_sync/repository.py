@@ -24,7 +24,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Protocol
 from weakref import WeakSet
@@ -45,12 +45,14 @@ from moss_sync.errors import (
     StoreChangedError,
     UnauthorizedError,
     UnsupportedFormatError,
+    other_store_hint,
     repair_command,
 )
 from moss_sync.features import UPGRADE, check_writable
 from moss_sync.keyring import Format, KdfParams, Keys
 from moss_sync.layout import Layout, store_name
 from moss_sync.packing import pack, unpack
+from moss_sync.patience import Patience
 from moss_sync.probe import ProbeVerdict, probe
 from moss_sync.seal import SALT_BYTES, Place, RootKeys, epoch_of, seal, unseal
 from moss_sync.stores.base import Blob, BlobStore, ETag, MayBeAway, MayBeReplicated, Swapped
@@ -125,6 +127,7 @@ class Repository:
         self._confirmed = False
         self._seen_absent = False
         self._just_absent = False
+        self._away: NetworkError | None = None
         self._made_here = False
         self._verdict: ProbeVerdict | None = None
         self._lock = asyncio.Lock()
@@ -146,7 +149,7 @@ class Repository:
     def __repr__(self) -> str:
         return f"<Repository {self.store.url} prefix={self.layout.prefix}>"
 
-    async def check_key(self, *, contact: bool) -> None:
+    async def check_key(self, *, contact: bool, patience: Patience | None = None) -> None:
         """Verify the project key against what this device knows, without the network where it can.
 
         The first open of a project remembers a check value; every later one is held to it. A key
@@ -155,14 +158,18 @@ class Repository:
 
         Args:
             contact: At the very first open, ask the store before anything is remembered.
+            patience: Of a caller who goes on without the store: past it, it counts as away.
         Raises:
             UnauthorizedError: another key opened this project here before, or the key does not
                 open the store's repository. Nothing was written.
         """
+        spend = None if patience is None else patience.clocked()
         async with self._lock:
+            if spend is not None and self._keys is None and not self._seen_absent:
+                spend()  # whoever held the lock has asked in vain, for as long as this has waited
             saved = await self._run(self._cache.load, "key")
             if saved is None:
-                if not (contact and await self._is_confirmed_by_store()):
+                if not (contact and await self._is_confirmed_by_store(patience)):
                     kdf = KdfParams(self._clock.token(keyring.KDF_SALT_BYTES))
                     await self._save_check(kdf, confirmed=False)
                 return
@@ -176,7 +183,7 @@ class Repository:
             known = await self.is_known()
             if fields["confirmed"] and not known:
                 raise keyring.wrong_key()
-            if not await self._is_confirmed_by_store():
+            if not await self._is_confirmed_by_store(patience):
                 raise keyring.wrong_key(newest=await self._newest_known())
             await self._save_check(self._kdf or kdf, confirmed=True)
 
@@ -383,7 +390,7 @@ class Repository:
             UnauthorizedError: the key does not open the repository.
             NetworkError: the store could not be reached.
         """
-        async with self._lock:
+        async with self._contact():
             return await self._known()
 
     async def mode(self) -> Commit:
@@ -392,7 +399,7 @@ class Repository:
         Raises:
             As keys, of which the next call does not ask a second time for what is not there.
         """
-        async with self._lock:
+        async with self._contact():
             keys = await self._known()
             self._just_absent = keys is None
         if keys is None:
@@ -412,13 +419,33 @@ class Repository:
             StoreChangedError: the store's repository is not the one that this device knows.
             NetworkError: the store could not be reached.
         """
-        async with self._lock:
+        async with self._contact():
             # Seen to be absent a moment ago: creating it below finds out if that has changed.
             known = None if self._seen_absent else await self._known()
             if known is None:
                 known = self._keys = await self._create()
                 self._expect()
             return known
+
+    @contextlib.asynccontextmanager
+    async def _contact(self) -> AsyncIterator[None]:
+        """Hold the lock to open the repository.
+
+        Whoever waited while the store was asked in vain is told the same and does not ask again:
+        one after the other, the sessions of a new device would each wait for a silent store.
+        """
+        known_of = self._away
+        async with self._lock:
+            away = self._away
+            if away is not None and away is not known_of and self._keys is None:
+                raise NetworkError(str(away), hint=away.hint)
+            try:
+                yield
+            except NetworkError as error:
+                if type(error) is NetworkError:
+                    # Another one: that has a traceback, which holds whatever has failed.
+                    self._away = NetworkError(str(error), hint=error.hint)
+                raise
 
     async def confirm(self) -> None:
         """Make sure that the store still holds the repository that this device knows.
@@ -538,14 +565,16 @@ class Repository:
         if isinstance(self.store, MayBeReplicated) and self._keys is not None:
             self.store.lock_free = self._keys.commit == "log"
 
-    async def _is_confirmed_by_store(self) -> bool:
+    async def _is_confirmed_by_store(self, patience: Patience | None) -> bool:
         """Return whether the store has a repository and the key opens it; False also offline.
 
         Raises:
             UnauthorizedError: there is one, and the key does not open it.
         """
         try:
-            return await self._known() is not None
+            if patience is None:
+                return await self._known() is not None
+            return await patience.until_answered(self._known) is not None
         except (NetworkError, PermissionDeniedError):
             return False
 
@@ -681,6 +710,5 @@ class Repository:
     def _changed(self, how: str) -> StoreChangedError:
         return StoreChangedError(
             f"the store {self.store.url} {how}",
-            hint="name the store that this project used before (store=, MOSS_STORE), "
-            "or start afresh in another data directory (data_dir=, MOSS_DATA_DIR)",
+            hint=other_store_hint("the store that this project used before"),
         )

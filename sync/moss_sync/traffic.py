@@ -2,12 +2,14 @@
 
 A store calls `count` once per request that it really sends, retries included. The engine opens a
 `Meter` around an exchange; tasks that it starts inherit it through the context, so parallel
-downloads of one exchange add to one meter and two exchanges at once do not mix.
+downloads of one exchange add to one meter and two exchanges at once do not mix. In the same way a
+store that may keep its caller waiting says with `answered` that it has answered; somebody may be
+about to give it up (`moss_sync.patience`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -43,3 +45,23 @@ def count(*, requests: int = 0, sent: int = 0, received: int = 0) -> None:
         meter.requests += requests
         meter.bytes_sent += sent
         meter.bytes_received += received
+
+
+_hears: ContextVar[Callable[[], None] | None] = ContextVar("moss_sync_hears", default=None)
+
+
+@contextmanager
+def answers_heard(hear: Callable[[], None]) -> Iterator[None]:
+    """Call `hear` at each answer of a store inside the block, on the loop's thread."""
+    token = _hears.set(hear)
+    try:
+        yield
+    finally:
+        _hears.reset(token)
+
+
+def answered() -> None:
+    """Say that a store has answered, whatever it said."""
+    hear = _hears.get()
+    if hear is not None:
+        hear()

@@ -9,8 +9,15 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
-from moss_local.auto_sync import LONGEST_NAP_S, AutoSync, check_interval
+from moss_local.auto_sync import (
+    LONGEST_NAP_S,
+    SHORTEST_INTERVAL_S,
+    AutoSync,
+    check_interval,
+)
 from moss_local.schedule import LONGEST_RETRY_S, LONGEST_UNPUSHED_S, QUIET_S, Work
 from moss_sync import (
     ForkDetectedError,
@@ -34,7 +41,7 @@ class Session:
         self.clock = clock
         self.takes_s = takes_s
         self.fault: Exception | None = None
-        self.unpushed = 0
+        self.unpushed = self.written = 0
         self.done: list[tuple[float, Work]] = []
         self.tried: list[float] = []
         self.under_way = self.most_at_once = 0
@@ -43,15 +50,16 @@ class Session:
         self.start = clock.now
         self.turn = asyncio.Semaphore(8)
         self.auto = AutoSync(
-            self, interval_s, clock=clock, unpushed=self.has_unpushed, turn=lambda: self.turn
+            self, interval_s, clock=clock, unpushed=self.newest_unpushed, turn=lambda: self.turn
         )
         self.task = asyncio.ensure_future(self.auto.run())
 
-    async def has_unpushed(self) -> bool:
-        return self.unpushed > 0
+    async def newest_unpushed(self) -> int | None:
+        return self.written if self.unpushed else None
 
     def write(self) -> None:
         self.unpushed += 1
+        self.written += 1
         self.auto.written()
 
     async def pull(self) -> SyncReport:
@@ -84,7 +92,7 @@ class Session:
         self.done.append((self.clock.now - self.start, work))
         if work != "pull":
             self.unpushed -= sent
-            self.auto.written()  # as everything that an exchange itself writes to the file
+        self.auto.written()  # as everything that an exchange itself writes to the file
         self._tell(work, None)
         return SyncReport()
 
@@ -141,10 +149,51 @@ def test_an_unbroken_stream_of_writes_is_pushed_all_the_same() -> None:
     in_virtual_time(story)
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    interval_s=st.floats(SHORTEST_INTERVAL_S, 4.0),
+    gaps=st.lists(st.floats(0.05, 6.0), min_size=1, max_size=8),
+)
+@example(interval_s=0.3, gaps=[1.0])
+@example(interval_s=1.0, gaps=[1.0, 1.5])
+def test_when_writes_are_pushed_does_not_depend_on_how_often_is_pulled(
+    interval_s: float, gaps: list[float]
+) -> None:
+    pushed: list[list[float]] = []
+
+    async def story(clock: VirtualClock) -> None:
+        for each_s in (interval_s, 1000.0):
+            session = Session(clock, interval_s=each_s)
+            await clock.run_for(5)
+            for gap in gaps:
+                await clock.run_for(gap)
+                session.write()
+            await clock.run_for(LONGEST_UNPUSHED_S + 0.1)
+            assert session.unpushed == 0
+            pushed.append(session.times("push", "sync"))
+            await clock.finish(session.auto.close(5))
+
+    in_virtual_time(story)
+    assert pushed[0] == pytest.approx(pushed[1], abs=0.001)
+
+
+def test_news_from_others_do_not_hold_up_what_was_written_here() -> None:
+    async def story(clock: VirtualClock) -> None:
+        session = Session(clock, interval_s=1000)
+        await clock.run_for(5)
+        session.write()
+        for _ in range(30):
+            await clock.run_for(0.1)
+            session.auto.written()  # a pull that somebody asked for has merged something
+        assert session.times("push") == [5 + QUIET_S]
+
+    in_virtual_time(story)
+
+
 def test_what_was_left_unpushed_before_goes_soon_after_opening() -> None:
     async def story(clock: VirtualClock) -> None:
         session = Session(clock, interval_s=1000)
-        session.unpushed = 3
+        session.unpushed = session.written = 3
         await clock.run_for(QUIET_S + 0.1)
         assert session.unpushed == 0
 
@@ -155,7 +204,7 @@ def test_what_another_process_wrote_goes_after_the_next_pull() -> None:
     async def story(clock: VirtualClock) -> None:
         session = Session(clock)
         await clock.run_for(10)
-        session.unpushed += 1  # and nobody says so
+        session.unpushed = session.written = 1  # and nobody says so
         await clock.run_for(20 + QUIET_S + 0.1)
         assert session.unpushed == 0
 

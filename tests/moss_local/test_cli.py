@@ -19,6 +19,7 @@ from typing import Any
 import apsw
 import pytest
 
+import moss_local.project
 from moss_local.cli import render
 from moss_local.cli.exchange import summary
 from moss_local.errors import ModelNotFoundError
@@ -26,6 +27,7 @@ from moss_local.settings import credentials_path, load_credentials
 from moss_local.storage.file import open_session_file
 from moss_local.storage.unused import remove_unused
 from moss_sync import SyncReport
+from moss_sync.stores import s3_client
 from tests.moss_local.cli_harness import PROGRAM, Cli, Done
 
 
@@ -430,6 +432,97 @@ def test_offline_everything_local_goes_on_and_says_so(cli: Cli) -> None:
 
 
 # -- setting up ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "reading", [("show", "conv"), ("query", "conv", "refund"), ("history", "conv"), ("sessions",)]
+)
+def test_what_is_here_is_read_although_the_store_never_answers(
+    cli: Cli, silent_store: str, monkeypatch: pytest.MonkeyPatch, reading: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(moss_local.project, "FIRST_ANSWER_S", 0.2)
+    monkeypatch.setattr(s3_client, "BULK_READ_TIMEOUT_S", 600)
+    for text in ("A refund was asked for.", "The refund was granted."):
+        cli("add", "conv", text, "--id", "t").ok()
+    read = Cli(("--store", silent_store))(*reading).ok()
+    assert "refund" in read.stdout or "conv" in read.stdout
+    assert f"offline: no answer from {silent_store} within 0.2 s" in read.stderr
+
+
+def test_a_store_folder_that_is_not_there_is_told_by_what_reads_it(
+    cli: Cli, tmp_path: Path
+) -> None:
+    told = f"the store folder {tmp_path / 'shared'} does not exist (yet)"
+    for reading in (["sessions"], ["sync", "--all"], ["pull", "--all"]):
+        assert told in cli(*reading).ok().stderr
+    refused = cli("pull", "conv")
+    assert (refused.code, told in refused.stderr) == (3, True)
+    assert not (tmp_path / "shared").exists()
+    # A first user needs no step before the first push, which says what it did.
+    cli("add", "conv", "A turn.").ok()
+    assert f"a new store was made in {tmp_path / 'shared'}" in cli("push", "conv").ok().stderr
+    for quiet in (["sessions"], ["sync", "--all"], ["pull", "conv"]):
+        assert cli(*quiet).ok().stderr == ""
+
+
+@pytest.mark.parametrize("left", ["nothing", "an empty mount point"])
+def test_a_device_that_knows_the_store_makes_no_second_one_where_its_disk_was(
+    cli: Cli, tmp_path: Path, left: str
+) -> None:
+    disk, away = tmp_path / "disk", tmp_path / "away"
+    disk.mkdir()
+    device = Cli(("--store", str(disk / "store")))
+    device("add", "conv", "A turn.", "--id", "a").ok()
+    device("push", "conv").ok()
+    disk.rename(away)
+    if left == "an empty mount point":
+        disk.mkdir()
+    assert "does not hold the store that it held before" in device("sessions").ok().stderr
+    for name in ("conv", "another"):  # a session that it has exchanged, and a new one
+        device("add", name, "More.").ok()
+        for verb in ("push", "pull", "sync"):
+            refused = device(verb, name)
+            assert (refused.code, "mount the disk" in refused.stderr) == (5, True)
+    assert not (disk / "store").exists()
+    if disk.exists():
+        disk.rmdir()
+    away.rename(disk)
+    device("sync", "--all").ok()
+
+
+def test_a_session_of_a_store_made_where_a_disk_was_missing_is_brought_over(
+    cli: Cli, tmp_path: Path
+) -> None:
+    """A new device cannot know that the empty folder is a mount point; the way out is told."""
+    disk, away, store = tmp_path / "disk", tmp_path / "away", str(tmp_path / "disk" / "store")
+    disk.mkdir()
+    first = Cli(("--data-dir", "first", "--store", store))
+    first("add", "conv", "From the first.", "--id", "a").ok()
+    first("push", "conv").ok()
+    disk.rename(away)
+    disk.mkdir()
+    new = Cli(("--data-dir", "new", "--store", store))
+    new("add", "conv", "From the new one.", "--id", "b").ok()
+    new("push", "conv").ok()
+    disk.rename(tmp_path / "the second store")
+    away.rename(disk)
+
+    refused = new("sync", "conv")
+    assert refused.code != 0
+    assert "moss-local repair conv" in refused.stderr
+    told = new("repair", "conv")
+    assert told.code == 7
+    assert "moss-local export SESSION FILE" in told.stderr
+    assert "moss-local --data-dir OTHER import FILE" in told.stderr
+    new("export", "conv", "FILE").ok()
+    other = Cli(("--data-dir", "OTHER", "--store", store))
+    other("import", "FILE").ok()
+    other("push", "conv").ok()
+    first("pull", "conv").ok()
+    assert {each["id"] for each in first("show", "conv", "--json").json()["documents"]} == {
+        "a",
+        "b",
+    }
 
 
 def test_the_key_is_never_shown_unless_asked_for(cli: Cli) -> None:

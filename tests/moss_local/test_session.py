@@ -13,6 +13,7 @@ from uuid import uuid4
 import numpy as np
 import pytest
 
+import moss_local.project
 from moss_local import (
     DocumentInfo,
     GetDocumentsOptions,
@@ -22,11 +23,14 @@ from moss_local import (
     MossClient,
     MossError,
     MutationOptions,
+    NetworkError,
     ParentGrouping,
     QueryOptions,
     SessionIndex,
     UnauthorizedError,
 )
+from moss_sync.layout import Layout
+from moss_sync.stores import S3Store, s3_client
 
 Story = Callable[[SessionIndex], Coroutine[Any, Any, None]]
 
@@ -529,3 +533,103 @@ def test_a_store_that_refuses_the_credentials_leaves_the_session_usable(
             assert session.sync_state.pending == 3
 
     asyncio.run(story())
+
+
+def test_a_store_that_never_answers_holds_up_neither_opening_nor_closing(
+    tmp_path: Path, silent_store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each wait that is shortened here would by itself be longer than the test may take."""
+    monkeypatch.setattr(moss_local.project, "FIRST_ANSWER_S", 0.2)
+    monkeypatch.setattr(s3_client, "BULK_READ_TIMEOUT_S", 600)
+
+    async def story() -> None:
+        async with MossClient("p", "k", store=silent_store, data_dir=tmp_path) as client:
+            for _ in range(2):  # on a device that is new, and on one that knows the session
+                session = await client.session("conv", "custom")
+                state = session.sync_state
+                assert (state.status, state.code) == ("offline", "NETWORK")
+                assert "no answer" in str(state.reason)
+                await session.add_docs([DocumentInfo("a", "A turn.", embedding=[1.0, 0.0])])
+                assert [doc.id for doc in await session.get_docs()] == ["a"]
+                await session.close()
+            with pytest.raises(NetworkError, match="no answer"):
+                await client.session("elsewhere", create=False)
+            with pytest.raises(NetworkError, match="no answer"):
+                await client.stored_sessions()
+            following = await client.session("conv", auto_sync=0.1)
+            assert (await following.close(timeout=0.1)).pending == 1
+
+    asyncio.run(asyncio.wait_for(story(), 60))
+
+
+def test_an_exchange_with_a_store_that_never_answers_ends(
+    tmp_path: Path, silent_store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("BULK_READ_TIMEOUT_S", "CAS_READ_TIMEOUT_S"):
+        monkeypatch.setattr(s3_client, name, 0.2)
+
+    async def story() -> None:
+        async with MossClient("p", "k", store=silent_store, data_dir=tmp_path) as client:
+            session = await client.session("conv", "custom", auto_load_on_init=False)
+            await session.add_docs([DocumentInfo("a", "A turn.", embedding=[1.0, 0.0])])
+            for exchange in (session.push_index, session.pull, session.sync):
+                with pytest.raises(NetworkError, match="no answer"):
+                    await exchange()
+            [done] = await client.sync_sessions(["conv"])
+            assert isinstance(done.error, NetworkError)
+            assert session.sync_state.pending == 1
+
+    asyncio.run(asyncio.wait_for(story(), 60))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_folder_that_hangs_does_not_hold_up_opening(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To open a pipe that nobody writes to blocks for ever, as a network mount does that hangs."""
+    monkeypatch.setattr(moss_local.project, "FIRST_ANSWER_S", 0.2)
+    hanging = tmp_path / "store" / Layout.of("p").fmt
+    hanging.parent.mkdir(parents=True)
+    os.mkfifo(hanging)
+
+    async def story() -> None:
+        client = MossClient("p", "k", store=tmp_path / "store", data_dir=tmp_path / "device")
+        session = await client.session("conv", "custom")
+        assert session.sync_state.code == "NETWORK"
+        await session.add_docs([DocumentInfo("a", "A turn.", embedding=[1.0, 0.0])])
+        await session.close()
+        os.close(os.open(hanging, os.O_RDWR))  # the mount is back
+        await client.close()
+
+    asyncio.run(asyncio.wait_for(story(), 60))
+
+
+def test_a_store_that_answers_slowly_is_waited_for(
+    tmp_path: Path, s3_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What bounds the first answer leaves everything after it alone."""
+    whole = S3Store.get
+
+    async def slow(self: S3Store, key: str, **options: Any) -> Any:
+        found = await whole(self, key, **options)
+        await asyncio.sleep(1.6)  # and it takes two: the keys, and the manifest
+        return found
+
+    async def story(device: str) -> int:
+        async with MossClient("p", "k", store=s3_url, data_dir=tmp_path / device) as client:
+            session = await client.session("conv", "custom")
+            if not session.doc_count:
+                await session.add_docs([DocumentInfo("a", "A turn.", embedding=[1.0, 0.0])])
+                await session.push_index()
+            return session.doc_count
+
+    assert asyncio.run(story("first")) == 1
+    monkeypatch.setattr(S3Store, "get", slow)
+    monkeypatch.setattr(moss_local.project, "FIRST_ANSWER_S", 3.0)
+
+    async def second() -> None:
+        async with MossClient("p", "k", store=s3_url, data_dir=tmp_path / "second") as client:
+            session = await client.session("conv", "custom")
+            assert (session.sync_state.status, session.doc_count) == ("synced", 1)
+
+    asyncio.run(second())

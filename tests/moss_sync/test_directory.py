@@ -277,7 +277,7 @@ def test_a_folder_whose_disk_is_unmounted_is_unreachable_and_not_empty(
 
 def test_a_store_is_still_made_by_the_first_push(tmp_path: Path) -> None:
     async def run() -> None:
-        folder = tmp_path / "not" / "there" / "yet"
+        folder = tmp_path / "not there yet"
         device = Device(tmp_path / "x.sqlite3", FolderStore(folder))
         device.put("turn-1", "hello")
         assert (await device.engine.push()).sent == 1

@@ -18,14 +18,17 @@ from moss_sync import keyring
 from moss_sync.errors import (
     BlobCorruptError,
     InvalidArgumentError,
+    NetworkError,
     UnauthorizedError,
     UnsupportedFormatError,
 )
 from moss_sync.features import check_writable
 from moss_sync.keyring import Format, KdfParams, Keys, create, decode, derive_kek, unlock
+from moss_sync.patience import Patience
 from moss_sync.repository import Repository
 from moss_sync.stores import MemoryStore
 from tests.devices import MemoryCache, QuickClock, run_here
+from tests.moss_sync.world import FaultyStore
 
 KEK = bytes(range(200, 232))
 KDF = KdfParams(b"salt-of-16-bytes", memory_kib=8 * 1024, iterations=1, lanes=1)
@@ -296,6 +299,57 @@ def test_nothing_is_written_to_a_repository_that_needs_a_later_writer() -> None:
         ]
 
     asyncio.run(scenario())
+
+
+def test_who_waits_for_a_first_contact_that_fails_does_not_try_it_again() -> None:
+    """One after the other, eight sessions of a new device would wait eight times as long."""
+    store = FaultyStore()
+    repository = Repository(
+        store, "project", "project key", cache=MemoryCache(), clock=QuickClock(), run=run_here
+    )
+
+    async def away(verb: str, key: str) -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)
+        raise NetworkError("no answer")
+
+    async def scenario() -> None:
+        store.before = away
+        calls = [repository.keys(), repository.mode(), repository.attach(), repository.keys()]
+        errors = await asyncio.gather(*calls, return_exceptions=True)
+        assert [type(error) for error in errors] == [NetworkError] * 4
+        assert len({id(error) for error in errors}) == 4  # an exchange writes its report into one
+        assert len(store.calls) == 1
+        with pytest.raises(NetworkError):
+            await repository.keys()  # who comes later asks again
+        assert len(store.calls) == 2
+        store.before = None
+        assert await repository.keys() is None
+
+    asyncio.run(scenario())
+
+
+def test_sessions_that_open_at_once_wait_for_a_silent_store_together() -> None:
+    store = FaultyStore()
+    repository = Repository(
+        store, "project", "project key", cache=MemoryCache(), clock=QuickClock(), run=run_here
+    )
+
+    async def silent(verb: str, key: str) -> None:
+        await asyncio.sleep(600)
+
+    async def opens() -> None:
+        patience = Patience(0.2, store=store.url)
+        await repository.check_key(contact=True, patience=patience)
+        with pytest.raises(NetworkError, match="no answer"):
+            await patience.until_answered(repository.keys)
+
+    async def scenario() -> None:
+        store.before = silent
+        await asyncio.gather(*(opens() for _ in range(8)))
+        assert len(store.calls) == 1
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
 
 
 NEW_KEK = bytes(range(100, 132))

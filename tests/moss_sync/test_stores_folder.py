@@ -35,7 +35,7 @@ KILLS = 25
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    return tmp_path / "some" / "root"
+    return tmp_path / "root"
 
 
 def run(root: Path, body: Callable[[FolderStore], Coroutine[Any, Any, None]]) -> None:
@@ -64,10 +64,28 @@ def test_only_a_write_creates_the_root_and_only_its_owner_may_look_inside(root: 
         assert not root.exists()
         await store.put("m/k", b"1")
         await swap(store, "m/l", b"2", None)
-        for path in [root.parent, root, *root.rglob("*")]:
+        for path in [root, *root.rglob("*")]:
             assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
 
     run(root, body)
+
+
+def test_no_more_than_the_root_is_created_where_a_disk_may_be_missing(tmp_path: Path) -> None:
+    disk = tmp_path / "my disk"
+    store = FolderStore(disk / "store")
+
+    async def story() -> None:
+        assert await store.keys("m/") == []
+        for write in (store.put("k", b"1"), store.compare_and_swap("k", b"1", etag=None)):
+            with pytest.raises(NetworkError, match="my disk, in which the store 'store'") as error:
+                await write
+            assert f"mkdir -p '{disk}'" in str(error.value.hint)
+        assert not disk.exists()
+        disk.mkdir()
+        await store.put("k", b"1")
+        await store.close()
+
+    asyncio.run(story())
 
 
 def test_a_root_that_is_a_file_is_refused_by_every_verb(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import platform
+import socket
 import subprocess
 import sys
 from base64 import b64encode
@@ -152,6 +153,86 @@ def test_a_swap_answered_too_late_is_unknown(monkeypatch: pytest.MonkeyPatch) ->
         assert len(server.seen) == 1
 
     run(always(NEVER), body)
+
+
+def test_silence_is_not_waited_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3_client, "BULK_READ_TIMEOUT_S", 0.05)
+
+    async def body(store: S3Store, server: WireServer) -> None:
+        calls = (store.get("k"), store.put("k", b"1"), store.keys("m/"), store.delete("k"))
+        for number, call in enumerate(calls, 1):
+            with pytest.raises(NetworkError, match="no answer in time"):
+                await call
+            assert len(server.seen) == number
+
+    run(always(NEVER), body)
+
+
+def test_the_answer_to_a_big_body_is_given_a_time_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(s3_client, "BIG_BODY_TIMEOUT_S", 0.05)
+
+    async def body(store: S3Store, server: WireServer) -> None:
+        big = bytes(s3_client.BIG_BODY_BYTES)
+        # The time of a small one would be half a minute.
+        async with asyncio.timeout(10):
+            with pytest.raises(OutcomeUnknownError, match="no answer in time"):
+                await store.compare_and_swap("k", big, etag=None)
+            with pytest.raises(NetworkError, match="no answer in time"):
+                await store.put("k", big)
+
+    run(always(NEVER), body)
+
+
+def test_a_server_that_takes_no_more_of_a_body_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3_client, "BIG_BODY_TIMEOUT_S", 0.2)
+
+    async def main() -> None:
+        with socket.socket() as deaf:  # nobody accepts, so nothing is read but into its buffers
+            deaf.bind(("127.0.0.1", 0))
+            deaf.listen(8)
+            port = deaf.getsockname()[1]
+            store = open_store(f"s3://bucket?endpoint_url=http://127.0.0.1:{port}&region=us-east-1")
+            async with asyncio.timeout(30):
+                with pytest.raises(NetworkError, match="no answer in time"):
+                    await store.put("k", bytes(32 * 1024 * 1024))
+                with pytest.raises(OutcomeUnknownError, match="no answer in time"):
+                    await store.compare_and_swap("k", bytes(32 * 1024 * 1024), etag=None)
+            await store.close()
+
+    asyncio.run(main())
+
+
+def test_a_transfer_goes_on_as_long_as_bytes_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3_client, "BULK_READ_TIMEOUT_S", 1.0)
+
+    ended = asyncio.Event()
+
+    async def trickles(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b'HTTP/1.1 200 OK\r\nETag: "e1"\r\nContent-Length: 20\r\n\r\n')
+        for _ in range(20):
+            await asyncio.sleep(0.1)
+            writer.write(b"x")
+            await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+        ended.set()
+
+    async def main() -> None:
+        server = await asyncio.start_server(trickles, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        store = open_store(f"s3://bucket?endpoint_url=http://127.0.0.1:{port}&region=us-east-1")
+        found = await store.get("k")
+        assert isinstance(found, Blob)
+        assert found.data == b"x" * 20
+        await store.close()
+        await ended.wait()
+        server.close()
+        await server.wait_closed()
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("status", [429, 503])

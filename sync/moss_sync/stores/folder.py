@@ -19,6 +19,7 @@ import contextlib
 import errno
 import os
 import secrets
+import shlex
 import stat
 import threading
 import time
@@ -51,7 +52,7 @@ from moss_sync.stores.base import (
 )
 from moss_sync.stores.durable import make_folders, sync_folder, write_file
 from moss_sync.stores.keys import check_key, check_listing, check_size, is_key
-from moss_sync.traffic import count
+from moss_sync.traffic import answered, count
 
 LOCK_STRIPES = 64
 """Keys share this many locks, so that sessions by the thousand leave no lock file each."""
@@ -85,6 +86,8 @@ _T = TypeVar("_T")
 
 class FolderStore:
     """A BlobStore in a folder. The root is created by the first write, never by a read.
+
+    Only the root: where what it lies in is not there either, a disk is missing, not a first push.
 
     Args:
         root: An absolute path; relative ones are taken from the current directory, now.
@@ -337,8 +340,18 @@ class FolderStore:
         except FileNotFoundError:
             return False
 
+    def _check_parent(self) -> None:
+        if not self.root.parent.is_dir():
+            raise NetworkError(
+                f"the folder {self.root.parent}, in which the store {self.root.name!r} is to be, "
+                "does not exist",
+                hint="mount the disk or share that it is on; for a new store make it first: "
+                f"mkdir -p {shlex.quote(str(self.root.parent))}",
+            )
+
     def _prepare(self, key: str) -> None:
         self._check_root()
+        self._check_parent()
         for folder in (self._temps,) if self.lock_free else (self._locks, self._temps):
             make_folders(folder)
         try:
@@ -428,9 +441,12 @@ class FolderStore:
     async def _run(self, verb: str, work: Callable[[], _T]) -> _T:
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._pool, work)
+            done = await loop.run_in_executor(self._pool, work)
         except OSError as error:
+            answered()
             raise self._mapped(verb, error) from error
+        answered()
+        return done
 
     def _mapped(self, verb: str, error: OSError) -> MossError:
         message = f"cannot {verb} the folder {self.root}: {error.strerror or error}"

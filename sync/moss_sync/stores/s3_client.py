@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any, Literal
 
 import aiohttp
@@ -25,13 +27,22 @@ from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import AioSession
 from botocore import exceptions as wrong
 
-from moss_sync.traffic import count
+from moss_sync.traffic import answered, count
 
 CONNECT_TIMEOUT_S = 10
 CAS_READ_TIMEOUT_S = 30
 """A 50-way race on SeaweedFS lasts 10 s; past this the outcome is unknown and is read back."""
-BULK_READ_TIMEOUT_S = 60
+BULK_READ_TIMEOUT_S = 20
+"""Without one byte, at the beginning of an answer or in the middle: six round trips of a bad mobile
+link, or two lost packets in a row. A transfer in which bytes arrive takes as long as it takes."""
+BIG_BODY_TIMEOUT_S = 60
+BIG_BODY_BYTES = 256 * 1024
+"""The system takes a big body in jumps of up to a megabyte, and holds some back when it has all of
+it. For a link of 16 KiB/s that is a minute without a sign, of sending as of the answer; none of the
+time-outs below looks at what is being sent."""
 BULK_ATTEMPTS = 3
+"""Of what was answered by a fault of the server, or cut off. Silence is not tried again: it would
+hold the caller up once more, and whoever called can try again himself."""
 MAX_CONNECTIONS = 64
 """As many as the long probe races at once; an exchange uses up to 16."""
 
@@ -68,6 +79,51 @@ class SendOnceSession(AIOHTTPSession):  # type: ignore[misc]  # aiobotocore has 
         session: aiohttp.ClientSession = await super()._get_session(proxy_url)
         session._retry_connection = False
         return session
+
+    async def send(self, request: Any) -> Any:
+        if not _is_big(request):
+            return await super().send(request)
+        async with asyncio.timeout(None) as timer:
+            with _stalls_noticed(request.body, timer):
+                return await super().send(request)
+
+    def _get_request_timeout(self, request: Any) -> aiohttp.ClientTimeout | None:
+        # A private name of aiobotocore, too; were it gone, big bodies had the time of small ones.
+        if not _is_big(request):
+            return None
+        return aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT_S, sock_read=BIG_BODY_TIMEOUT_S)
+
+
+def _is_big(request: Any) -> bool:
+    body = request.body  # botocore makes a file of bytes
+    return isinstance(body, BytesIO) and len(body.getbuffer()) >= BIG_BODY_BYTES
+
+
+@contextmanager
+def _stalls_noticed(body: BytesIO, timer: asyncio.Timeout) -> Iterator[None]:
+    """End the timer when nothing more of `body` is taken; what is read of it has been taken."""
+    loop, size = asyncio.get_running_loop(), len(body.getbuffer())
+    at, since = 0, loop.time()
+    looking: asyncio.TimerHandle | None = None
+
+    def look() -> None:
+        nonlocal at, since, looking
+        now = size if body.closed else body.tell()
+        if now != at or now == 0:  # at 0 it waits for a connection
+            at, since = now, loop.time()
+        # At the end, either the last piece is not taken or the answer is waited for: once more as
+        # long, since the wait for the answer has a time-out of its own.
+        if loop.time() - since >= BIG_BODY_TIMEOUT_S * (1 + (now == size)):
+            timer.reschedule(loop.time())
+            return
+        looking = loop.call_later(BIG_BODY_TIMEOUT_S / 4, look)
+
+    look()
+    try:
+        yield
+    finally:
+        if looking is not None:
+            looking.cancel()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +183,7 @@ async def open_clients(
             events.register("before-send.s3", _count_request)
             events.register("before-send.s3", _send_body_at_once)
             events.register("response-received.s3", _count_answer)
-            events.register_first("needs-retry.s3", _give_up_when_unreachable)
+            events.register_first("needs-retry.s3", _give_up_when_silent)
             opened.append(client)
     except BaseException:
         await stack.aclose()
@@ -209,11 +265,15 @@ def _send_body_at_once(request: Any, **_: object) -> None:
 
 
 def _count_answer(response_dict: dict[str, Any] | None, **_: object) -> None:
-    body = None if response_dict is None else response_dict["body"]
+    if response_dict is None:
+        return
+    answered()
+    body = response_dict["body"]
     if isinstance(body, bytes):  # a stream is counted where it is read
         count(received=len(body))
 
 
-def _give_up_when_unreachable(caught_exception: BaseException | None, **_: object) -> bool | None:
-    """No connection now is none in half a second: an offline device hears it at once."""
-    return False if _is_unreachable(caught_exception) else None
+def _give_up_when_silent(caught_exception: BaseException | None, **_: object) -> bool | None:
+    """No connection now is none in half a second, nor is an answer: the caller hears it at once."""
+    silent = isinstance(caught_exception, wrong.ReadTimeoutError)
+    return False if silent or _is_unreachable(caught_exception) else None
