@@ -81,6 +81,10 @@ _WALKS = 16
 _WALK_AGE_S = 10.0
 """For so long; what others write meanwhile may be missing in the rest of such a listing."""
 
+_SYNCED_AFTER_S = 600.0
+"""A name that old has reached the disk: its writer syncs it within the second, and systems write
+names back by themselves within one minute. The rest is for clocks that differ."""
+
 _T = TypeVar("_T")
 
 
@@ -120,7 +124,7 @@ class FolderStore:
     async def get(self, key: str, *, if_none_match: ETag | None = None) -> Blob | NotModified:
         self._begin()
         check_key(key)
-        data = await self._run("read from", lambda: self._read_back(key))
+        data = await self._run("read from", lambda: self._read_back(key, if_none_match))
         if data is None:
             count(requests=1)
             raise BlobNotFoundError(key)
@@ -184,9 +188,19 @@ class FolderStore:
                 sync_folder(parent)
                 self._unsynced.discard(parent)
 
-    def _read_back(self, key: str) -> bytes | None:
+    def _read_back(self, key: str, known: ETag | None) -> bytes | None:
         self._sync_names(key)
-        return self._read(key)
+        data = self._read(key)
+        if data is not None and _etag(data) != known and self._is_recent(key):
+            # A name is seen before it lasts. The reader goes on from what it sees: takes its own
+            # push in it for committed, or names the blob in a manifest.
+            sync_folder(self._path(key).parent)
+        return data
+
+    def _is_recent(self, key: str) -> bool:
+        with contextlib.suppress(FileNotFoundError):  # removed since
+            return os.stat(self._path(key)).st_mtime > time.time() - _SYNCED_AFTER_S
+        return False
 
     def _read(self, key: str) -> bytes | None:
         try:
