@@ -32,8 +32,9 @@ def status(
 
     Reads this device's files only; neither the store nor a model is asked.
 
-    JSON: {project, store, data_dir, sessions: [{name, documents, state, pending, last_exchange,
-    model, device, bytes, path, checkpoint}]}.
+    JSON: {project, store, data_dir, sessions: [{name, documents, state, pending, set_aside,
+    last_exchange, model, device, bytes, path, checkpoint}]}; what is set aside is shown by
+    moss-local quarantine.
     """
     settings = globals_of(ctx).settings()
     catalog = run(ctx, lambda client: client.local_sessions())
@@ -90,9 +91,10 @@ def _print_checkpoints(found: list[LocalSession], *, alone: bool) -> None:
 
 
 def _row(known: LocalSession) -> tuple[str, ...]:
+    waiting = f", {known.set_aside} set aside" if known.set_aside else ""
     return (
         str(known.documents),
-        str(known.sync_state),
+        f"{known.sync_state}{waiting}",
         render.clock_time(known.sync_state.last_exchange_ms),
         render.size(known.bytes),
         known.model_id or "none yet",
@@ -107,6 +109,7 @@ def _fields(known: LocalSession) -> dict[str, Any]:
         "documents": known.documents,
         "state": known.sync_state.status,
         "pending": known.sync_state.pending,
+        "set_aside": known.set_aside,
         "last_exchange": render.iso_time(known.sync_state.last_exchange_ms),
         "model": known.model_id,
         "device": known.device_id,

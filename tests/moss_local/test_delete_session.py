@@ -257,6 +257,8 @@ def test_the_command_deletes_and_other_devices_are_told(cli: Cli) -> None:
     assert "1 set aside" in told.stdout
     assert "moss-local quarantine conv" in told.stderr
     assert "deleted, 1 set aside" in other("sessions").ok().stdout
+    assert ", 1 set aside" in other("status").ok().stdout
+    assert other("status", "--json").ok().json()["sessions"][0]["set_aside"] == 1
     other("quarantine", "conv", "--discard", "1").ok()
     assert "there are no sessions" in other("sessions").ok().stderr
 
