@@ -53,6 +53,8 @@ def path_text(value: object, what: str) -> str:
     if not isinstance(value, str | os.PathLike):
         raise InvalidArgumentError(f"{what} is of type {type(value).__name__}, not a path")
     text = os.fspath(value)
+    if not isinstance(text, str):
+        raise InvalidArgumentError(f"{what} is of bytes, not a path of text", hint="os.fsdecode it")
     if not text:
         raise InvalidArgumentError(f"{what} is empty", hint="name a file or a folder")
     if "\0" in text:

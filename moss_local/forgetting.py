@@ -20,7 +20,7 @@ from moss_local.errors import ErasureIncompleteError
 from moss_local.exchange import Exchange
 from moss_local.runtime import runtime
 from moss_local.storage.erasure import purge_history, scrub
-from moss_local.storage.file import SessionFile, remove_remnants
+from moss_local.storage.file import SessionFile, moved_aside, remove_all
 from moss_local.storage.salvage import beside
 from moss_local.types import Forgotten
 from moss_sync import MossError, SyncReport
@@ -40,12 +40,7 @@ async def forget(
     Args:
         erase: Does step 2.
     """
-    if beside(file.path).exists():
-        raise ErasureIncompleteError(
-            f"a repair of session {exchange.name!r} was cut off, and what it has kept may hold "
-            "them; nothing was forgotten",
-            hint=f"end it, and forget them then: {repair_command(exchange.name)}",
-        )
+    _refuse_kept(file, exchange.name)
     trouble: MossError | None = None
     report = SyncReport()
     try:
@@ -58,18 +53,27 @@ async def forget(
             report = await runtime.on_loop(exchange.erase())
         except MossError as error:
             trouble = error
-    more, moved_aside = await runtime.blocking(_wipe, file, ids)
+    more, aside = await runtime.blocking(_wipe, file, ids)
     versions += more
+    _refuse_kept(file, exchange.name)  # by a repair that came in between
     if trouble is not None:
         raise _incomplete(exchange.name, ids, trouble) from trouble
-    return Forgotten(documents, versions, report, moved_aside)
+    return Forgotten(documents, versions, report, aside)
 
 
 def _wipe(file: SessionFile, ids: Sequence[str]) -> tuple[int, int]:
     with file.writing() as conn:
         versions = purge_history(conn, ids)
     scrub(file)
-    return versions, remove_remnants(file.path)
+    return versions, remove_all(moved_aside(file.path))
+
+
+def _refuse_kept(file: SessionFile, session: str) -> None:
+    if beside(file.path).exists():
+        raise ErasureIncompleteError(
+            f"a repair of session {session!r} was cut off, and what it has kept may hold them",
+            hint=f"end it, and forget them then: {repair_command(session)}",
+        )
 
 
 def _incomplete(session: str, ids: Sequence[str], cause: MossError) -> ErasureIncompleteError:

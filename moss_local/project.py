@@ -28,7 +28,8 @@ from moss_local.session import SessionIndex
 from moss_local.settings import Settings
 from moss_local.snapshots import snapshot_root
 from moss_local.storage import conversion, salvage
-from moss_local.storage.file import SessionFile, moved_aside
+from moss_local.storage.connection import lost_its_file
+from moss_local.storage.file import SessionFile
 from moss_local.storage.log_replica import SqliteLogReplica
 from moss_local.storage.paths import check_name, project_path
 from moss_local.storage.place import Place, Secrets, find_place, read_key_file, rewrap
@@ -138,9 +139,9 @@ class Project:
         patience = self._patience()
         checked = self._repository.check_key(contact=pull or not create, patience=patience)
         await runtime.on_loop(checked)
-        place = await self._found()
+        place = await self.place()
         path = place.path(name)
-        if not create and not path.exists():
+        if not create and not path.exists() and not lost_its_file(path):
             await self._require_stored(name, patience)
         file = await runtime.acquiring(place.open, SessionFile.close, name)
         replica = SqliteLogReplica(file)
@@ -216,7 +217,7 @@ class Project:
 
     async def local_sessions(self) -> Catalog:
         """Return what sessions there are on this device."""
-        return await runtime.blocking(read_catalog, await self._found())
+        return await runtime.blocking(read_catalog, await self.place())
 
     async def stored_sessions(self) -> Directory:
         """Return what sessions there are in the store."""
@@ -233,7 +234,7 @@ class Project:
 
     async def was_exchanged(self, name: str) -> bool:
         """Return whether this device has ever exchanged a session of this name with the store."""
-        return await runtime.blocking(_was_exchanged, await self._found(), name)
+        return await runtime.blocking(_was_exchanged, await self.place(), name)
 
     async def sync_sessions(
         self,
@@ -264,7 +265,7 @@ class Project:
         )
 
     async def _every_session(self, verb: Verb) -> Round:
-        place = await self._found()
+        place = await self.place()
         here: dict[str, Standing] = {}
         damaged: dict[Path, MossError] = {}
         files = await runtime.blocking(place.files)
@@ -301,7 +302,9 @@ class Project:
 
     async def take_back(self, name: str) -> None:
         """Delete the file of a session that was opened, and is closed, for nothing; if it is."""
-        place = await self._found()
+        place = await self.place()
+        if salvage.salvage_path(place, name).exists():
+            return  # a repair that was cut off has yet to fill it
         await runtime.blocking(partial(remove_unused, place.path(name), key=place.cipher_key))
 
     async def rotate_key(self, new_key: str | None) -> int:
@@ -374,9 +377,8 @@ class Project:
 
     async def delete_session(self, name: str, *, local_only: bool) -> SyncReport:
         """Delete a session; see `MossClient.delete_session`."""
-        place = await self._found()
-        path = place.path(name)
-        if local_only and not path.exists() and not moved_aside(path):
+        place = await self.place()
+        if local_only and not place.holds(name):
             raise NotFoundError(
                 f"there is no session {name!r} on this device",
                 hint="list what there is with: moss-local sessions",
@@ -399,7 +401,7 @@ class Project:
         errors = dict(zip(catalog.unreadable_paths, catalog.unreadable, strict=True))
         if errors:
             # A damaged file may not tell whose it is; of what is stored the names are known.
-            place = await self._found()
+            place = await self.place()
             with suppress(MossError):
                 stored = {each.name for each in (await self.stored_sessions()).sessions}
                 names += [name for name in sorted(stored) if errors.pop(place.path(name), None)]
@@ -421,7 +423,7 @@ class Project:
 
     async def _mend_file(self, name: str) -> Salvage | None:
         """Put a damaged file in order, or end that where it was cut off; None if it is whole."""
-        place = await self._found()
+        place = await self.place()
         kept = salvage.salvage_path(place, name)
         trouble = await runtime.blocking(salvage.examine, place, name)
         if not trouble and not kept.exists():
@@ -454,7 +456,7 @@ class Project:
             if isinstance(outcome, BaseException):
                 raise outcome
 
-    async def _found(self) -> Place:
+    async def place(self) -> Place:
         """Return where the files lie; asks the disk once, and again after a change."""
         place = self._place
         if place is None:

@@ -183,7 +183,7 @@ def _unusable(store: BlobStore, error: MossError, key: KeyFinding) -> list[Findi
 
 def _way_in(folder: Path) -> str:
     """Return what lets this user write below a folder; it need not be there."""
-    while not folder.exists() and folder != folder.parent:
+    while not os.path.exists(folder) and folder != folder.parent:
         folder = folder.parent
     if hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY:
         return f"{folder} is on a file system that is read-only: mount it for writing"

@@ -164,7 +164,7 @@ def confirm(question: str, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise InvalidArgumentError(
-            "this cannot be undone, and there is no terminal to ask at", hint="add --yes"
+            f"there is no terminal to ask at: {question}", hint="add --yes; nothing undoes it"
         )
     typer.confirm(question, abort=True, err=True)
 

@@ -10,6 +10,8 @@ from moss_local.cli import render
 from moss_local.cli.command import AsJson, Name, Yes, confirm, run
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from moss_local.client import MossClient
     from moss_local.types import Forgotten
 
@@ -33,7 +35,9 @@ def forget(
     JSON: {session, documents, versions, moved_aside}; documents that were still there, kept
     versions that were dropped here, and files of a repair that were deleted.
     """
-    confirm(f"Forget {render.plural(len(set(id)), 'document')} of {session!r} for good?", yes)
+    aside = run(ctx, lambda client: _moved_aside(client, session))
+    also = f" {aside[0]}, which a repair has moved aside, goes with it." if aside else ""
+    confirm(f"Forget {render.plural(len(set(id)), 'document')} of {session!r} for good?{also}", yes)
     done = run(ctx, lambda client: _forget(client, session, id))
     if as_json:
         render.say_json(
@@ -56,6 +60,12 @@ def forget(
         f"{render.plural(done.versions, 'kept version')} forgotten; "
         "no blob of the store holds them any more"
     )
+
+
+async def _moved_aside(client: MossClient, name: str) -> list[Path]:
+    from moss_local.storage.file import moved_aside
+
+    return moved_aside((await client._opened().place()).path(name))
 
 
 async def _forget(client: MossClient, name: str, ids: list[str]) -> Forgotten:

@@ -12,7 +12,7 @@ from moss_sync import MossError, NotFoundError
 
 if TYPE_CHECKING:
     from moss_local.catalog import Catalog, LocalSession
-    from moss_local.settings import Settings
+    from moss_local.storage.place import Place
 
 
 def status(
@@ -40,7 +40,7 @@ def status(
     catalog = run(ctx, lambda client: client.local_sessions())
     found = [known for known in catalog.sessions if session in (None, known.name)]
     if session is not None and not found:
-        raise _why_not_here(session, catalog, settings)
+        raise _why_not_here(session, catalog, run(ctx, lambda client: client._opened().place()))
     tell_not_listed(catalog.unreadable, listed=bool(found))
     if as_json:
         render.say_json(
@@ -65,11 +65,9 @@ def status(
     )
 
 
-def _why_not_here(session: str, catalog: Catalog, settings: Settings) -> MossError:
+def _why_not_here(session: str, catalog: Catalog, place: Place) -> MossError:
     """Return the error of a session that is not among those that could be read."""
-    from moss_local.storage.paths import session_path
-
-    file = session_path(settings.data_dir, settings.project_id, session)
+    file = place.path(session)
     for path, error in zip(catalog.unreadable_paths, catalog.unreadable, strict=True):
         if path == file:
             return error

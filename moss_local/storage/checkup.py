@@ -53,6 +53,9 @@ def disagreements(conn: apsw.Connection) -> list[str]:
     found += _differences(
         conn, "SELECT rowid FROM document WHERE vector = 1", vectors, "the vector table"
     )
+    stray = _count(conn, "SELECT count(*) FROM document WHERE dirty = 0 AND commit_seq IS NULL")
+    if stray:
+        found.append(f"neither pushed nor to be pushed: {_plural(stray, 'change')}")
     if state.space is not None:
         rows = conn.execute("SELECT embedding FROM vec")
         broken = sum(narrowed(state.space, row) is None for (row,) in rows)

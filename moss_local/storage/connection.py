@@ -49,13 +49,23 @@ def begin_file(path: Path, *, hint: str) -> None:
     Raises:
         FileCorruptError: there was one and it is gone, or all that was in it.
     """
-    mark = creation_mark(path)
+    check_not_lost(path, hint=hint)
     if not path.exists():
-        if has_log(path):
-            raise FileCorruptError(f"{path} is gone, and its log is there", hint=hint)
-        mark.touch(0o600)
+        creation_mark(path).touch(0o600)
         make_private_file(path)
-    elif _is_empty(path) and not mark.exists() and _is_empty(path):
+
+
+def check_not_lost(path: Path, *, hint: str) -> None:
+    """Return if a session's file is there, with something in it, or never was.
+
+    Args:
+        hint: What to do about one that is lost.
+    Raises:
+        FileCorruptError: there was one and it is gone, or all that was in it.
+    """
+    if lost_its_file(path):
+        raise FileCorruptError(f"{path} is gone, and its log is there", hint=hint)
+    if _is_empty(path) and not creation_mark(path).exists() and _is_empty(path):
         # Whoever creates one takes the mark away only when there is something in it.
         raise FileCorruptError(f"{path} is empty, which a session's file never is", hint=hint)
 
@@ -65,10 +75,11 @@ def creation_mark(path: Path) -> Path:
     return path.with_name(path.name + ".creating")
 
 
-def has_log(path: Path) -> bool:
-    """Return whether a file has a write-ahead log with something in it."""
+def lost_its_file(path: Path) -> bool:
+    """Return whether there is a write-ahead log with something in it, and not its file."""
     log = path.with_name(path.name + "-wal")
-    return log.exists() and not _is_empty(log)
+    # In this order: somebody may be creating both.
+    return log.exists() and not _is_empty(log) and not path.exists()
 
 
 def _is_empty(path: Path) -> bool:

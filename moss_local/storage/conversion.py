@@ -25,6 +25,7 @@ from pathlib import Path
 
 from moss_local.errors import AtRestError, FileBusyError, FileCorruptError
 from moss_local.storage import ciphers, connection, file_keys
+from moss_local.storage.connection import check_not_lost
 from moss_local.storage.failures import translated, translated_os
 from moss_local.storage.file import is_open_here, remove_what_is_beside
 from moss_local.storage.file_keys import FileKeys, KeyFile
@@ -32,15 +33,17 @@ from moss_local.storage.place import (
     Place,
     Secrets,
     changing,
-    moved_aside_files,
     read_key_file,
     remove_key_file,
     session_files,
+    unconvertible_files,
     unlock,
     write_key_file,
 )
+from moss_local.storage.schema import current, is_empty
 from moss_local.storage.state import read_state
 from moss_sync import MossError
+from moss_sync.errors import repair_command
 from moss_sync.stores.durable import sync_file, sync_folder
 
 PLAIN_HEADER = b"SQLite format 3\0"
@@ -111,14 +114,20 @@ def decrypt(directory: Path, given: Secrets) -> int:
 
 
 def _refuse_damaged(directory: Path) -> None:
-    """Raise while damaged files lie here: they would stay as they are, and nobody would look."""
-    found = moved_aside_files(directory)
+    """Raise while damage, or what is left of it, lies here.
+
+    It would stay as it is, readable where all is said to be encrypted, and nobody would find it.
+    """
+    found = unconvertible_files(directory)
     if found:
         raise AtRestError(
-            f"{len(found)} damaged files that repairs have moved aside lie in {directory}, such as "
-            f"{found[0].name}; they cannot be encrypted or decrypted",
-            hint="delete them, or move them elsewhere, with what lies beside them",
+            f"what repairs have moved aside or kept lies in {directory}, and cannot be encrypted "
+            f"or decrypted: {', '.join(each.name for each in found[:3])}",
+            hint="end a repair that was cut off (moss-local doctor tells which); delete or move "
+            "away files that were moved aside",
         )
+    for path in session_files(directory):
+        check_not_lost(path, hint=f"{repair_command()}, then try again")
 
 
 def is_plain(path: Path) -> bool:
@@ -162,8 +171,9 @@ def _convert(path: Path, here: Place, there: Place, done: list[Path]) -> None:
                         hint="close the session there, and try again",
                     )
                 time.sleep(_PAUSE_S)
-            empty = connection.is_marked_removed(conn) or conn.pragma("user_version") == 0
+            empty = connection.is_marked_removed(conn) or is_empty(conn)
             if not empty:
+                current(conn, str(path))  # raises where it is not one that can be read
                 target = there.path(read_state(conn).session)
                 copy = target.with_name(_COPY + target.name)
                 connection.make_private_file(copy)  # an empty one is taken, with its mode

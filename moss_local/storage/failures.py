@@ -37,7 +37,7 @@ def translate(error: apsw.Error, path: Path, session: str | None = None) -> Moss
             hint="try again; a bulk load elsewhere may hold it",
             detail=detail,
         )
-    if isinstance(error, _CORRUPT) or _is_damaged_header(error, path):
+    if is_damage(error, path):
         return FileCorruptError(
             f"{path} is damaged, or is not a session's file",
             hint=repair_hint(session),
@@ -71,6 +71,11 @@ def repair_hint(session: str | None) -> str:
         f"{repair_command(session)}: what was pushed comes back from the store, and what was not"
         " and can still be read is kept"
     )
+
+
+def is_damage(error: apsw.Error, path: Path) -> bool:
+    """Return whether SQLite says, in whatever words, that the file is damaged."""
+    return isinstance(error, _CORRUPT) or _is_damaged_header(error, path)
 
 
 def _is_damaged_header(error: apsw.Error, path: Path) -> bool:

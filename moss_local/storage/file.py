@@ -18,7 +18,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar, cast
@@ -28,7 +28,13 @@ import apsw
 from moss_local.errors import FileBusyError
 from moss_local.storage import connection
 from moss_local.storage.connection import Durability
-from moss_local.storage.failures import damage_told, repair_hint, translated, translated_os
+from moss_local.storage.failures import (
+    damage_told,
+    is_damage,
+    repair_hint,
+    translated,
+    translated_os,
+)
 from moss_local.storage.file_keys import check_mode
 from moss_local.storage.paths import DAMAGED, SALVAGE, UNFINISHED_SALVAGE
 from moss_local.storage.schema import BeingDeletedError
@@ -439,7 +445,8 @@ def open_session_file(
         UnsupportedFormatError: a newer version wrote it. Left as it is.
         FileBusyError, PermissionDeniedError, DiskFullError.
     """
-    if (session is None or not create) and not path.exists() and not connection.has_log(path):
+    gone = not path.exists() and not connection.lost_its_file(path)
+    if (session is None or not create) and gone:
         raise NotFoundError(f"there is no session file {path}")
     try:
         return _open(path, session, durability, busy_ms, token, key)
@@ -485,9 +492,7 @@ def is_open_here(path: Path) -> bool:
 def remove_session_file(
     path: Path, *, busy_ms: int = BUSY_MS, key: bytes | None = None, only_marked: bool = False
 ) -> None:
-    """Delete a session's file and all that belongs to it, if nobody has it open; none is no error.
-
-    That is its log, its locks, and what repairs have left of it.
+    """Delete a session's file, its log and its locks, if nobody has it open; none is no error.
 
     Args:
         key: Of an encrypted file.
@@ -502,7 +507,6 @@ def remove_session_file(
         if path.exists() and not _remove(path, time.monotonic() + busy_ms / 1000, key, only_marked):
             return
         remove_what_is_beside(path)
-        remove_remnants(path)
 
 
 def moved_aside(path: Path) -> list[Path]:
@@ -510,18 +514,20 @@ def moved_aside(path: Path) -> list[Path]:
     return sorted(path.parent.glob(f"{path.name}{DAMAGED}*"))
 
 
-def remove_remnants(path: Path) -> int:
-    """Delete what repairs have left beside a session's file; return how many files.
+def remnants(path: Path) -> list[Path]:
+    """Return what repairs have left: what they moved aside, and what one that was cut off kept."""
+    kept = (path.parent.glob(f"{prefix}{path.name}*") for prefix in (SALVAGE, UNFINISHED_SALVAGE))
+    return [*moved_aside(path), *(each for found in kept for each in found)]
 
-    That is what they moved aside, and what one that was cut off has kept.
-    """
-    found = moved_aside(path)
-    for prefix in (SALVAGE, UNFINISHED_SALVAGE):
-        found += path.parent.glob(f"{prefix}{path.name}*")
-    with translated_os(path):
-        for each in found:
-            each.unlink(missing_ok=True)
-    return len(found)
+
+def remove_all(paths: Iterable[Path]) -> int:
+    """Delete files; return how many there were to be deleted."""
+    count = 0
+    for path in paths:
+        with translated_os(path):
+            path.unlink(missing_ok=True)
+        count += 1
+    return count
 
 
 def remove_what_is_beside(path: Path) -> None:
@@ -540,7 +546,9 @@ def _remove(path: Path, deadline: float, key: bytes | None, only_marked: bool) -
         conn = connection.connect(path, durability="full", busy_ms=0, key=key)
     except FileNotFoundError:
         return True
-    except (apsw.NotADBError, apsw.CorruptError):
+    except apsw.Error as error:
+        if not is_damage(error, path):
+            raise
         _unlink_with_log(path)  # nothing can be written into it
         return True
     try:
@@ -557,7 +565,9 @@ def _remove(path: Path, deadline: float, key: bytes | None, only_marked: bool) -
         with suppress(FileNotFoundError):
             if os.name != "nt" and path.stat().st_ino == number:
                 path.unlink()
-    except (apsw.NotADBError, apsw.CorruptError):
+    except apsw.Error as error:
+        if not is_damage(error, path):
+            raise
         _unlink_with_log(path)
     finally:
         conn.close()

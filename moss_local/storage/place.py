@@ -17,10 +17,24 @@ from filelock import FileLock, Timeout
 
 from moss_local.errors import AtRestError, FileBusyError
 from moss_local.storage import ciphers, file_keys
+from moss_local.storage.connection import lost_its_file
 from moss_local.storage.failures import translated_os
-from moss_local.storage.file import SessionFile, open_session_file, remove_session_file
+from moss_local.storage.file import (
+    SessionFile,
+    open_session_file,
+    remnants,
+    remove_all,
+    remove_session_file,
+)
 from moss_local.storage.file_keys import KEY_FILE, MAX_KEY_FILE_BYTES, FileKeys, KeyFile, Kind
-from moss_local.storage.paths import DAMAGED, SUFFIX, check_name, file_name
+from moss_local.storage.paths import (
+    DAMAGED,
+    SALVAGE,
+    SUFFIX,
+    UNFINISHED_SALVAGE,
+    check_name,
+    file_name,
+)
 from moss_sync.stores.durable import make_folders, replacing, sync_folder
 
 LOCK_FILE = "at-rest.lock"
@@ -64,8 +78,15 @@ class Place:
         return open_session_file(path, key=self.cipher_key)
 
     def remove(self, session: str) -> None:
-        """Delete a session's file; raises as `remove_session_file`."""
-        remove_session_file(self.path(session), key=self.cipher_key)
+        """Delete a session's file and what repairs left; raises as `remove_session_file`."""
+        path = self.path(session)
+        remove_session_file(path, key=self.cipher_key)
+        remove_all(remnants(path))
+
+    def holds(self, session: str) -> bool:
+        """Return whether anything of a session lies here, even if it is damaged."""
+        path = self.path(session)
+        return path.exists() or lost_its_file(path) or bool(remnants(path))
 
     def files(self) -> list[Path]:
         """Return the files that are sessions, by their names."""
@@ -73,7 +94,7 @@ class Place:
 
     def moved_aside(self) -> list[Path]:
         """Return the damaged files that repairs have moved aside, their logs included."""
-        return moved_aside_files(self.directory)
+        return sorted(self.directory.glob(f"[!.]*{SUFFIX}{DAMAGED}*"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +122,8 @@ class Secrets:
 def session_files(directory: Path) -> list[Path]:
     """Return the files in a project's directory that are sessions, by their names.
 
+    One that is gone and left its log is among them: opening it says so.
+
     Raises:
         PermissionDeniedError: it cannot be read, which is not the same as that there are none.
     """
@@ -109,8 +132,12 @@ def session_files(directory: Path) -> list[Path]:
             names = os.listdir(directory)
         except FileNotFoundError:
             return []
-    wanted = (name for name in names if name.endswith(SUFFIX) and not name.startswith("."))
-    return [directory / name for name in sorted(wanted)]
+    shown = {name for name in names if not name.startswith(".")}
+    found = {name for name in shown if name.endswith(SUFFIX)}
+    for log in (name for name in shown if name.endswith(f"{SUFFIX}-wal")):
+        if lost_its_file(directory / log.removesuffix("-wal")):
+            found.add(log.removesuffix("-wal"))
+    return [directory / name for name in sorted(found)]
 
 
 def find_place(directory: Path, given: Secrets) -> Place:
@@ -215,9 +242,13 @@ def remove_key_file(directory: Path) -> None:
         sync_folder(directory)
 
 
-def moved_aside_files(directory: Path) -> list[Path]:
-    """Return the damaged session files that repairs have moved aside, their logs included."""
-    return sorted(directory.glob(f"[!.]*{SUFFIX}{DAMAGED}*"))
+def unconvertible_files(directory: Path) -> list[Path]:
+    """Return what holds documents and is no session's file: what repairs have left.
+
+    Nobody finds it under the name that the session's file has in its other form.
+    """
+    patterns = (f"[!.]*{SUFFIX}{DAMAGED}*", f"{SALVAGE}*", f"{UNFINISHED_SALVAGE}*")
+    return sorted(each for pattern in patterns for each in directory.glob(pattern))
 
 
 @contextmanager
@@ -243,7 +274,7 @@ def changing(directory: Path) -> Iterator[None]:
 
 
 def _refuse_plain(directory: Path) -> None:
-    plain: Sequence[Path] = session_files(directory)
+    plain: Sequence[Path] = [*session_files(directory), *unconvertible_files(directory)]
     if plain:
         one = len(plain) == 1
         raise AtRestError(

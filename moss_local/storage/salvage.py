@@ -41,8 +41,8 @@ from moss_local.storage.place import Place
 from moss_local.storage.raw import RawFile
 from moss_local.storage.schema import DOCUMENT_ROOT, PAGE_SIZE, VECTOR_CHUNK, ForeignFileError
 from moss_local.storage.state import read_state
-from moss_local.storage.wal import committed_pages
-from moss_sync import MossError, Version, content_digest
+from moss_local.storage.wal import read_log
+from moss_sync import MossError, PermissionDeniedError, Version, content_digest
 from moss_sync.record import DEVICE_BYTES, DIGEST_BYTES
 from moss_sync.stores.durable import sync_file, sync_folder
 
@@ -73,10 +73,10 @@ _QUARANTINE_COLUMNS = 11
 """No two tables of ours have as many."""
 _CHUNK_COLUMNS, _CHUNK_VECTORS_COLUMNS = 4, 2
 """Of sqlite-vec's own tables. Others have as many; the sizes of what is in them tell."""
-_LIVE, _MODEL_ID, _MODEL_DTYPE = 11, 12, 15
+_HLC, _LIVE, _MODEL_ID, _MODEL_DTYPE = 8, 11, 12, 15
 
 _ROW = (
-    "SELECT id, hlc, dev, digest, deleted, vector, dirty, text, metadata, payload"
+    "SELECT id, hlc, dev, digest, deleted, vector, dirty, commit_seq, text, metadata, payload"
     " FROM document WHERE rowid = ?"
 )
 
@@ -112,7 +112,8 @@ def examine(place: Place, session: str) -> list[str]:
     """
     path = place.path(session)
     if not path.exists():
-        return [f"{path} is gone, and its log is there"] if connection.has_log(path) else []
+        lost = connection.lost_its_file(path)
+        return [f"{path} is gone, and its log is there"] if lost else []
     try:
         file = place.open_file(path)
         try:
@@ -138,18 +139,24 @@ def salvage(place: Place, session: str, *, all_rows: bool) -> Salvaged:
         all_rows: Keep what was pushed too, because the store does not have it.
     Raises:
         FileBusyError: another process has it open, or this one has.
+        PermissionDeniedError: it may not be written, so nobody else can be kept from it.
         DiskFullError: there is no room for what is kept. Nothing was moved.
     """
     path = place.path(session)
     if is_open_here(path):
         raise FileBusyError(f"{path} is open in this process", hint="close the session first")
     kept, found = salvage_path(place, session), Salvaged()
+    if path.exists() and not os.access(path, os.W_OK):
+        raise PermissionDeniedError(
+            f"{path} may not be written", hint="check the owner and mode of the file"
+        )
+    # Of a repair that was cut off; since then the session may have been used, and damaged again.
+    found.edits = kept_edits(place, session)
     with translated(path), translated_os(path):
         # Nobody else may write to it from before it is read until it is out of the way.
         with _held(path, place.cipher_key) as (source, image):
-            if not kept.exists():  # else what a repair that was cut off has kept is all there was
-                _read(source, image, session, found, all_rows=all_rows)
-                _keep(place, session, found, kept)
+            _read(source, image, session, found, all_rows=all_rows)
+            _keep(place, session, _in_order(found.edits), kept)
             if os.name != "nt":
                 found.aside = _move_aside(path)
         if os.name == "nt":  # where what is open cannot be moved
@@ -245,6 +252,8 @@ def _read(
             found.unreadable += 1
             continue
         edit, dirty = max(whole, key=lambda each: each[0][2:4])  # an older one was replaced
+        if about.hlc is not None and edit[2] > about.hlc:
+            edit = (DOUBTFUL, *edit[1:])  # no stamp of the file was later: nothing is older than it
         live += not edit[5]
         if all_rows or dirty:
             found.edits.append(edit)
@@ -277,8 +286,13 @@ def _held(path: Path, key: bytes | None) -> Iterator[tuple[apsw.Connection | Non
             # In an encrypted page that SQLite does not find a way to there is nothing to read.
             data = raw.read() if key is None else b""
         log = path.with_name(path.name + "-wal")
-        size, newer = committed_pages(log.read_bytes() if log.exists() else b"")
-        yield source, Image(data, newer, page_size=size or PAGE_SIZE)
+        written = read_log(log.read_bytes() if log.exists() else b"")
+        if written is None:
+            yield source, Image(data, page_size=PAGE_SIZE)
+            return
+        size = written.page_size
+        data = data[: written.pages_after * size]  # what is behind it was given back
+        yield source, Image(data, written.pages, page_size=size)
 
 
 def _source(path: Path, key: bytes | None) -> apsw.Connection | None:
@@ -315,19 +329,23 @@ class _About:
         model_id: Of the session's vectors; None if it had none, or that cannot be read.
         own: Whether the callers brought the vectors, if known.
         live: At least so many documents there were.
+        hlc: The latest stamp in the file, if known.
     """
 
     model_id: str | None = None
     own: bool | None = None
     live: int = 0
+    hlc: int | None = None
 
 
 def _about(image: Image, session: str) -> _About:
     for _, values in image.records(_STATE_COLUMNS):
-        name, live = values[1], values[_LIVE]
+        name, live, hlc = values[1], values[_LIVE], values[_HLC]
         model, dtype = values[_MODEL_ID], values[_MODEL_DTYPE]
-        if name == session and isinstance(live, int) and isinstance(model, str | None):
-            return _About(model, None if model is None else dtype == "f4", live)
+        if name != session or not (isinstance(live, int) and isinstance(hlc, int)):
+            continue
+        if isinstance(model, str | None):
+            return _About(model, None if model is None else dtype == "f4", live, hlc)
     return _About()
 
 
@@ -338,8 +356,8 @@ def _about_by_sql(conn: apsw.Connection) -> _About | None:
         return None
     space = state.space
     if space is None:
-        return _About(live=state.live)
-    return _About(space.id, space.dtype == "f4", state.live)
+        return _About(live=state.live, hlc=state.hlc)
+    return _About(space.id, space.dtype == "f4", state.live, state.hlc)
 
 
 def _read_by_sql(
@@ -367,8 +385,8 @@ def _read_by_leaves(image: Image, known: set[int], read: dict[int, list[tuple[An
     certain = rowids is not None or image.whole_free_list
     found: dict[int, list[tuple[Any, ...]]] = {}
     for rowid, values in image.records(_DOCUMENT_COLUMNS, None if rowids is None else leaves):
-        _, id, hlc, dev, digest, deleted, vector, dirty, _, _, *content = values
-        row = (id, hlc, dev, digest, deleted, vector, dirty, *content)
+        _, id, hlc, dev, digest, deleted, vector, dirty, _, commit_seq, *content = values
+        row = (id, hlc, dev, digest, deleted, vector, dirty, commit_seq, *content)
         found.setdefault(rowid, []).append((*row, REASON if certain else DOUBTFUL))
     for rowid, rows in found.items():
         read.setdefault(rowid, rows)
@@ -419,7 +437,7 @@ def _set_aside_before(conn: apsw.Connection | None, image: Image) -> list[tuple[
     for number, (_, reason, *edit, vector) in image.records(_QUARANTINE_COLUMNS):
         id, hlc, dev, digest, deleted, *content = edit
         has = vector is not None
-        row = (id, hlc, dev, digest, deleted, has, True, *content, reason)
+        row = (id, hlc, dev, digest, deleted, has, True, None, *content, reason)
         own = vector if isinstance(vector, bytes) else None
         if isinstance(reason, str) and (believed := _believed(row, own, None)) is not None:
             found[number] = (reason, *believed[0][1:-1], vector)
@@ -436,7 +454,7 @@ def _believed(
         own: Whether the callers brought the vectors, so that the digest is of it too; None where
             that is not known.
     """
-    id, hlc, dev, digest, deleted, has_vector, dirty, text, metadata, payload, reason = row
+    id, hlc, dev, digest, deleted, has_vector, dirty, pushed, text, metadata, payload, reason = row
     sizes = (isinstance(dev, bytes) and len(dev), isinstance(digest, bytes) and len(digest))
     if not (isinstance(id, str) and isinstance(hlc, int) and isinstance(text, str)):
         return None
@@ -469,10 +487,21 @@ def _believed(
             return None
         reason = DOUBTFUL  # the digest may be of its vector too
     edit = (reason, id, *Version(hlc, dev, digest), int(bool(deleted)), text, metadata, payload)
-    return (*edit, kept), bool(dirty)
+    # Of the two that tell that it was pushed, one that is damaged must not make it forgotten.
+    return (*edit, kept), bool(dirty) or pushed is None
 
 
-def _keep(place: Place, session: str, found: Salvaged, kept: Path) -> None:
+def _in_order(edits: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Return each edit once, in the order in which they were made: so they are written again."""
+    once: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+    for edit in sorted(edits, key=lambda edit: edit[2]):
+        reason, id, _, _, digest, *_ = edit
+        once.pop((reason, id, digest), None)
+        once[reason, id, digest] = edit
+    return list(once.values())
+
+
+def _keep(place: Place, session: str, edits: Sequence[tuple[Any, ...]], kept: Path) -> None:
     """Write the edits to the salvage file, whole and durably."""
     unfinished = place.directory / f"{UNFINISHED_SALVAGE}{kept.name.removeprefix(SALVAGE)}"
     unfinished.unlink(missing_ok=True)
@@ -483,7 +512,7 @@ def _keep(place: Place, session: str, found: Salvaged, kept: Path) -> None:
             conn.executemany(
                 "INSERT INTO quarantine (reason, id, hlc, dev, digest, deleted, text, metadata,"
                 " payload, vector) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                found.edits,
+                edits,
             )
         file.rewrite()  # nothing is left in the log
     finally:

@@ -195,7 +195,7 @@ def current(
             f"{path} is being deleted by another process", hint="open the session again"
         )
     if application != APPLICATION_ID:
-        if version or application or conn.execute("SELECT 1 FROM sqlite_schema").fetchone():
+        if not is_empty(conn):
             if _holds_ours(conn):
                 raise apsw.CorruptError("the file does not say any more that it is a session's")
             raise ForeignFileError(
@@ -203,12 +203,20 @@ def current(
                 hint="move it away, or name another data directory",
             )
         return False
+    if version < 1:
+        raise apsw.CorruptError("the file has no schema version, which was committed with the rest")
     if version > len(migrations):
         raise UnsupportedFormatError(
             f"{path} has schema version {version}; this moss_local knows up to {len(migrations)}",
             hint="upgrade it: pip install --upgrade moss-local",
         )
     return bool(version == len(migrations))
+
+
+def is_empty(conn: apsw.Connection) -> bool:
+    """Return whether nothing was ever committed to the file."""
+    said = conn.pragma("application_id") or conn.pragma("user_version")
+    return not said and conn.execute("SELECT 1 FROM sqlite_schema").fetchone() is None
 
 
 def _holds_ours(conn: apsw.Connection) -> bool:
@@ -241,6 +249,8 @@ def migrate(
         try:
             migration(conn)
         except apsw.SQLError as error:
+            if not version:
+                raise
             raise apsw.CorruptError(f"no file of schema version {version}: {error}") from error
     conn.execute(
         f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {len(migrations)}"

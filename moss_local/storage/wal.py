@@ -11,6 +11,8 @@ What holds: tests/moss_local/test_storage_leaves.py. Source: sqlite.org/fileform
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 HEADER_BYTES = 32
 _FRAME_BYTES = 24
@@ -20,22 +22,35 @@ _MAGIC = 0x377F0682
 Sums = tuple[int, int]
 
 
-def committed_pages(log: bytes) -> tuple[int, dict[int, bytes]]:
-    """Return the size of a page, and of each page in the log what was committed last.
+@dataclass(frozen=True, slots=True)
+class Log:
+    """What was committed in a log.
 
-    (0, {}) where there is no log, or none that can be read.
+    Attributes:
+        page_size: In bytes.
+        pages: What each page holds, by its number, as committed last; within `pages_after`.
+        pages_after: How many pages the database has.
     """
+
+    page_size: int
+    pages: Mapping[int, bytes]
+    pages_after: int
+
+
+def read_log(log: bytes) -> Log | None:
+    """Return what a log holds; None where there is no commit in it that can be read."""
     if len(log) < HEADER_BYTES:
-        return 0, {}
+        return None
     magic, _, page_size = struct.unpack(">3I", log[:12])
     if magic & ~1 != _MAGIC or page_size not in {1 << n for n in range(9, 17)}:
-        return 0, {}
+        return None
     order = ">" if magic & 1 else "<"
     sums = _checksum(log[:24], order, (0, 0))
     if sums != struct.unpack(">2I", log[24:HEADER_BYTES]):
-        return 0, {}
+        return None
     committed: dict[int, bytes] = {}
     written: dict[int, bytes] = {}
+    after = 0
     step = _FRAME_BYTES + page_size
     for at in range(HEADER_BYTES, len(log) - step + 1, step):
         head, page = log[at : at + _FRAME_BYTES], log[at + _FRAME_BYTES : at + step]
@@ -46,8 +61,11 @@ def committed_pages(log: bytes) -> tuple[int, dict[int, bytes]]:
         written[number] = page
         if commit:
             committed |= written
-            written = {}
-    return page_size, committed
+            written, after = {}, commit
+    if not after:
+        return None
+    pages = {number: page for number, page in committed.items() if number <= after}
+    return Log(page_size, pages, after)
 
 
 def _checksum(data: bytes, order: str, sums: Sums) -> Sums:

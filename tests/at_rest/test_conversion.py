@@ -258,6 +258,51 @@ def test_damaged_files_that_a_repair_moved_aside_stop_it_either_way(tmp_path: Pa
         assert asyncio.run(convert(back=back)) > 0
 
 
+@pytest.mark.parametrize("damaged", ["emptied", "emptied, with a log", "no version", "log only"])
+def test_a_lost_or_emptied_file_stops_it_and_stays(tmp_path: Path, damaged: str) -> None:
+    device = Device(tmp_path)
+    asyncio.run(fill(device))
+    path = device.session_files()[0]
+    log = path.with_name(path.name + "-wal")
+    if damaged == "no version":
+        conn = apsw.Connection(str(path))
+        conn.execute("PRAGMA journal_mode = delete").fetchall()
+        conn.execute("PRAGMA user_version = 0")
+        conn.close()
+    else:
+        path.write_bytes(b"")
+        if damaged != "emptied":
+            log.write_bytes(b"what was written last")
+        if damaged == "log only":
+            path.unlink()
+    before = {each: each.read_bytes() for each in (path, log) if each.exists()}
+
+    async def encrypt() -> int:
+        async with device.client() as client:
+            return await client.encrypt_at_rest()
+
+    for _ in range(2):
+        with pytest.raises(FileCorruptError):
+            asyncio.run(encrypt())
+        assert {each: each.read_bytes() for each in (path, log) if each.exists()} == before
+
+
+def test_what_a_repair_has_kept_stops_it(tmp_path: Path) -> None:
+    device = Device(tmp_path)
+    asyncio.run(fill(device))
+    path = device.session_files()[0]
+    kept = path.with_name(f".salvage-{path.name}")
+    kept.write_bytes(b"something confidential")
+
+    async def encrypt() -> int:
+        async with device.client() as client:
+            return await client.encrypt_at_rest()
+
+    with pytest.raises(AtRestError, match="salvage"):
+        asyncio.run(encrypt())
+    assert kept.exists()
+
+
 @pytest.fixture
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
     """A device that is set up and has pushed a session."""

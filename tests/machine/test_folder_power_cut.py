@@ -333,11 +333,9 @@ def test_what_somebody_has_read_is_there_after_a_power_cut(tmp_path: Path, verb:
         one, two = FolderStore(tmp_path / "store"), FolderStore(tmp_path / "store")
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("moss_sync.stores.folder.sync_folder", failing)
+            write = one.put if verb == "put" else partial(one.compare_and_swap, etag=None)
             with pytest.raises(MossError):
-                if verb == "put":
-                    await one.put("m/key", b"content")
-                else:
-                    await one.compare_and_swap("m/key", b"content", etag=None)
+                await write("m/key", b"content")
         blob = await two.get("m/key")
         assert isinstance(blob, Blob)
         assert blob.data == b"content"

@@ -24,6 +24,7 @@ from moss_local import (
     MossClient,
     NetworkError,
     NotFoundError,
+    PermissionDeniedError,
     QueryOptions,
     SessionIndex,
     UnsupportedFormatError,
@@ -563,6 +564,126 @@ def test_a_file_that_is_open_is_not_moved(device: Device, headless: bool) -> Non
     assert asyncio.run(device.repair()).error is None
 
 
+def test_what_was_written_after_a_repair_that_was_cut_off_is_kept_by_the_next_one_too(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damage(device.path, 5, 0.04)
+
+    def cut_off(*_: object) -> None:
+        raise CutOff
+
+    with monkeypatch.context() as patch:
+        patch.setattr("moss_local.writer.take_over", cut_off)
+        with pytest.raises(CutOff):
+            asyncio.run(device.repair())
+    kept = {edit[1] for edit in salvage.kept_edits(Place(device.directory), "conv")}
+    later = {"later": "written since", "k7": "and changed since"}
+    asyncio.run(device.add(later))
+    device.checkpoint()
+    overwrite(device.path, 0, bytes(100))
+    assert asyncio.run(device.repair()).error is None
+    held = asyncio.run(device.held())
+    assert held.items() >= (PUSHED | later).items()
+    assert set(held) == set(PUSHED | later) | kept
+
+
+def test_a_change_whose_mark_is_damaged_is_kept_as_one_that_was_not_pushed(device: Device) -> None:
+    """What says that it was not pushed stands in two places; SQLite's index may be a third."""
+    file = Place(device.directory).open("conv")
+    with file.writing() as conn:
+        conn.execute("UPDATE document SET dirty = 0 WHERE id = 'k7'")
+    file.close()
+    device.checkpoint()
+    trouble = salvage.examine(Place(device.directory), "conv")
+    assert trouble == ["neither pushed nor to be pushed: 1 change"]
+    for header in (False, True):
+        if header:
+            overwrite(device.path, 0, bytes(100))
+        found = salvage.salvage(Place(device.directory), "conv", all_rows=False)
+        assert {edit[1] for edit in found.edits if edit[0] == salvage.REASON} == set(KEPT)
+        salvage.forget_kept(Place(device.directory), "conv")
+        assert found.aside is not None
+        found.aside.rename(device.path)
+
+
+@pytest.mark.parametrize("header", [False, True])
+def test_a_stamp_later_than_any_of_the_file_is_not_believed(device: Device, header: bool) -> None:
+    """It would win against what others have written since."""
+    file = Place(device.directory).open("conv")
+    with file.writing() as conn:
+        conn.execute("UPDATE document SET hlc = hlc + (1 << 60) WHERE id = 'k7'")
+        conn.execute("UPDATE document SET dirty = 0 WHERE id = 'k8'")  # there is damage to repair
+    file.close()
+    device.checkpoint()
+    if header:
+        overwrite(device.path, 0, bytes(100))
+    found = salvage.salvage(Place(device.directory), "conv", all_rows=False)
+    assert {edit[1] for edit in found.edits if edit[0] == salvage.DOUBTFUL} == {"k7"}
+    assert {edit[1] for edit in found.edits if edit[0] == salvage.REASON} == set(KEPT) - {"k7"}
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="modes")
+def test_a_file_that_may_not_be_written_is_not_called_a_full_disk(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overwrite(device.path, 0, bytes(100))
+    monkeypatch.setattr("moss_local.storage.salvage.os.access", lambda *_: False)
+    done = asyncio.run(device.repair())
+    assert isinstance(done.error, PermissionDeniedError)
+    assert device.path.exists()
+
+
+def test_a_log_without_its_file_is_seen_by_all_who_look(tmp_path: Path) -> None:
+    device = Device(tmp_path)
+    asyncio.run(device.add(KEPT))
+    log = device.path.with_name(device.path.name + "-wal")
+    log.write_bytes(b"what was written last")
+    device.path.unlink()
+
+    async def look() -> None:
+        async with device.client() as client:
+            catalog = await client.local_sessions()
+            assert [each.code for each in catalog.unreadable] == ["DESERIALIZATION"]
+            with pytest.raises(FileCorruptError):
+                await client.session("conv", create=False)
+            (all_,) = await client.repair_sessions()
+            assert isinstance(all_.error, FileCorruptError)
+            await client.delete_session("conv", local_only=True)
+            assert not log.exists()
+            assert not (await client.local_sessions()).unreadable
+
+    asyncio.run(look())
+
+
+@pytest.mark.parametrize("at", [0, 17, 18, 19, 47])
+def test_a_file_with_a_damaged_header_can_be_deleted(device: Device, at: int) -> None:
+    overwrite(device.path, at, b"\xff")
+
+    async def delete() -> None:
+        async with device.client() as client:
+            await client.delete_session("conv", local_only=True)
+
+    asyncio.run(delete())
+    assert not device.path.exists()
+
+
+def test_a_refused_command_takes_nothing_away_that_a_repair_has_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cli = Cli(("--data-dir", "one"))
+    cli("init", "--store", "./shared").ok()
+    cli("add", "conv", "kept", "--id", "a").ok()
+    (path,) = Path("one").rglob("*.sqlite3")
+    kept = path.with_name(f".salvage-{path.name}")
+    path.rename(kept)
+    aside = path.with_name(f"{path.name}.damaged-1")
+    aside.write_bytes(b"damaged")
+    assert cli("add", "conv", "text", "--id", "x" * 5000).code == 2
+    assert kept.exists()
+    assert aside.exists()
+
+
 def traces(device: Device, needle: str) -> list[str]:
     files = (each for each in device.data.rglob("*") if each.is_file())
     return [each.name for each in files if needle.encode() in each.read_bytes()]
@@ -682,6 +803,7 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert all(f"turn {n} filling" in shown for n in range(30))
     assert cli("repair", "conv", "--json").ok().json()["repairs"][0]["salvage"] is None
     (id, *_) = cli("show", "conv", "--json").ok().json()["documents"]
+    assert ".damaged-1" in cli("forget", "conv", id["id"]).stderr
     forgotten = cli("forget", "conv", id["id"], "--yes").ok().stdout
     assert "that a repair had moved aside deleted" in forgotten
     assert ".damaged-1" not in cli("doctor", "--local").ok().stdout

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moss_local.storage.leaves import Image
-from moss_local.storage.wal import committed_pages
+from moss_local.storage.wal import read_log
 
 Row = tuple[int, int | str | bytes | None, str | None, float | None]
 
@@ -123,8 +123,9 @@ def test_what_is_committed_in_a_log_is_what_sqlite_sees(tmp_path: Path) -> None:
         reader = apsw.Connection(str(copy))
         expected = [text for (text,) in reader.execute("SELECT x FROM a ORDER BY rowid")]
         reader.close()
-        size, pages = committed_pages(bytes(torn))
-        image = Image(data, pages, page_size=size or 512)
+        written = read_log(bytes(torn))
+        kept = data if written is None else data[: written.pages_after * 512]
+        image = Image(kept, None if written is None else written.pages, page_size=512)
         leaves = image.table(2)
         assert leaves is not None
         found = [values[0] for _, values in sorted(image.records(1, leaves))]
@@ -133,7 +134,21 @@ def test_what_is_committed_in_a_log_is_what_sqlite_sees(tmp_path: Path) -> None:
     assert len(seen) > 5
 
 
+def test_pages_that_a_commit_in_the_log_gave_back_are_not_looked_at(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    database(path, 512, 300, random.Random(7))
+    conn = apsw.Connection(str(path))
+    conn.execute("PRAGMA journal_mode = wal").fetchall()
+    conn.execute("DELETE FROM a; DELETE FROM b WHERE x > 5; VACUUM").fetchall()
+    data, log = path.read_bytes(), read_log(Path(f"{path}-wal").read_bytes())
+    conn.close()
+    assert log is not None
+    assert log.pages_after < len(data) // 512
+    image = Image(data[: log.pages_after * 512], log.pages, page_size=512)
+    assert len(list(image.records(2))) == 6
+
+
 @given(st.binary(max_size=2000))
 def test_any_bytes_are_a_log_or_none(data: bytes) -> None:
-    size, pages = committed_pages(data)
-    assert len(pages) * size <= len(data)
+    log = read_log(data)
+    assert log is None or len(log.pages) * log.page_size <= len(data)

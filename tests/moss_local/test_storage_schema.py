@@ -11,7 +11,7 @@ import pytest
 from moss_local.errors import FileBusyError, FileCorruptError
 from moss_local.search import keywords
 from moss_local.storage import schema
-from moss_local.storage.connection import accept, begin_file, connect, prepare
+from moss_local.storage.connection import accept, begin_file, check_not_lost, connect, prepare
 from moss_local.storage.documents import Document
 from moss_local.storage.edits import put_documents
 from moss_local.storage.file import open_session_file
@@ -94,6 +94,49 @@ def test_a_file_that_was_emptied_is_told_from_one_that_is_being_created(tmp_path
         assert refused.value.hint is not None
         assert "moss-local repair" in refused.value.hint
     assert [(each.name, each.stat().st_size) for each in tmp_path.iterdir()] == [("s.sqlite3", 0)]
+
+
+def test_who_creates_it_in_the_same_moment_has_not_lost_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "s.sqlite3"
+    exists, looked = Path.exists, []
+
+    def slow(each: Path) -> bool:
+        found = exists(each)
+        if each == path and not looked:
+            looked.append(each)
+            path.write_bytes(b"its first page")
+            path.with_name("s.sqlite3-wal").write_bytes(b"its log")
+        return found
+
+    monkeypatch.setattr(Path, "exists", slow)
+    check_not_lost(path, hint="")
+    looked.clear()
+    begin_file(path, hint="")
+
+
+def test_a_file_of_ours_without_a_version_is_damaged(tmp_path: Path) -> None:
+    path = make_file(tmp_path / "s.sqlite3")
+    conn = apsw.Connection(str(path))
+    conn.execute("PRAGMA user_version = 0")
+    conn.close()
+    for session in ("s", None):
+        with pytest.raises(FileCorruptError):
+            open_session_file(path, session=session)
+
+
+def test_a_new_file_that_cannot_be_made_is_not_called_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite3"
+    begin_file(path, hint="")
+
+    def broken(conn: apsw.Connection) -> None:
+        conn.execute("CREATE VIRTUAL TABLE x USING no_such_module")
+
+    conn = connect(path, durability="full", busy_ms=100)
+    with pytest.raises(apsw.SQLError, match="no such module"):
+        prepare(conn, path, session="s", token=bytes, wait=lambda: False, migrations=[broken])
+    conn.close()
 
 
 def test_a_file_that_is_gone_and_left_its_log_is_not_created_anew(tmp_path: Path) -> None:

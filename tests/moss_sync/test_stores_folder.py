@@ -478,6 +478,23 @@ asyncio.run(main(sys.argv[1], int(sys.argv[2])))
 """
 
 
+def test_who_may_read_a_blob_and_not_its_folder_reads_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path) -> None:
+        raise OSError(errno.EACCES, "Permission denied", str(path))
+
+    async def body(store: FolderStore) -> None:
+        await store.put("m/k", b"content")
+        with monkeypatch.context() as patch:
+            patch.setattr(folder, "sync_folder", refused)
+            found = await store.get("m/k")
+        assert isinstance(found, Blob)
+        assert found.data == b"content"
+
+    run(root, body)
+
+
 def test_a_process_killed_at_any_moment_leaves_whole_blobs_and_no_lock(root: Path) -> None:
     from hashlib import blake2b
 

@@ -71,7 +71,7 @@ def test_what_was_written_without_a_store_is_pushed_once_there_is_one(
     *_, before, sent, after = nursery.run(
         "act", where=online, steps=[CUSTOM, ["state"], ["push"], ["state"]]
     )
-    assert before == ["pending", 2, True, None]
+    assert before == ["pending", 2, False, None]  # nothing of the session was there yet
     assert sent == 1
     assert after == ["synced", 0, True, None]
     assert_settled(replica_state(online, "conv"))

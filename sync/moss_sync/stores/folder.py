@@ -29,6 +29,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TypeVar
 
+from moss_sync.clock import SystemClock
 from moss_sync.errors import (
     BlobCorruptError,
     BlobNotFoundError,
@@ -178,7 +179,7 @@ class FolderStore:
     # Everything below blocks, and runs on the store's own threads.
 
     def _sync_names(self, key: str) -> None:
-        """Make last what a swap has named where syncing that failed.
+        """Make last what a swap has named where syncing that failed, also where clocks differ.
 
         Whoever reads such a blob back takes it for committed, and it might not survive the power.
         """
@@ -194,12 +195,18 @@ class FolderStore:
         if data is not None and _etag(data) != known and self._is_recent(key):
             # A name is seen before it lasts. The reader goes on from what it sees: takes its own
             # push in it for committed, or names the blob in a manifest.
-            sync_folder(self._path(key).parent)
+            try:
+                sync_folder(self._path(key).parent)
+            except OSError as error:
+                # Who may read the blob and not its folder has no way to; nor where nobody writes.
+                if error.errno not in _REFUSED:
+                    raise
         return data
 
     def _is_recent(self, key: str) -> bool:
         with contextlib.suppress(FileNotFoundError):  # removed since
-            return os.stat(self._path(key)).st_mtime > time.time() - _SYNCED_AFTER_S
+            age_s = SystemClock().wall_ms() / 1000 - os.stat(self._path(key)).st_mtime
+            return age_s < _SYNCED_AFTER_S
         return False
 
     def _read(self, key: str) -> bytes | None:
