@@ -350,6 +350,15 @@ def test_the_command_line(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     assert readable()
 
 
+def test_a_damaged_one_is_named_by_its_session(cli: Cli) -> None:
+    cli("at-rest", "on").ok()
+    (path,) = Path("one").rglob("*.sqlite3")
+    path.write_bytes(b"\0" * 4096 + path.read_bytes()[4096:])
+    told = cli("status", "conv")
+    assert told.code == FileCorruptError.exit_code
+    assert "damaged" in told.stderr
+
+
 @pytest.mark.parametrize("how", ["join", "change-key"])
 def test_a_device_that_takes_over_a_new_key_opens_its_files_with_it(
     cli: Cli, how: str, monkeypatch: pytest.MonkeyPatch

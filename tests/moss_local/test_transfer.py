@@ -83,12 +83,20 @@ GIVEN = [(doc.id, doc.text, doc.metadata, doc.payload) for doc in DOCS]
 # -- exports ---------------------------------------------------------------------------------
 
 
+class NamedInBytes:
+    """As an entry of os.scandir(b"...") is."""
+
+    def __fspath__(self) -> bytes:
+        return b"x"
+
+
 @pytest.mark.parametrize(
     ("path", "named"),
     [
         ("", "is empty"),
         ("a\0b", r"'a\\x00b' holds a NUL character"),
         (Path("a\0b"), r"'a\\x00b' holds a NUL character"),
+        (NamedInBytes(), "is of bytes"),
         ("/tmp/\ud800/x", r"'/tmp/\\ud800/x' holds half of a surrogate pair at character 5"),
         (b"x", "type bytes, not a path"),
         (3, "type int, not a path"),
