@@ -8,7 +8,7 @@ quarantine of a small session file of its own until it has found its place (`SAL
 file is moved aside and never written to.
 
   1 the readable edits, in a file of no session's name   crash: deleted by the next repair
-  2 renamed to the session's salvage file                crash: the next repair goes on from here
+  2 renamed to the session's salvage file                crash: the next repair adds to it
   3 the damaged file and its log moved aside             crash: as before
   4 the session opened anew and pulled                   crash: as before
   5 each edit written again, or left in the quarantine   crash: as before; what was written again
