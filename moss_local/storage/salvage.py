@@ -233,9 +233,7 @@ def _read(
     source: apsw.Connection | None, image: Image, session: str, found: Salvaged, *, all_rows: bool
 ) -> None:
     """Read what can be read."""
-    about = _about(image, session)
-    if about.model_id is None and source is not None:
-        about = _about_by_sql(source) or about
+    about = (None if source is None else _about_by_sql(source)) or _about(image, session)
     found.model_id, own = about.model_id, about.own
     read: dict[int, list[tuple[Any, ...]]] = {}
     known: set[int] = set()
@@ -339,14 +337,16 @@ class _About:
 
 
 def _about(image: Image, session: str) -> _About:
+    found = []
     for _, values in image.records(_STATE_COLUMNS):
         name, live, hlc = values[1], values[_LIVE], values[_HLC]
         model, dtype = values[_MODEL_ID], values[_MODEL_DTYPE]
         if name != session or not (isinstance(live, int) and isinstance(hlc, int)):
             continue
         if isinstance(model, str | None):
-            return _About(model, None if model is None else dtype == "f4", live, hlc)
-    return _About()
+            found.append(_About(model, None if model is None else dtype == "f4", live, hlc))
+    # Pages that are not in use any more may hold what it said before.
+    return max(found, key=lambda each: each.hlc or 0, default=_About())
 
 
 def _about_by_sql(conn: apsw.Connection) -> _About | None:
