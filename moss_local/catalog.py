@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moss_local.standing import standing_in
+from moss_local.storage.connection import is_being_created
 from moss_local.storage.place import Place
 from moss_local.storage.replica import SqliteReplica, read_seen
+from moss_local.storage.schema import foreign_file
 from moss_local.storage.state import State, read_state
 from moss_local.types import SyncState
 from moss_sync import MossError, NotFoundError, Seen, manifest
@@ -62,6 +64,8 @@ def read_catalog(place: Place) -> Catalog:
     sessions: list[LocalSession] = []
     unreadable: dict[Path, MossError] = {}
     for path in place.files():
+        if is_being_created(path):
+            continue
         try:
             sessions.append(_read(place, path))
         except MossError as error:
@@ -97,14 +101,14 @@ def read_standings(
     unreadable: dict[Path, MossError] = {}
     for path in paths:
         try:
-            if path.stat().st_size == 0:
+            if is_being_created(path):
                 continue
             file = place.open_file(path)
             try:
                 state = SqliteReplica(file).state()
             finally:
                 file.close()
-        except (FileNotFoundError, NotFoundError):
+        except NotFoundError:
             continue
         except MossError as error:
             unreadable[path] = error
@@ -131,6 +135,8 @@ def _read(place: Place, path: Path) -> LocalSession:
             seen = read_seen(conn, state.life)
     finally:
         file.close()
+    if path != place.path(state.session):
+        raise foreign_file(path, state.session)
     beside = (path, path.with_name(path.name + "-wal"))
     return LocalSession(
         name=state.session,

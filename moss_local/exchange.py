@@ -25,9 +25,10 @@ from moss_local.standing import Trouble, newest_unpushed, standing, trouble_of
 from moss_local.storage.file import SessionFile
 from moss_local.storage.replica import SqliteReplica
 from moss_local.types import SyncState
-from moss_sync import MossError, RepairReport, SyncReport, VectorSpace
+from moss_sync import BlobCorruptError, MossError, RepairReport, SyncReport, VectorSpace
 from moss_sync.checkpoint import Checkpoint
 from moss_sync.clock import Clock
+from moss_sync.errors import repair_command
 from moss_sync.modes import Engine
 from moss_sync.patience import Patience
 
@@ -140,6 +141,15 @@ class Exchange:
         """As `SyncEngine.repair`."""
         return await self._run("sync", partial(self._engine.repair, force=force))
 
+    async def check_erasable(self) -> None:
+        """Return if the project is one in which something can be erased.
+
+        Raises:
+            NotInLogModeError: it commits by log.
+            NetworkError: that is not known, and the store could not be asked.
+        """
+        await self._engine.check_erasable()
+
     async def erase(self) -> SyncReport:
         """As `SyncEngine.erase`."""
         return await self._run("sync", self._engine.erase)
@@ -210,6 +220,10 @@ class Exchange:
                 await runtime.blocking(self._replica.set_exchanged, self._clock.wall_ms())
             except MossError as error:
                 self.last_report = error.report
+                if isinstance(error, BlobCorruptError) and error.hint is None:
+                    error.hint = (
+                        f"put it back from a device that holds it: {repair_command(self.name)}"
+                    )
                 self._trouble = trouble_of(error) or self._trouble
                 self._tell(work, error)
                 raise

@@ -23,7 +23,7 @@ from moss_local.storage.erasure import purge_history, scrub
 from moss_local.storage.file import SessionFile, moved_aside, remove_all
 from moss_local.storage.salvage import beside
 from moss_local.types import Forgotten
-from moss_sync import MossError, SyncReport
+from moss_sync import MossError, NotInLogModeError, SyncReport
 from moss_sync.errors import repair_command
 
 SHOWN_IDS = 5
@@ -44,7 +44,10 @@ async def forget(
     trouble: MossError | None = None
     report = SyncReport()
     try:
+        await runtime.on_loop(exchange.check_erasable())
         await runtime.on_loop(exchange.pull())
+    except NotInLogModeError:
+        raise
     except MossError as error:
         trouble = error
     documents, versions = await runtime.blocking(erase)

@@ -405,6 +405,10 @@ class Project:
             with suppress(MossError):
                 stored = {each.name for each in (await self.stored_sessions()).sessions}
                 names += [name for name in sorted(stored) if errors.pop(place.path(name), None)]
+        for error in errors.values():
+            error.hint = (
+                "the file does not tell its session any more: name it, moss-local repair SESSION"
+            )
         done = [Repaired(str(error), RepairReport(), error) for error in errors.values()]
         return done + [await self.repair_session(name, force=force) for name in names]
 
@@ -434,7 +438,11 @@ class Project:
             if await runtime.on_loop(has_session(self._repository, name)):
                 stored = await self.find(name)
             lost = stored is None or stored.deleted
-            found = await runtime.blocking(partial(salvage.salvage, place, name, all_rows=lost))
+            keys = await runtime.on_loop(self._repository.keys())
+            ours = [] if keys is None else [keys.repo_id]
+            found = await runtime.blocking(
+                partial(salvage.salvage, place, name, all_rows=lost, repositories=ours)
+            )
         model = CUSTOM_ID if found.own_vectors else found.model_id
         opened = await self.session(
             name, model, pull=True, create=True, warm_up=False, passing=True

@@ -17,10 +17,12 @@ from moss_local.errors import CiphersMissingError
 from moss_local.settings import Settings, credentials_path, load_credentials
 from moss_local.storage import ciphers
 from moss_local.storage.checkup import check_file
+from moss_local.storage.connection import is_being_created
 from moss_local.storage.paths import SALVAGE, project_path
 from moss_local.storage.place import ENCRYPT, Place, Secrets, find_place
 from moss_local.storage.project_cache import ProjectCache
 from moss_local.storage.salvage import left_behind
+from moss_local.storage.schema import foreign_file
 from moss_sync import BlobNotFoundError, MossError, PermissionDeniedError
 from moss_sync.clock import SystemClock
 from moss_sync.commit import Commit
@@ -86,7 +88,8 @@ def check_device(settings: Settings) -> Iterator[Finding]:
     yield finding
     if place is not None:
         for path in place.files():
-            yield _check_session(place, path)
+            if not is_being_created(path):
+                yield _check_session(place, path)
         for path in left_behind(place):
             yield Finding(
                 "repair",
@@ -356,6 +359,8 @@ def _check_session(place: Place, path: Path) -> Finding:
         file = place.open_file(path)
         try:
             name = file.session
+            if path != place.path(name):
+                raise foreign_file(path, name)
             with file.writing() as conn:
                 wrong = check_file(conn)
                 count = conn.execute("SELECT live FROM state").get

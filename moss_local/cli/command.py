@@ -23,6 +23,7 @@ from moss_local.cli.loop import run_to_end
 from moss_sync import InvalidArgumentError, MossError
 
 if TYPE_CHECKING:
+    from moss_local.catalog import Catalog
     from moss_local.client import MossClient
     from moss_local.session import SessionIndex
     from moss_local.settings import Settings
@@ -235,6 +236,12 @@ def filter_of(text: str | None) -> Any:
     if value is None:  # which in Python is no filter at all
         raise InvalidArgumentError("--filter is null", hint="leave it out to see all documents")
     return value
+
+
+def unreadable_fields(catalog: Catalog) -> list[dict[str, str]]:
+    """Return what of this device could not be read, for JSON."""
+    pairs = zip(catalog.unreadable_paths, catalog.unreadable, strict=True)
+    return [{"path": str(path), "code": e.code, "message": str(e)} for path, e in pairs]
 
 
 def tell_not_listed(errors: Sequence[MossError], *, listed: bool) -> None:

@@ -30,7 +30,8 @@ def delete(
     can be created again, and remembers nothing. With --local-only the others keep it, and what was
     not pushed from here is lost.
 
-    JSON: {session, local_only, lost}; lost is how many changes were on this device only.
+    JSON: {session, local_only, lost}; lost is how many changes were on this device only, null
+    where its file is damaged and nobody knows.
     """
     pending, set_aside = run(ctx, lambda client: _waiting(client, session))
     lost = [
@@ -40,18 +41,23 @@ def delete(
     ]
     where = "on this device" if local_only else "for everybody"
     changes = f" Changes here that are lost: {', '.join(lost)}." if lost else ""
+    if pending is None:
+        changes = " Its file is damaged: what of it was not pushed is lost, and not known."
     confirm(f"Delete session {session!r} {where}?{changes}", yes)
     run(ctx, lambda client: client.delete_session(session, local_only=local_only))
     if as_json:
-        fields = {"session": session, "local_only": local_only, "lost": pending + set_aside}
+        count = None if pending is None else pending + set_aside
+        fields = {"session": session, "local_only": local_only, "lost": count}
         render.say_json(fields)
     else:
         render.say(f"{session}: deleted {where}")
 
 
-async def _waiting(client: MossClient, name: str) -> tuple[int, int]:
-    """Return how many changes of a session are on this device only."""
-    for each in (await client.local_sessions()).sessions:
+async def _waiting(client: MossClient, name: str) -> tuple[int | None, int]:
+    """Return how many changes of a session are on this device only; None if that is not known."""
+    catalog = await client.local_sessions()
+    for each in catalog.sessions:
         if each.name == name:
             return each.sync_state.pending, each.set_aside
-    return 0, 0
+    path = (await client._opened().place()).path(name)
+    return None if path in catalog.unreadable_paths else 0, 0

@@ -30,7 +30,8 @@ def forget(
     moved aside is deleted. Ids that were deleted before are forgotten in the same way. What other
     devices keep in their histories, and the store in its own backups and old versions, is not
     reached: SECURITY.md. If the store does not answer, they are gone here, and the same command
-    again ends it.
+    again ends it. What else is pending is pushed with it. A project that commits by log cannot
+    erase: the command refuses, and nothing is done.
 
     JSON: {session, documents, versions, moved_aside}; documents that were still there, kept
     versions that were dropped here, and files of a repair that were deleted.

@@ -43,9 +43,10 @@ def repair(
     JSON: {repairs: [{session, error, salvage, trouble, rebuilt, keys_restored, blobs, lost_blobs,
     sent, sent_deletes, received, deleted, superseded, reasserted, quarantined, adopted, seq,
     lost_races, requests, bytes_sent, bytes_received, elapsed_ms, session_id, waiting, strays}]};
-    error is null or {code, message}; salvage is null, or {trouble, written, set_aside, unreadable,
-    exact, aside} of a damaged file, where exact is false if more may be lost than unreadable says;
-    trouble says what was wrong with the store, null where nothing was.
+    session is null where a file does not tell it; error is null or {code, message}; salvage is
+    null, or {trouble, written, set_aside, unreadable, exact, aside} of a damaged file, where exact
+    is false if more may be lost than unreadable says; trouble says what was wrong with the store,
+    null where nothing was.
     """
     names = session or []
     if all == bool(names):
@@ -138,4 +139,10 @@ def _fields(each: Repaired) -> dict[str, Any]:
     salvage = None if each.salvage is None else asdict(each.salvage)
     if salvage is not None:
         salvage["aside"] = None if salvage["aside"] is None else str(salvage["aside"])
-    return {"session": each.session, "error": shown, "salvage": salvage, **asdict(each.report)}
+    known = error is None or each.session != str(error)
+    return {
+        "session": each.session if known else None,
+        "error": shown,
+        "salvage": salvage,
+        **asdict(each.report),
+    }

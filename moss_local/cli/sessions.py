@@ -15,6 +15,7 @@ from moss_local.cli.command import (
     run,
     tell_not_listed,
     tell_of_missing,
+    unreadable_fields,
 )
 from moss_sync import NetworkError
 
@@ -30,8 +31,9 @@ def sessions(ctx: typer.Context, local: Local = False, as_json: AsJson = False) 
     If the store does not answer, those on this device.
 
     JSON: {store_reached, sessions: [{name, here, documents, state, pending, set_aside,
-    last_exchange, in_store, commits, committed_at, devices, stored_bytes}]}; null where it is not
-    known.
+    last_exchange, in_store, commits, committed_at, devices, stored_bytes}], unreadable};
+    null where it is not known; unreadable holds {path, code, message} of each file here that
+    cannot be read.
     """
     catalog, directory = run(ctx, lambda client: _read(client, local))
     here = {session.name: session for session in catalog.sessions if not _is_gone(session)}
@@ -45,6 +47,7 @@ def sessions(ctx: typer.Context, local: Local = False, as_json: AsJson = False) 
             {
                 "store_reached": directory is not None,
                 "sessions": [_fields(name, here.get(name), known) for name in names],
+                "unreadable": unreadable_fields(catalog),
             }
         )
     elif names:

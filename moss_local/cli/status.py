@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from moss_local.cli import render
-from moss_local.cli.command import AsJson, globals_of, run, tell_not_listed
+from moss_local.cli.command import AsJson, globals_of, run, tell_not_listed, unreadable_fields
 from moss_sync import MossError, NotFoundError
 
 if TYPE_CHECKING:
@@ -33,8 +33,9 @@ def status(
     Reads this device's files only; neither the store nor a model is asked.
 
     JSON: {project, store, data_dir, sessions: [{name, documents, state, pending, set_aside,
-    last_exchange, model, device, bytes, path, checkpoint}]}; what is set aside is shown by
-    moss-local quarantine.
+    last_exchange, model, device, bytes, path, checkpoint}], unreadable}; unreadable holds {path,
+    code, message} of each file that cannot be read. What is set aside is shown by moss-local
+    quarantine.
     """
     settings = globals_of(ctx).settings()
     catalog = run(ctx, lambda client: client.local_sessions())
@@ -49,6 +50,7 @@ def status(
                 "store": settings.store,
                 "data_dir": str(settings.data_dir),
                 "sessions": [_fields(each) for each in found],
+                "unreadable": unreadable_fields(catalog),
             }
         )
         return

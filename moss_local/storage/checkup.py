@@ -10,6 +10,7 @@ from typing import cast
 
 import apsw
 
+from moss_local.storage import digests
 from moss_local.storage.encoding import narrowed
 from moss_local.storage.state import read_state
 
@@ -33,7 +34,12 @@ def check_file(conn: apsw.Connection) -> list[str]:
         conn.execute("INSERT INTO keyword (keyword) VALUES ('integrity-check')")
     except apsw.CorruptError:
         found.append("the keyword index is damaged")
-    return found + disagreements(conn)
+    found += disagreements(conn)
+    if found:
+        return found  # where to look for the rest is not sure
+    if altered := sum(1 for _ in digests.altered(conn, read_state(conn))):
+        found.append(f"not what was written: {_plural(altered, 'document')}")
+    return found
 
 
 def disagreements(conn: apsw.Connection) -> list[str]:

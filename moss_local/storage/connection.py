@@ -70,6 +70,11 @@ def check_not_lost(path: Path, *, hint: str) -> None:
         raise FileCorruptError(f"{path} is empty, which a session's file never is", hint=hint)
 
 
+def is_being_created(path: Path) -> bool:
+    """Return whether a session's file is there, and nothing in it yet, as it is at its creation."""
+    return _is_empty(path) and creation_mark(path).exists()
+
+
 def creation_mark(path: Path) -> Path:
     """Return the file that tells a session's file that is being created from an emptied one."""
     return path.with_name(path.name + ".creating")
@@ -217,10 +222,7 @@ def prepare(
     _use_wal(conn, path, wait)
     state = read_state(conn)
     if session is not None and state.session != session:
-        raise schema.ForeignFileError(
-            f"{path} holds session {state.session!r}, not {session!r}",
-            hint="it was renamed or copied here; move it back",
-        )
+        raise schema.foreign_file(path, state.session)
     if not schema.keywords_current(conn):
         conn.execute("BEGIN IMMEDIATE")
         with conn_rollback(conn):

@@ -13,6 +13,7 @@ from typing import Any, cast
 import apsw
 
 from moss_local.errors import FileCorruptError
+from moss_local.storage import digests
 from moss_local.storage.aside import remove_rows, set_aside
 from moss_local.storage.documents import read_metadata
 from moss_local.storage.file import SessionFile
@@ -456,6 +457,13 @@ def _read_dirty(
         if state.space is None:
             raise FileCorruptError(f"session {state.session!r} has vectors of no known space")
         vectors = read_vectors(conn, with_vector, state.space)
+    if digests.follow(conn, state):
+        own = vectors if state.space is not None and state.space.dtype == "f4" else {}
+        for _, rowid, vector, id, _, _, digest, deleted, *content, _ in rows:
+            row = (id, digest, deleted, vector, *content)
+            if not digests.is_as_written(row, own.get(rowid)):
+                # It must not travel to others: what they have may be right.
+                raise apsw.CorruptError(f"document {id!r} is not what was written")
     return [_record(row, vectors) for row in rows]
 
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,10 +39,23 @@ from moss_local.storage.leaves import Image
 from moss_local.storage.paths import DAMAGED, SALVAGE, SUFFIX, UNFINISHED_SALVAGE
 from moss_local.storage.place import Place
 from moss_local.storage.raw import RawFile
-from moss_local.storage.schema import DOCUMENT_ROOT, PAGE_SIZE, VECTOR_CHUNK, ForeignFileError
+from moss_local.storage.schema import (
+    DOCUMENT_ROOT,
+    PAGE_SIZE,
+    VECTOR_CHUNK,
+    ForeignFileError,
+    foreign_file,
+)
 from moss_local.storage.state import read_state
 from moss_local.storage.wal import read_log
-from moss_sync import MossError, PermissionDeniedError, Version, content_digest
+from moss_sync import (
+    MossError,
+    PermissionDeniedError,
+    StoreChangedError,
+    Version,
+    content_digest,
+)
+from moss_sync.errors import other_store_hint
 from moss_sync.record import DEVICE_BYTES, DIGEST_BYTES
 from moss_sync.stores.durable import sync_file, sync_folder
 
@@ -73,7 +86,7 @@ _QUARANTINE_COLUMNS = 11
 """No two tables of ours have as many."""
 _CHUNK_COLUMNS, _CHUNK_VECTORS_COLUMNS = 4, 2
 """Of sqlite-vec's own tables. Others have as many; the sizes of what is in them tell."""
-_HLC, _LIVE, _MODEL_ID, _MODEL_DTYPE = 8, 11, 12, 15
+_REPO_ID, _HLC, _LIVE, _MODEL_ID, _MODEL_DTYPE = 4, 8, 11, 12, 15
 
 _ROW = (
     "SELECT id, hlc, dev, digest, deleted, vector, dirty, commit_seq, text, metadata, payload"
@@ -118,10 +131,7 @@ def examine(place: Place, session: str) -> list[str]:
         file = place.open_file(path)
         try:
             if file.session != session:
-                raise ForeignFileError(
-                    f"{path} holds session {file.session!r}, not {session!r}",
-                    hint="it was renamed or copied here; move it back",
-                )
+                raise foreign_file(path, file.session)
             with file.writing() as conn:
                 return check_file(conn)
         finally:
@@ -132,12 +142,20 @@ def examine(place: Place, session: str) -> list[str]:
         return [str(error)]
 
 
-def salvage(place: Place, session: str, *, all_rows: bool) -> Salvaged:
+def salvage(
+    place: Place,
+    session: str,
+    *,
+    all_rows: bool,
+    repositories: Collection[bytes] | None = None,
+) -> Salvaged:
     """Keep what a damaged file still says, and move it aside.
 
     Args:
         all_rows: Keep what was pushed too, because the store does not have it.
+        repositories: The ids of the store's, which is one or none; None: of any store.
     Raises:
+        StoreChangedError: the session has been exchanged with another store. Nothing was moved.
         FileBusyError: another process has it open, or this one has.
         PermissionDeniedError: it may not be written, so nobody else can be kept from it.
         DiskFullError: there is no room for what is kept. Nothing was moved.
@@ -155,7 +173,13 @@ def salvage(place: Place, session: str, *, all_rows: bool) -> Salvaged:
     with translated(path), translated_os(path):
         # Nobody else may write to it from before it is read until it is out of the way.
         with _held(path, place.cipher_key) as (source, image):
-            _read(source, image, session, found, all_rows=all_rows)
+            about = (None if source is None else _about_by_sql(source)) or _about(image, session)
+            if None not in (about.repo_id, repositories) and about.repo_id not in repositories:
+                raise StoreChangedError(
+                    f"session {session!r} has been exchanged with another store before",
+                    hint=other_store_hint(),
+                )
+            _read(source, image, about, found, all_rows=all_rows)
             _keep(place, session, _in_order(found.edits), kept)
             if os.name != "nt":
                 found.aside = _move_aside(path)
@@ -230,10 +254,9 @@ def forget_kept(place: Place, session: str) -> None:
 
 
 def _read(
-    source: apsw.Connection | None, image: Image, session: str, found: Salvaged, *, all_rows: bool
+    source: apsw.Connection | None, image: Image, about: _About, found: Salvaged, *, all_rows: bool
 ) -> None:
     """Read what can be read."""
-    about = (None if source is None else _about_by_sql(source)) or _about(image, session)
     found.model_id, own = about.model_id, about.own
     read: dict[int, list[tuple[Any, ...]]] = {}
     known: set[int] = set()
@@ -252,6 +275,8 @@ def _read(
         edit, dirty = max(whole, key=lambda each: each[0][2:4])  # an older one was replaced
         if about.hlc is not None and edit[2] > about.hlc:
             edit = (DOUBTFUL, *edit[1:])  # no stamp of the file was later: nothing is older than it
+        if not dirty and about.repo_id is None:
+            edit = (DOUBTFUL, *edit[1:])  # it was pushed, and maybe not to this store
         live += not edit[5]
         if all_rows or dirty:
             found.edits.append(edit)
@@ -328,12 +353,14 @@ class _About:
         own: Whether the callers brought the vectors, if known.
         live: At least so many documents there were.
         hlc: The latest stamp in the file, if known.
+        repo_id: The repository that the session has been exchanged with, if known and any.
     """
 
     model_id: str | None = None
     own: bool | None = None
     live: int = 0
     hlc: int | None = None
+    repo_id: bytes | None = None
 
 
 def _about(image: Image, session: str) -> _About:
@@ -344,7 +371,9 @@ def _about(image: Image, session: str) -> _About:
         if name != session or not (isinstance(live, int) and isinstance(hlc, int)):
             continue
         if isinstance(model, str | None):
-            found.append(_About(model, None if model is None else dtype == "f4", live, hlc))
+            repo_id, own = values[_REPO_ID], None if model is None else dtype == "f4"
+            known = repo_id if isinstance(repo_id, bytes) else None
+            found.append(_About(model, own, live, hlc, known))
     # Pages that are not in use any more may hold what it said before.
     return max(found, key=lambda each: each.hlc or 0, default=_About())
 
@@ -356,8 +385,8 @@ def _about_by_sql(conn: apsw.Connection) -> _About | None:
         return None
     space = state.space
     if space is None:
-        return _About(live=state.live, hlc=state.hlc)
-    return _About(space.id, space.dtype == "f4", state.live, state.hlc)
+        return _About(None, None, state.live, state.hlc, state.repo_id)
+    return _About(space.id, space.dtype == "f4", state.live, state.hlc, state.repo_id)
 
 
 def _read_by_sql(

@@ -16,6 +16,7 @@ since s" is one index scan and no journal of its own is kept. Purging tombstones
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import apsw
 
@@ -160,6 +161,14 @@ class BeingDeletedError(FileBusyError):
 
 class ForeignFileError(FileCorruptError):
     """The file is whole, and another program's or another session's."""
+
+
+def foreign_file(path: Path, session: str) -> ForeignFileError:
+    """Return the error of a file that is not where its session's is."""
+    return ForeignFileError(
+        f"{path} holds session {session!r}, whose file has another name",
+        hint="it was renamed or copied here; move it back, or away",
+    )
 
 
 Migration = Callable[[apsw.Connection], None]

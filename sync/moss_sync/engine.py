@@ -65,6 +65,9 @@ class SyncEngine(Exchange):
             return 0
         return await collect(self._channel, keys, self._replica, self._run)
 
+    async def check_erasable(self) -> None:
+        """Return: what commits by compare-and-swap can be erased."""
+
     async def erase(self) -> SyncReport:
         """Rewrite the session without any superseded content, and delete what held it.
 
@@ -81,7 +84,8 @@ class SyncEngine(Exchange):
         target: int | None = None
         for attempt in range(MAX_ERASURES):
             if await self._repository.keys() is None:
-                return  # nobody of this project has pushed anything yet
+                await self._check_never_exchanged()
+                return
             await self._pull(report)
             await self._push(report)
             known = self._channel.remembered(await self._run(self._replica.state))
@@ -253,7 +257,8 @@ class SyncEngine(Exchange):
         async with self._exclusive():
             keys = await self._repository.keys()
             if keys is None:
-                return  # nobody of this project has pushed anything yet
+                await self._check_never_exchanged()
+                return
             await self._attach(keys, report)
             await self._repository.ready_to_write()
             state: ReplicaState = await self._run(self._replica.state)

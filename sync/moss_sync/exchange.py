@@ -53,6 +53,7 @@ from moss_sync.replica import (
     ReplicaState,
     Seen,
     Snapshot,
+    check_never_exchanged,
 )
 from moss_sync.report import SyncReport
 from moss_sync.repository import Repository, Runner
@@ -161,7 +162,8 @@ class Exchange:
         keys = await self._repository.keys()
         if keys is None:
             self._channel.check_nothing()
-            return  # nobody of this project has pushed anything yet
+            await self._check_never_exchanged()
+            return
         await self._attach(keys, report)
         missing: BlobNotFoundError | None = None
         for attempt in range(MAX_REFETCHES):
@@ -215,6 +217,8 @@ class Exchange:
 
     async def _push(self, report: SyncReport) -> None:
         async with self._exclusive():
+            if await self._repository.keys() is None:
+                await self._check_never_exchanged()
             keys = await self._repository.attach()
             await self._attach(keys, report)
             state: ReplicaState = await self._run(self._replica.state)
@@ -421,6 +425,10 @@ class Exchange:
             return []  # to take others along is a favour; the own push goes on without it
 
     # -- both ------------------------------------------------------------------------------
+
+    async def _check_never_exchanged(self) -> None:
+        """Return if nobody of this project has pushed anything yet, as the store says."""
+        check_never_exchanged(await self._run(self._replica.state), self._repository.store.url)
 
     async def _attach(self, keys: Keys, report: SyncReport) -> None:
         report.session_id = self._channel.sid(keys)

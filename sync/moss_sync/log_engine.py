@@ -42,7 +42,15 @@ from moss_sync.log_replica import LogReplica
 from moss_sync.log_view import Held, Partial, View
 from moss_sync.manifest import tip_of
 from moss_sync.record import DEVICE_BYTES, Record, VectorSpace
-from moss_sync.replica import Committed, Exclusive, Pending, ReplicaState, Seen, Snapshot
+from moss_sync.replica import (
+    Committed,
+    Exclusive,
+    Pending,
+    ReplicaState,
+    Seen,
+    Snapshot,
+    check_never_exchanged,
+)
 from moss_sync.report import RepairReport, SyncReport
 from moss_sync.repository import Repository, Runner
 from moss_sync.segment import Segment
@@ -133,6 +141,10 @@ class LogEngine:
         """Raise NotInLogModeError: a log has no state that could be put together anew."""
         raise NotInLogModeError("repairing a session")
 
+    async def check_erasable(self) -> None:
+        """Raise NotInLogModeError, as `erase`."""
+        raise NotInLogModeError("erasing")
+
     async def erase(self) -> SyncReport:
         """Raise NotInLogModeError: who still holds an older blob is not known."""
         raise NotInLogModeError("erasing")
@@ -170,7 +182,9 @@ class LogEngine:
     async def _pull(self, report: SyncReport) -> None:
         keys = await self._repository.keys()
         if keys is None:
-            return  # nobody of this project has pushed anything yet
+            state: ReplicaState = await self._run(self._replica.state)
+            check_never_exchanged(state, self._repository.store.url)
+            return
         await self._attach(keys, report)
         view = await self._view()
         before = frozenset(view.held)
@@ -316,6 +330,8 @@ class LogEngine:
             if state.pending is None and state.dirty == 0 and view.head_ms is not None:
                 report.seq = view.known.total
                 return
+            if await self._repository.keys() is None:
+                check_never_exchanged(state, self._repository.store.url)
             keys = await self._repository.attach()
             await self._attach(keys, report)
             await self._repository.ready_to_write()

@@ -48,6 +48,10 @@ class Engine(Protocol):
         """Put the session together anew."""
         ...
 
+    async def check_erasable(self) -> None:
+        """Raise NotInLogModeError where nothing can be erased."""
+        ...
+
     async def erase(self) -> SyncReport:
         """Rewrite the session without what was replaced, and delete what held it."""
         ...
@@ -100,6 +104,9 @@ class EitherEngine:
         if not await self._repository.is_known():
             await self._repository.mend()
         return await (await self._engine()).repair(force=force)
+
+    async def check_erasable(self) -> None:
+        await (await self._engine()).check_erasable()
 
     async def erase(self) -> SyncReport:
         return await (await self._engine()).erase()

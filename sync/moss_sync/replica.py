@@ -17,6 +17,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
+from moss_sync.errors import StoreChangedError, other_store_hint
 from moss_sync.record import Record, VectorSpace, Version
 
 Exclusive = Callable[[], AbstractAsyncContextManager[None]]
@@ -323,3 +324,17 @@ class Replica(Protocol):
         Does nothing where the file is in this life already.
         """
         ...
+
+
+def check_never_exchanged(state: ReplicaState, url: str) -> None:
+    """Return if a store that has no repository may be the one of this replica: it is a new one.
+
+    Raises:
+        StoreChangedError: the replica has been exchanged with one before.
+    """
+    if state.repo_id is not None:
+        raise StoreChangedError(
+            f"session {state.name!r} has been exchanged with another store before; {url} holds "
+            "nothing of this project",
+            hint=other_store_hint(),
+        )

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
@@ -56,6 +57,8 @@ from moss_sync.patience import Patience
 from moss_sync.probe import ProbeVerdict, probe
 from moss_sync.seal import SALT_BYTES, Place, RootKeys, epoch_of, seal, unseal
 from moss_sync.stores.base import Blob, BlobStore, ETag, MayBeAway, MayBeReplicated, Swapped
+
+log = logging.getLogger("moss_sync")
 
 Runner = Callable[..., Awaitable[Any]]
 """Runs a blocking function and returns what it returns: in a thread, or at once in a simulation."""
@@ -167,16 +170,13 @@ class Repository:
         async with self._lock:
             if spend is not None and self._keys is None and not self._seen_absent:
                 spend()  # whoever held the lock has asked in vain, for as long as this has waited
-            saved = await self._run(self._cache.load, "key")
-            if saved is None:
+            check = await self._cached_check()
+            if check is None:
                 if not (contact and await self._is_confirmed_by_store(patience)):
                     kdf = KdfParams(self._clock.token(keyring.KDF_SALT_BYTES))
                     await self._save_check(kdf, confirmed=False)
                 return
-            fields = unpack(saved, max_bytes=MAX_VERDICT_BYTES, what="the key check")
-            kdf = KdfParams(
-                fields["salt"], fields["memory_kib"], fields["iterations"], fields["lanes"]
-            ).checked()
+            fields, kdf = check
             if keyring.key_check(await self._kek(kdf)) == fields["check"]:
                 return
             # A confirmed key gives way only to one that the same repository was rotated to.
@@ -302,7 +302,7 @@ class Repository:
         """
         async with self._lock:
             known = await self._known()
-            cached = await self._run(self._cache.load, self._cached("fmt"))
+            cached = await self._cached_fmt()
             if known is None or cached is None:
                 raise self._never_known()
             before = keyring.decode(cached)
@@ -320,7 +320,7 @@ class Repository:
             return False
 
     async def _restore(self) -> bool:
-        cached = await self._run(self._cache.load, self._cached("fmt"))
+        cached = await self._cached_fmt()
         if cached is None:
             raise self._never_known()
         keys = await self._unlock(cached)
@@ -408,7 +408,7 @@ class Repository:
 
     async def is_known(self) -> bool:
         """Return whether this device has opened this store's repository before; asks no store."""
-        return await self._run(self._cache.load, self._cached("fmt")) is not None
+        return await self._cached_fmt() is not None
 
     async def attach(self) -> Keys:
         """Return the keys; a store without a repository is probed and gets one.
@@ -489,11 +489,15 @@ class Repository:
                 except BlobNotFoundError:
                     await self._publish(await self._probe(), keys)
                     return
-            if (epoch_of(saved) or 0) > self.roots.newest:
-                await self._reread()  # the lock is held, or this were roots_for
-            plain = unseal(self.roots, self._probe_place(keys), saved, max_plain=MAX_VERDICT_BYTES)
-            fields = unpack(plain, max_bytes=MAX_VERDICT_BYTES, what="the probe's verdict")
-            self._adopt(ProbeVerdict.from_dict(fields))
+            try:
+                verdict = await self._opened_verdict(saved, keys)
+            except BlobCorruptError as error:
+                if cached is None:
+                    raise
+                _forgotten("what is remembered of the probe", error)
+                saved, cached = (await self._read(self.layout.probe)).data, None
+                verdict = await self._opened_verdict(saved, keys)
+            self._adopt(verdict)
             if cached is None:
                 # Not before it has been opened: a body that was damaged on its way would be
                 # remembered, and this device could never write again.
@@ -508,7 +512,7 @@ class Repository:
         if self._keys is None and just_absent:
             return None
         if self._keys is None:
-            cached = await self._run(self._cache.load, self._cached("fmt"))
+            cached = await self._cached_fmt()
             if cached is None:
                 self._keys = await self._found()
             else:
@@ -536,7 +540,7 @@ class Repository:
         return await self._renew(found.raw)
 
     async def _renew(self, raw: bytes, *, again: bool = False) -> Keys:
-        cached = await self._run(self._cache.load, self._cached("fmt"))
+        cached = await self._cached_fmt()
         if cached == raw and self._keys is not None and not again:
             self._confirmed = True
             return self._keys
@@ -578,8 +582,40 @@ class Repository:
         except (NetworkError, PermissionDeniedError):
             return False
 
+    async def _cached_check(self) -> tuple[dict[str, Any], KdfParams] | None:
+        """Return what is known of the key; None where nothing is, or what there was is damaged."""
+        saved = await self._run(self._cache.load, "key")
+        if saved is None:
+            return None
+        try:
+            fields = unpack(saved, max_bytes=MAX_VERDICT_BYTES, what="the key check")
+            kdf = KdfParams(
+                fields["salt"], fields["memory_kib"], fields["iterations"], fields["lanes"]
+            ).checked()
+            if not isinstance(fields["check"], bytes) or "confirmed" not in fields:
+                raise KeyError("check")
+        except (BlobCorruptError, KeyError, TypeError) as error:
+            _forgotten("the check of the project key", error)
+            return None
+        return fields, kdf
+
+    async def _cached_fmt(self) -> bytes | None:
+        """Return the repository as this device remembers it; None where that is damaged too.
+
+        The store has it, and sessions know which one is theirs by themselves.
+        """
+        raw: bytes | None = await self._run(self._cache.load, self._cached("fmt"))
+        if raw is None:
+            return None
+        try:
+            keyring.decode(raw)
+        except BlobCorruptError as error:
+            _forgotten("what is remembered of the store", error)
+            return None
+        return raw
+
     async def _newest_known(self) -> int:
-        cached = await self._run(self._cache.load, self._cached("fmt"))
+        cached = await self._cached_fmt()
         return 1 if cached is None else keyring.decode(cached).newest
 
     async def _found(self) -> Keys | None:
@@ -680,6 +716,13 @@ class Repository:
         self.time.observe(await self.store.put(self.layout.probe, sealed))
         await self._run(self._cache.save, self._cached("probe"), sealed)
 
+    async def _opened_verdict(self, saved: bytes, keys: Keys) -> ProbeVerdict:
+        if (epoch_of(saved) or 0) > self.roots.newest:
+            await self._reread()  # the lock is held, or this were roots_for
+        plain = unseal(self.roots, self._probe_place(keys), saved, max_plain=MAX_VERDICT_BYTES)
+        fields = unpack(plain, max_bytes=MAX_VERDICT_BYTES, what="the probe's verdict")
+        return ProbeVerdict.from_dict(fields)
+
     def _adopt(self, verdict: ProbeVerdict) -> None:
         verdict.apply(self.store)
         self._verdict = verdict
@@ -712,3 +755,7 @@ class Repository:
             f"the store {self.store.url} {how}",
             hint=other_store_hint("the store that this project used before"),
         )
+
+
+def _forgotten(what: str, error: Exception) -> None:
+    log.warning("%s on this device is damaged, and is asked for anew: %s", what, error)

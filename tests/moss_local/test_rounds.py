@@ -25,6 +25,7 @@ from moss_local import (
 )
 from moss_local.types import Verb
 from moss_sync import directory
+from moss_local.storage.connection import begin_file
 from tests.moss_local.bucket import Bucket
 
 
@@ -413,7 +414,7 @@ def test_a_copy_of_a_file_under_another_name_does_not_speak_for_the_session(
         copy = known.path.with_name("zz-backup.sqlite3")
         copy.write_bytes(known.path.read_bytes())
         empty = known.path.with_name("being-made.sqlite3")
-        empty.touch()
+        begin_file(empty, hint="")
         async with bucket.client(tmp_path / "one") as a:
             await written(a, "x", "second")
             assert told(await a.sync_sessions()) == {"x": (1, 0)}

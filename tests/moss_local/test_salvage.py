@@ -503,7 +503,7 @@ def test_cut_off_at_any_step_it_is_ended_by_the_next_and_nothing_readable_is_los
     copy = device.path.with_name("copy")
     copy.write_bytes(device.path.read_bytes())
     with salvage._held(copy, None) as (source, image):
-        salvage._read(source, image, "conv", found, all_rows=False)
+        salvage._read(source, image, salvage._about(image, "conv"), found, all_rows=False)
     for left in device.directory.glob("copy*"):
         left.unlink()
     readable = {edit[1]: edit[6] for edit in found.edits if edit[0] == salvage.REASON}

@@ -471,7 +471,12 @@ class FolderStore:
 
     def _mapped(self, verb: str, error: OSError) -> MossError:
         message = f"cannot {verb} the folder {self.root}: {error.strerror or error}"
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno == errno.EROFS:
+            return PermissionDeniedError(
+                message,
+                hint=f"{self.root} is on a file system that is read-only: mount it for writing",
+            )
+        if error.errno in (errno.EACCES, errno.EPERM):
             return PermissionDeniedError(message, hint=f"check who owns {self.root} and its mode")
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             # The caller's reaction is the same as to a store that cannot be reached: keep, retry.

@@ -1,0 +1,116 @@
+"""Another store is named than the one of a session: nothing is done, and nothing is promised.
+
+Above all an empty one: it says nothing of itself, and a command that is typed without MOSS_STORE
+meets the one in the data directory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from moss_local import (
+    DocumentInfo,
+    ErasureIncompleteError,
+    MossClient,
+    MossError,
+    SessionIndex,
+    StoreChangedError,
+)
+
+
+def client(root: Path, store: str, device: str = "one") -> MossClient:
+    return MossClient("p", "k", store=root / store, data_dir=root / device)
+
+
+async def opened(client: MossClient) -> SessionIndex:
+    return await client.session("conv", "custom", warm_up=False)
+
+
+async def fill(root: Path, *, again: str = "") -> None:
+    async with client(root, "shared") as one, await opened(one) as session:
+        await session.add_docs([DocumentInfo("a", "first", None, [1.0, 2.0])])
+        await session.push_index()
+        await session.add_docs([DocumentInfo("b", "not pushed", None, [1.0, 2.0])])
+    async with client(root, "shared", "two") as two, await opened(two) as session:
+        await session.add_docs([DocumentInfo("a", "corrected by two", None, [1.0, 2.0])])
+        await session.push_index()
+
+
+async def texts(root: Path, device: str) -> dict[str, str]:
+    async with client(root, "shared", device) as there, await opened(there) as session:
+        await session.sync()
+        return {each.id: each.text for each in await session.get_docs()}
+
+
+@pytest.mark.parametrize("verb", ["pull", "push", "sync", "repair", "forget", "delete"])
+def test_an_empty_store_is_refused_and_nothing_is_founded_in_it(tmp_path: Path, verb: str) -> None:
+    asyncio.run(fill(tmp_path))
+
+    async def refused() -> None:
+        async with client(tmp_path, "typo") as one:
+            session = await opened(one)
+            assert session.sync_state.status in ("stopped", "pending")
+            if verb == "repair":
+                done = await one.repair_session("conv")
+                assert done.error is not None
+                raise done.error
+            if verb == "delete":
+                await session.close()
+                await one.delete_session("conv")
+            elif verb == "forget":
+                await session.forget(["nosuch"])
+            else:
+                await {"pull": session.pull, "push": session.push_index, "sync": session.sync}[
+                    verb
+                ]()
+
+    expected: type[MossError] = ErasureIncompleteError if verb == "forget" else MossError
+    with pytest.raises(expected) as told:
+        asyncio.run(refused())
+    if verb != "repair":
+        assert "another store" in str(told.value)
+    assert not list((tmp_path / "typo").rglob("*"))
+    everything = {"a": "corrected by two", "b": "not pushed"}
+    assert asyncio.run(texts(tmp_path, "one")) == everything
+    assert asyncio.run(texts(tmp_path, "two")) == everything
+
+
+@pytest.mark.parametrize("state", ["readable", "gone"])
+def test_a_damaged_file_is_not_put_in_order_from_another_store(tmp_path: Path, state: str) -> None:
+    asyncio.run(fill(tmp_path))
+    (path,) = (tmp_path / "one").rglob("*.sqlite3")
+    whole = bytearray(path.read_bytes())
+    whole[:100] = bytes(100)
+    if state == "gone":
+        page = whole.index(b"conv") // 2048
+        whole[page * 2048 : (page + 1) * 2048] = bytes(2048)
+    path.write_bytes(whole)
+
+    async def repair() -> MossError | None:
+        async with client(tmp_path, "typo") as one:
+            return (await one.repair_session("conv")).error
+
+    error = asyncio.run(repair())
+    if state == "readable":
+        assert isinstance(error, StoreChangedError)
+        assert path.read_bytes() == whole
+
+        async def rightly() -> None:
+            async with client(tmp_path, "shared") as one:
+                assert (await one.repair_session("conv")).error is None
+
+        asyncio.run(rightly())
+        assert asyncio.run(texts(tmp_path, "one")) == {"a": "corrected by two", "b": "not pushed"}
+        return
+
+    async def held() -> tuple[set[str], set[str]]:
+        async with client(tmp_path, "typo") as one:
+            session = await one.session("conv", "custom", auto_load_on_init=False, warm_up=False)
+            aside = {each.id for each in await session.quarantined()}
+            return {each.id for each in await session.get_docs()}, aside
+
+    # Whose it is cannot be told: what was pushed somewhere is not written again as if it were new.
+    assert asyncio.run(held()) == ({"b"}, {"a"})
