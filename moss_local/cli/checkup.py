@@ -6,6 +6,7 @@ import os
 import shlex
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import file_digest
 from importlib.resources import files
@@ -23,9 +24,11 @@ from moss_local.storage.place import ENCRYPT, Place, Secrets, find_place
 from moss_local.storage.project_cache import ProjectCache
 from moss_local.storage.salvage import left_behind
 from moss_local.storage.schema import foreign_file
+from moss_local.storage.state import read_state
 from moss_sync import BlobNotFoundError, MossError, PermissionDeniedError
 from moss_sync.clock import SystemClock
 from moss_sync.commit import Commit
+from moss_sync.errors import other_store_hint
 from moss_sync.probe import probe
 from moss_sync.repository import Repository
 from moss_sync.stores import Blob, BlobStore, FolderStore, MayBeReplicated, open_store
@@ -129,8 +132,9 @@ async def check_store(settings: Settings) -> list[Finding]:
     try:
         key = await _check_key(repository)
         mode = await _mode(repository)
+        elsewhere = await _of_another_store(repository, directory, settings)
         if mode == "log":
-            return await _check_log_store(store, clock, repository, key)
+            return [*elsewhere, *await _check_log_store(store, clock, repository, key)]
         report = await probe(store, clock=clock, prefix=repository.layout.prefix, long=True)
         if report.error is not None and not any(check.passed for check in report.checks):
             return _unusable(store, report.error, key)
@@ -155,9 +159,38 @@ async def check_store(settings: Settings) -> list[Finding]:
                     "allow these credentials to delete, or remove what is below _probe/",
                 )
             )
-        return [key.finding, *findings]
+        return [key.finding, *elsewhere, *findings]
     finally:
         await store.close()
+
+
+async def _of_another_store(
+    repository: Repository, directory: Path, settings: Settings
+) -> list[Finding]:
+    """Return which sessions here belong to another store than the one that is named."""
+    try:
+        keys = await repository.keys()
+        place = find_place(directory, Secrets(settings.project_key, settings.at_rest))
+        files = place.files()
+    except MossError:
+        return []  # what is wrong is said elsewhere
+    found: list[Finding] = []
+    for path in files:
+        with suppress(MossError):  # so is this
+            name, repo_id = _repository_of(place, path)
+            if repo_id is not None and (keys is None or keys.repo_id != repo_id):
+                detail = f"has been exchanged with another store than {repository.store.url}"
+                found.append(Finding(f"session {name}", False, detail, other_store_hint()))
+    return found
+
+
+def _repository_of(place: Place, path: Path) -> tuple[str, bytes | None]:
+    file = place.open_file(path)
+    try:
+        with file.reading() as conn:
+            return file.session, read_state(conn).repo_id
+    finally:
+        file.close()
 
 
 async def _mode(repository: Repository) -> Commit:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -43,7 +43,7 @@ def doctor(
             _print(finding)
     failed = [finding for finding in found if not finding.ok]
     if as_json:
-        render.say_json({"ok": not failed, "checks": [asdict(finding) for finding in found]})
+        render.say_json({"ok": not failed, "checks": [_fields(finding) for finding in found]})
     else:
         render.talk(f"{len(found) - len(failed)} of {render.plural(len(found), 'check')} passed")
     if failed:
@@ -64,6 +64,10 @@ def _findings(ctx: typer.Context, local: bool) -> Iterator[Finding]:
         with render.waiting(f"asking the store {settings.store}"):
             findings = run_to_end(lambda: check_store(settings))
         yield from findings
+
+
+def _fields(finding: Finding) -> dict[str, Any]:
+    return {**asdict(finding), "todo": None if finding.ok else finding.todo}
 
 
 def _print(finding: Finding) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,7 +22,8 @@ PROJECT_RANDOM_BYTES = 5
 def init(
     ctx: typer.Context,
     project: Annotated[
-        str | None, typer.Option(metavar="ID", help="Project id; a new one if left out.")
+        str | None,
+        typer.Option(metavar="ID", help="Project id; MOSS_PROJECT_ID, or a new one, if left out."),
     ] = None,
     store: Annotated[
         str | None,
@@ -66,7 +68,8 @@ def init(
     from moss_sync.layout import base32
 
     before = globals_of(ctx)  # `moss-local --store URL init` is meant as it is said
-    project, store = project or before.project, store or before.store
+    project = project or before.project or os.environ.get("MOSS_PROJECT_ID")
+    store = store or before.store
     clock = SystemClock()
     if join and project is None:
         raise InvalidArgumentError(

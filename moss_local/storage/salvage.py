@@ -174,7 +174,8 @@ def salvage(
         # Nobody else may write to it from before it is read until it is out of the way.
         with _held(path, place.cipher_key) as (source, image):
             about = (None if source is None else _about_by_sql(source)) or _about(image, session)
-            if None not in (about.repo_id, repositories) and about.repo_id not in repositories:
+            theirs = about.repo_id
+            if theirs is not None and repositories is not None and theirs not in repositories:
                 raise StoreChangedError(
                     f"session {session!r} has been exchanged with another store before",
                     hint=other_store_hint(),

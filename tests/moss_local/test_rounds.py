@@ -23,9 +23,9 @@ from moss_local import (
     UnauthorizedError,
     rounds,
 )
+from moss_local.storage.connection import begin_file
 from moss_local.types import Verb
 from moss_sync import directory
-from moss_local.storage.connection import begin_file
 from tests.moss_local.bucket import Bucket
 
 

@@ -14,11 +14,14 @@ import pytest
 from moss_local import (
     DocumentInfo,
     ErasureIncompleteError,
+    FileCorruptError,
     MossClient,
     MossError,
+    NotInLogModeError,
     SessionIndex,
     StoreChangedError,
 )
+from tests.moss_local.cli_harness import Cli
 
 
 def client(root: Path, store: str, device: str = "one") -> MossClient:
@@ -76,6 +79,103 @@ def test_an_empty_store_is_refused_and_nothing_is_founded_in_it(tmp_path: Path, 
     everything = {"a": "corrected by two", "b": "not pushed"}
     assert asyncio.run(texts(tmp_path, "one")) == everything
     assert asyncio.run(texts(tmp_path, "two")) == everything
+
+
+def test_doctor_says_so_and_a_copy_of_another_session_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cli = Cli(("--data-dir", "one"))
+    cli("init", "--store", "./shared").ok()
+    for name in ("conv", "other"):
+        cli("add", name, "text").ok()
+        cli("push", name).ok()
+    checks = cli("doctor", "--json").ok().json()["checks"]
+    assert {each["todo"] for each in checks} == {None}  # nothing is wrong
+    monkeypatch.setenv("MOSS_STORE", str(tmp_path / "typo"))
+    told = cli("doctor")
+    assert told.code == 1
+    assert told.stdout.count("has been exchanged with another store") == 2
+    monkeypatch.delenv("MOSS_STORE")
+    paths = {path.name.split("-")[0]: path for path in Path("one").rglob("*.sqlite3")}
+    paths["conv"].write_bytes(paths["other"].read_bytes())
+    assert "holds session 'other'" in cli("doctor", "--local").stdout
+    status = cli("status", "--json").ok().json()
+    assert [each["name"] for each in status["sessions"]] == ["other"]
+    assert [each["code"] for each in status["unreadable"]] == ["DESERIALIZATION"]
+    assert len(cli("sessions", "--json", "--local").ok().json()["unreadable"]) == 1
+
+
+@pytest.mark.parametrize("what", ["key", "fmt", "probe"])
+@pytest.mark.parametrize("damage", [b"", b"garbage", "a flipped bit"])
+def test_what_is_remembered_of_a_store_is_asked_for_anew_where_it_is_damaged(
+    tmp_path: Path, what: str, damage: bytes | str
+) -> None:
+    asyncio.run(fill(tmp_path))
+    (path,) = (tmp_path / "one").rglob(f"repository-{what}*")
+    whole = path.read_bytes()
+    places = range(0, len(whole), 7) if damage == "a flipped bit" else [0]
+    for place in places:
+        changed = bytearray(whole)
+        changed[place] ^= 1
+        path.write_bytes(damage if isinstance(damage, bytes) else changed)
+        held = asyncio.run(texts(tmp_path, "one"))
+        assert held == {"a": "corrected by two", "b": "not pushed"}, place
+
+
+def test_a_changed_text_is_found_and_travels_to_nobody(tmp_path: Path) -> None:
+    asyncio.run(fill(tmp_path))
+    (path,) = (tmp_path / "one").rglob("*.sqlite3")
+    whole = bytearray(path.read_bytes())
+    whole[whole.index(b"not pushed")] ^= 1
+    path.write_bytes(whole)
+
+    async def pushed() -> None:
+        async with client(tmp_path, "shared") as one, await opened(one) as session:
+            with pytest.raises(FileCorruptError, match="damaged"):
+                await session.push_index()
+
+    async def repaired() -> None:
+        async with client(tmp_path, "shared") as one:
+            done = await one.repair_session("conv")
+            assert done.error is None
+            assert done.salvage is not None
+            assert done.salvage.trouble == ("not what was written: 1 document",)
+            assert (done.salvage.written, done.salvage.unreadable) == (0, 1)
+
+    asyncio.run(pushed())
+    asyncio.run(repaired())
+    assert asyncio.run(texts(tmp_path, "two")) == {"a": "corrected by two"}
+
+
+def test_forgetting_in_a_log_is_refused_before_anything_is_done(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with MossClient(
+            "p", "k", store=tmp_path / "log", data_dir=tmp_path / "one", commit="log"
+        ) as one:
+            session = await opened(one)
+            await session.add_docs([DocumentInfo("a", "first", None, [1.0, 2.0])])
+            await session.push_index()
+            with pytest.raises(NotInLogModeError):
+                await session.forget(["a"])
+            assert [each.id for each in await session.get_docs()] == ["a"]
+
+    asyncio.run(story())
+
+
+def test_what_nobody_can_tell_of_a_damaged_file_is_null(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cli = Cli(("--data-dir", "one"))
+    cli("init", "--store", "./shared").ok()
+    cli("add", "lonely", "text").ok()
+    (path,) = Path("one").rglob("*.sqlite3")
+    path.write_bytes(bytes(100) + path.read_bytes()[100:])
+    done = cli("repair", "--all", "--json")
+    assert done.json()["repairs"][0]["session"] is None
+    assert "moss-local repair SESSION" in done.stderr
+    assert cli("delete", "lonely", "--local-only", "-y", "--json").ok().json()["lost"] is None
 
 
 @pytest.mark.parametrize("state", ["readable", "gone"])
