@@ -184,6 +184,11 @@ def load_credentials() -> Credentials | None:
         ) from error
 
 
+def project_of_environment() -> str | None:
+    """Return the project id that MOSS_PROJECT_ID gives, if it does."""
+    return os.environ.get("MOSS_PROJECT_ID") or None
+
+
 def key_of_environment() -> str | None:
     """Return the project key that MOSS_PROJECT_KEY gives, if it does."""
     return os.environ.get("MOSS_PROJECT_KEY") or None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,6 +60,7 @@ def init(
         key_of_environment,
         load_credentials,
         new_key,
+        project_of_environment,
         save_credentials,
     )
     from moss_local.storage.paths import check_name
@@ -68,7 +68,7 @@ def init(
     from moss_sync.layout import base32
 
     before = globals_of(ctx)  # `moss-local --store URL init` is meant as it is said
-    project = project or before.project or os.environ.get("MOSS_PROJECT_ID")
+    project = project or before.project or project_of_environment()
     store = store or before.store
     clock = SystemClock()
     if join and project is None:

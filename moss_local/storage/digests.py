@@ -16,7 +16,7 @@ import apsw
 from moss_local.storage.documents import read_metadata
 from moss_local.storage.rows import read_vectors
 from moss_local.storage.state import State
-from moss_sync import content_digest, manifest
+from moss_sync import MossError, content_digest, manifest
 
 BATCH = 512
 
@@ -26,7 +26,10 @@ def follow(conn: apsw.Connection, state: State) -> bool:
     if state.space is not None and state.space.dtype == "f4":
         return True
     plain = conn.execute("SELECT plain FROM seen").get
-    return bool(plain) and not manifest.decode(plain, what="the remembered manifest").former
+    try:
+        return bool(plain) and not manifest.decode(plain, what="the remembered manifest").former
+    except MossError:  # damaged, or of a newer version: whoever needs it says so
+        return False
 
 
 def altered(conn: apsw.Connection, state: State) -> Iterator[str]:

@@ -53,7 +53,7 @@ from moss_sync.replica import (
     ReplicaState,
     Seen,
     Snapshot,
-    check_never_exchanged,
+    other_store,
 )
 from moss_sync.report import SyncReport
 from moss_sync.repository import Repository, Runner
@@ -427,8 +427,15 @@ class Exchange:
     # -- both ------------------------------------------------------------------------------
 
     async def _check_never_exchanged(self) -> None:
-        """Return if nobody of this project has pushed anything yet, as the store says."""
-        check_never_exchanged(await self._run(self._replica.state), self._repository.store.url)
+        """Return if nobody of this project has pushed anything yet, as the store says.
+
+        Raises:
+            StoreChangedError: this file's session was pushed, so to another store.
+        """
+        state: ReplicaState = await self._run(self._replica.state)
+        # In the moment since the store was asked another process of this file may have pushed.
+        if state.repo_id is not None and await self._repository.keys() is None:
+            raise other_store(state, self._repository.store.url)
 
     async def _attach(self, keys: Keys, report: SyncReport) -> None:
         report.session_id = self._channel.sid(keys)

@@ -49,7 +49,7 @@ from moss_sync.replica import (
     ReplicaState,
     Seen,
     Snapshot,
-    check_never_exchanged,
+    other_store,
 )
 from moss_sync.report import RepairReport, SyncReport
 from moss_sync.repository import Repository, Runner
@@ -182,8 +182,7 @@ class LogEngine:
     async def _pull(self, report: SyncReport) -> None:
         keys = await self._repository.keys()
         if keys is None:
-            state: ReplicaState = await self._run(self._replica.state)
-            check_never_exchanged(state, self._repository.store.url)
+            await self._check_never_exchanged()
             return
         await self._attach(keys, report)
         view = await self._view()
@@ -331,7 +330,7 @@ class LogEngine:
                 report.seq = view.known.total
                 return
             if await self._repository.keys() is None:
-                check_never_exchanged(state, self._repository.store.url)
+                await self._check_never_exchanged()
             keys = await self._repository.attach()
             await self._attach(keys, report)
             await self._repository.ready_to_write()
@@ -568,6 +567,12 @@ class LogEngine:
         )
 
     # -- both ------------------------------------------------------------------------------
+
+    async def _check_never_exchanged(self) -> None:
+        """As in `moss_sync.exchange`."""
+        state: ReplicaState = await self._run(self._replica.state)
+        if state.repo_id is not None and await self._repository.keys() is None:
+            raise other_store(state, self._repository.store.url)
 
     async def _attach(self, keys: Keys, report: SyncReport) -> None:
         report.session_id = self._channel.sid(keys)

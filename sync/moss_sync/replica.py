@@ -326,15 +326,10 @@ class Replica(Protocol):
         ...
 
 
-def check_never_exchanged(state: ReplicaState, url: str) -> None:
-    """Return if a store that has no repository may be the one of this replica: it is a new one.
-
-    Raises:
-        StoreChangedError: the replica has been exchanged with one before.
-    """
-    if state.repo_id is not None:
-        raise StoreChangedError(
-            f"session {state.name!r} has been exchanged with another store before; {url} holds "
-            "nothing of this project",
-            hint=other_store_hint(),
-        )
+def other_store(state: ReplicaState, url: str) -> StoreChangedError:
+    """Return the error of a replica that was exchanged, and whose store has no repository."""
+    return StoreChangedError(
+        f"session {state.name!r} has been exchanged with another store before; {url} holds "
+        "nothing of this project",
+        hint=other_store_hint(),
+    )

@@ -242,7 +242,7 @@ def test_a_file_over_the_limit_is_corrupt_and_not_read(root: Path) -> None:
 
 FAULTS: list[tuple[int, type[MossError], str]] = [
     (errno.EACCES, PermissionDeniedError, "mode"),
-    (errno.EROFS, PermissionDeniedError, "mode"),
+    (errno.EROFS, PermissionDeniedError, "mount it for writing"),
     (errno.ENOSPC, NetworkError, "make room"),
     (errno.EIO, NetworkError, ""),
 ]
