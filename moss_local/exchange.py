@@ -25,10 +25,9 @@ from moss_local.standing import Trouble, newest_unpushed, standing, trouble_of
 from moss_local.storage.file import SessionFile
 from moss_local.storage.replica import SqliteReplica
 from moss_local.types import SyncState
-from moss_sync import BlobCorruptError, MossError, RepairReport, SyncReport, VectorSpace
+from moss_sync import MossError, RepairReport, SyncReport, VectorSpace
 from moss_sync.checkpoint import Checkpoint
 from moss_sync.clock import Clock
-from moss_sync.errors import repair_command
 from moss_sync.modes import Engine
 from moss_sync.patience import Patience
 
@@ -220,10 +219,6 @@ class Exchange:
                 await runtime.blocking(self._replica.set_exchanged, self._clock.wall_ms())
             except MossError as error:
                 self.last_report = error.report
-                if isinstance(error, BlobCorruptError) and error.hint is None:
-                    error.hint = (
-                        f"put it back from a device that holds it: {repair_command(self.name)}"
-                    )
                 self._trouble = trouble_of(error) or self._trouble
                 self._tell(work, error)
                 raise

@@ -18,7 +18,7 @@ from moss_local.auto_sync import check_interval
 from moss_local.catalog import Catalog, Standing, read_catalog, read_standings
 from moss_local.embedding.base import Progress
 from moss_local.embedding.models import resolve_model
-from moss_local.errors import FileBusyError
+from moss_local.errors import FileBusyError, FileCorruptError
 from moss_local.exchange import Exchange
 from moss_local.model_choice import CUSTOM_ID, ModelChoice
 from moss_local.querying import query_several
@@ -35,6 +35,7 @@ from moss_local.storage.paths import check_name, project_path
 from moss_local.storage.place import Place, Secrets, find_place, read_key_file, rewrap
 from moss_local.storage.project_cache import ProjectCache
 from moss_local.storage.push_lock import push_lock
+from moss_local.storage.schema import ForeignFileError
 from moss_local.storage.state import read_state
 from moss_local.storage.unused import remove_unused
 from moss_local.transfer import verify
@@ -406,6 +407,8 @@ class Project:
                 stored = {each.name for each in (await self.stored_sessions()).sessions}
                 names += [name for name in sorted(stored) if errors.pop(place.path(name), None)]
         for error in errors.values():
+            if not isinstance(error, FileCorruptError) or isinstance(error, ForeignFileError):
+                continue
             error.hint = (
                 "the file does not tell its session any more: name it, moss-local repair SESSION"
             )
@@ -432,17 +435,29 @@ class Project:
         trouble = await runtime.blocking(salvage.examine, place, name)
         if not trouble and not kept.exists():
             return None
-        found = salvage.Salvaged()
-        if trouble:
-            stored = None
-            if await runtime.on_loop(has_session(self._repository, name)):
-                stored = await self.find(name)
-            lost = stored is None or stored.deleted
-            keys = await runtime.on_loop(self._repository.keys())
+        stored = None
+        if await runtime.on_loop(has_session(self._repository, name)):
+            stored = await self.find(name)
+        ours: list[bytes] | None = None
+        keys = await runtime.on_loop(self._repository.keys())
+        by_log = self._repository.wanted == "log" if keys is None else keys.commit == "log"
+        if not by_log:  # where the repository follows from the key, whatever the store holds
             ours = [] if keys is None else [keys.repo_id]
+        if trouble:
+            lost = stored is None or stored.deleted
             found = await runtime.blocking(
-                partial(salvage.salvage, place, name, all_rows=lost, repositories=ours)
+                partial(
+                    salvage.salvage,
+                    place,
+                    name,
+                    all_rows=lost,
+                    stored_seq=None if stored is None or by_log else stored.commits,
+                    repositories=ours,
+                )
             )
+        else:
+            found = await runtime.blocking(salvage.kept_of, place, name)
+            salvage.check_repository(name, found.repo_id, ours)
         model = CUSTOM_ID if found.own_vectors else found.model_id
         opened = await self.session(
             name, model, pull=True, create=True, warm_up=False, passing=True

@@ -40,7 +40,7 @@ from moss_local.storage.place import (
     unlock,
     write_key_file,
 )
-from moss_local.storage.schema import current, is_empty
+from moss_local.storage.schema import current, foreign_file, is_empty
 from moss_local.storage.state import read_state
 from moss_sync import MossError
 from moss_sync.errors import repair_command
@@ -174,7 +174,10 @@ def _convert(path: Path, here: Place, there: Place, done: list[Path]) -> None:
             empty = connection.is_marked_removed(conn) or is_empty(conn)
             if not empty:
                 current(conn, str(path))  # raises where it is not one that can be read
-                target = there.path(read_state(conn).session)
+                session = read_state(conn).session
+                if path != here.path(session):
+                    raise foreign_file(path, session)  # it would replace the session's own
+                target = there.path(session)
                 copy = target.with_name(_COPY + target.name)
                 connection.make_private_file(copy)  # an empty one is taken, with its mode
                 ciphers.copy_into(conn, copy, there.cipher_key)

@@ -30,7 +30,7 @@ from typing import Any
 import apsw
 
 from moss_local.errors import FileBusyError, FileCorruptError
-from moss_local.storage import connection
+from moss_local.storage import connection, digests
 from moss_local.storage.checkup import check_file
 from moss_local.storage.documents import read_metadata
 from moss_local.storage.failures import translated, translated_os
@@ -46,7 +46,7 @@ from moss_local.storage.schema import (
     ForeignFileError,
     foreign_file,
 )
-from moss_local.storage.state import read_state
+from moss_local.storage.state import read_state, update_state
 from moss_local.storage.wal import read_log
 from moss_sync import (
     MossError,
@@ -105,6 +105,7 @@ class Salvaged:
         exact: No other can have been there; False: there may have been more.
         model_id: Of the session's vectors; None if it had none, or that cannot be read.
         own_vectors: The callers brought the vectors; only where `model_id` does not say it.
+        repo_id: The repository that it has been exchanged with, if known and any.
         aside: Where the damaged file is now.
     """
 
@@ -113,6 +114,7 @@ class Salvaged:
     exact: bool = False
     model_id: str | None = None
     own_vectors: bool = False
+    repo_id: bytes | None = None
     aside: Path | None = None
 
 
@@ -147,13 +149,15 @@ def salvage(
     session: str,
     *,
     all_rows: bool,
+    stored_seq: int | None = None,
     repositories: Collection[bytes] | None = None,
 ) -> Salvaged:
     """Keep what a damaged file still says, and move it aside.
 
     Args:
         all_rows: Keep what was pushed too, because the store does not have it.
-        repositories: The ids of the store's, which is one or none; None: of any store.
+        stored_seq: Keep what was pushed with a later commit: the store has lost it.
+        repositories: As in `check_repository`.
     Raises:
         StoreChangedError: the session has been exchanged with another store. Nothing was moved.
         FileBusyError: another process has it open, or this one has.
@@ -163,25 +167,22 @@ def salvage(
     path = place.path(session)
     if is_open_here(path):
         raise FileBusyError(f"{path} is open in this process", hint="close the session first")
-    kept, found = salvage_path(place, session), Salvaged()
+    kept = salvage_path(place, session)
     if path.exists() and not os.access(path, os.W_OK):
         raise PermissionDeniedError(
             f"{path} may not be written", hint="check the owner and mode of the file"
         )
     # Of a repair that was cut off; since then the session may have been used, and damaged again.
+    found = kept_of(place, session)
     found.edits = kept_edits(place, session)
     with translated(path), translated_os(path):
         # Nobody else may write to it from before it is read until it is out of the way.
         with _held(path, place.cipher_key) as (source, image):
             about = (None if source is None else _about_by_sql(source)) or _about(image, session)
-            theirs = about.repo_id
-            if theirs is not None and repositories is not None and theirs not in repositories:
-                raise StoreChangedError(
-                    f"session {session!r} has been exchanged with another store before",
-                    hint=other_store_hint(),
-                )
-            _read(source, image, about, found, all_rows=all_rows)
-            _keep(place, session, _in_order(found.edits), kept)
+            check_repository(session, about.repo_id, repositories)
+            above = -1 if all_rows else stored_seq
+            _read(source, image, about, found, above=above)
+            _keep(place, session, found, kept)
             if os.name != "nt":
                 found.aside = _move_aside(path)
         if os.name == "nt":  # where what is open cannot be moved
@@ -197,6 +198,39 @@ def salvage_path(place: Place, session: str) -> Path:
 def beside(path: Path) -> Path:
     """Return where what was kept of a damaged file lies, by where the file was."""
     return path.with_name(f"{SALVAGE}{path.name}")
+
+
+def check_repository(
+    session: str, repo_id: bytes | None, repositories: Collection[bytes] | None
+) -> None:
+    """Return if a session may be of a store.
+
+    Args:
+        repo_id: The repository that the session has been exchanged with, if known and any.
+        repositories: The store's, which is one or none; None: any store may be it.
+    Raises:
+        StoreChangedError: it is of another.
+    """
+    if repo_id is not None and repositories is not None and repo_id not in repositories:
+        raise StoreChangedError(
+            f"session {session!r} has been exchanged with another store before",
+            hint=other_store_hint(),
+        )
+
+
+def kept_of(place: Place, session: str) -> Salvaged:
+    """Return what is known of a session of which something was kept, without the edits."""
+    path = salvage_path(place, session)
+    if not path.exists():
+        return Salvaged()
+    file = place.open_file(path)
+    try:
+        with file.reading() as conn:
+            row: Any = conn.execute("SELECT model_id, model_dtype, repo_id FROM state").fetchone()
+    finally:
+        file.close()
+    model_id, dtype, repo_id = row
+    return Salvaged(model_id=model_id, own_vectors=dtype == "f4", repo_id=repo_id)
 
 
 def kept_edits(place: Place, session: str) -> list[tuple[Any, ...]]:
@@ -255,10 +289,22 @@ def forget_kept(place: Place, session: str) -> None:
 
 
 def _read(
-    source: apsw.Connection | None, image: Image, about: _About, found: Salvaged, *, all_rows: bool
+    source: apsw.Connection | None,
+    image: Image,
+    about: _About,
+    found: Salvaged,
+    *,
+    above: int | None,
 ) -> None:
-    """Read what can be read."""
-    found.model_id, own = about.model_id, about.own
+    """Read what can be read.
+
+    Args:
+        above: Keep what was pushed with a commit after this one too; None: nothing that was pushed.
+    """
+    own = about.own
+    found.model_id = about.model_id or found.model_id
+    found.repo_id = about.repo_id or found.repo_id
+    found.own_vectors |= bool(own)
     read: dict[int, list[tuple[Any, ...]]] = {}
     known: set[int] = set()
     if source is not None:
@@ -268,18 +314,20 @@ def _read(
     vectors = {} if own is False else _vectors(source, image, known)
     live = 0
     for rowid in known:
-        edits = [_believed(row, vectors.get(rowid), own) for row in read.get(rowid, ())]
+        rows = read.get(rowid, ())
+        edits = [_believed(row, vectors.get(rowid), own, moved=about.moved) for row in rows]
         whole = [each for each in edits if each is not None]
         if not whole:
             found.unreadable += 1
             continue
-        edit, dirty = max(whole, key=lambda each: each[0][2:4])  # an older one was replaced
+        edit, pushed = max(whole, key=lambda each: each[0][2:4])  # an older one was replaced
+        dirty = pushed is None
         if about.hlc is not None and edit[2] > about.hlc:
             edit = (DOUBTFUL, *edit[1:])  # no stamp of the file was later: nothing is older than it
         if not dirty and about.repo_id is None:
             edit = (DOUBTFUL, *edit[1:])  # it was pushed, and maybe not to this store
         live += not edit[5]
-        if all_rows or dirty:
+        if pushed is None or (above is not None and pushed > above):
             found.edits.append(edit)
         if own is None and edit[-1] is not None:
             found.own_vectors = True
@@ -355,6 +403,7 @@ class _About:
         live: At least so many documents there were.
         hlc: The latest stamp in the file, if known.
         repo_id: The repository that the session has been exchanged with, if known and any.
+        moved: Some digests may be of callers' vectors that are forgotten; see `digests.follow`.
     """
 
     model_id: str | None = None
@@ -362,6 +411,7 @@ class _About:
     live: int = 0
     hlc: int | None = None
     repo_id: bytes | None = None
+    moved: bool = True
 
 
 def _about(image: Image, session: str) -> _About:
@@ -384,10 +434,12 @@ def _about_by_sql(conn: apsw.Connection) -> _About | None:
         state = read_state(conn)
     except (apsw.Error, ValueError, TypeError, MossError):
         return None
-    space = state.space
+    space, moved = state.space, True
+    with suppress(apsw.Error, ValueError):
+        moved = not digests.follow(conn, state)
     if space is None:
-        return _About(None, None, state.live, state.hlc, state.repo_id)
-    return _About(space.id, space.dtype == "f4", state.live, state.hlc, state.repo_id)
+        return _About(None, None, state.live, state.hlc, state.repo_id, moved)
+    return _About(space.id, space.dtype == "f4", state.live, state.hlc, state.repo_id, moved)
 
 
 def _read_by_sql(
@@ -475,14 +527,17 @@ def _set_aside_before(conn: apsw.Connection | None, image: Image) -> list[tuple[
 
 
 def _believed(
-    row: tuple[Any, ...], vector: bytes | None, own: bool | None
-) -> tuple[tuple[Any, ...], bool] | None:
-    """Return a row as the quarantine has it, and if it is dirty; None for what nobody wrote.
+    row: tuple[Any, ...], vector: bytes | None, own: bool | None, *, moved: bool = False
+) -> tuple[tuple[Any, ...], int | None] | None:
+    """Return a row as the quarantine has it, and the commit that it was pushed with, if it was.
+
+    None for what nobody wrote.
 
     Args:
         vector: Its vector, if that can be read.
         own: Whether the callers brought the vectors, so that the digest is of it too; None where
             that is not known.
+        moved: The digest may be of a vector that was forgotten when the session was moved.
     """
     id, hlc, dev, digest, deleted, has_vector, dirty, pushed, text, metadata, payload, reason = row
     sizes = (isinstance(dev, bytes) and len(dev), isinstance(digest, bytes) and len(digest))
@@ -513,12 +568,13 @@ def _believed(
     elif own is not False and vector is not None and is_whole(vector):
         kept = vector
     elif not is_whole(None):
-        if not has_vector or vector is not None or own is False:
+        has_gone = has_vector and vector is None and own is not False
+        if not has_gone and not (moved and own is False):
             return None
         reason = DOUBTFUL  # the digest may be of its vector too
     edit = (reason, id, *Version(hlc, dev, digest), int(bool(deleted)), text, metadata, payload)
     # Of the two that tell that it was pushed, one that is damaged must not make it forgotten.
-    return (*edit, kept), bool(dirty) or pushed is None
+    return (*edit, kept), pushed if isinstance(pushed, int) and not dirty else None
 
 
 def _in_order(edits: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
@@ -531,7 +587,7 @@ def _in_order(edits: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     return list(once.values())
 
 
-def _keep(place: Place, session: str, edits: Sequence[tuple[Any, ...]], kept: Path) -> None:
+def _keep(place: Place, session: str, found: Salvaged, kept: Path) -> None:
     """Write the edits to the salvage file, whole and durably."""
     unfinished = place.directory / f"{UNFINISHED_SALVAGE}{kept.name.removeprefix(SALVAGE)}"
     unfinished.unlink(missing_ok=True)
@@ -542,8 +598,10 @@ def _keep(place: Place, session: str, edits: Sequence[tuple[Any, ...]], kept: Pa
             conn.executemany(
                 "INSERT INTO quarantine (reason, id, hlc, dev, digest, deleted, text, metadata,"
                 " payload, vector) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                edits,
+                _in_order(found.edits),
             )
+            own = "f4" if found.own_vectors else None
+            update_state(conn, model_id=found.model_id, model_dtype=own, repo_id=found.repo_id)
         file.rewrite()  # nothing is left in the log
     finally:
         file.close()

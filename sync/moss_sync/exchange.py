@@ -28,6 +28,7 @@ from moss_sync.channel import CONFLICT_BACKOFF_S, Channel, View
 from moss_sync.checkpoint import Checkpoint
 from moss_sync.clock import Clock
 from moss_sync.errors import (
+    BlobCorruptError,
     BlobMissingError,
     BlobNotFoundError,
     ContentionError,
@@ -148,6 +149,11 @@ class Exchange:
                 await work(report)
             except MossError as error:
                 error.report = report
+                if isinstance(error, BlobCorruptError) and error.hint is None:
+                    state: ReplicaState = await self._run(self._replica.state)
+                    error.hint = (
+                        f"put it back from a device that holds it: {repair_command(state.name)}"
+                    )
                 raise
             finally:
                 report.requests = meter.requests

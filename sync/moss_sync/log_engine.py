@@ -49,7 +49,6 @@ from moss_sync.replica import (
     ReplicaState,
     Seen,
     Snapshot,
-    other_store,
 )
 from moss_sync.report import RepairReport, SyncReport
 from moss_sync.repository import Repository, Runner
@@ -182,8 +181,7 @@ class LogEngine:
     async def _pull(self, report: SyncReport) -> None:
         keys = await self._repository.keys()
         if keys is None:
-            await self._check_never_exchanged()
-            return
+            return  # nobody of this project has pushed anything yet, or `fmt` is not whole yet
         await self._attach(keys, report)
         view = await self._view()
         before = frozenset(view.held)
@@ -329,8 +327,6 @@ class LogEngine:
             if state.pending is None and state.dirty == 0 and view.head_ms is not None:
                 report.seq = view.known.total
                 return
-            if await self._repository.keys() is None:
-                await self._check_never_exchanged()
             keys = await self._repository.attach()
             await self._attach(keys, report)
             await self._repository.ready_to_write()
@@ -567,12 +563,6 @@ class LogEngine:
         )
 
     # -- both ------------------------------------------------------------------------------
-
-    async def _check_never_exchanged(self) -> None:
-        """As in `moss_sync.exchange`."""
-        state: ReplicaState = await self._run(self._replica.state)
-        if state.repo_id is not None and await self._repository.keys() is None:
-            raise other_store(state, self._repository.store.url)
 
     async def _attach(self, keys: Keys, report: SyncReport) -> None:
         report.session_id = self._channel.sid(keys)

@@ -180,7 +180,8 @@ class Repository:
             if keyring.key_check(await self._kek(kdf)) == fields["check"]:
                 return
             # A confirmed key gives way only to one that the same repository was rotated to.
-            known = await self.is_known()
+            # Also where what is remembered of the repository is damaged: then the store is asked.
+            known = await self._run(self._cache.load, self._cached("fmt")) is not None
             if fields["confirmed"] and not known:
                 raise keyring.wrong_key()
             if not await self._is_confirmed_by_store(patience):
@@ -482,26 +483,22 @@ class Repository:
         async with self._lock:
             if self._verdict is not None:
                 return
-            saved = cached = await self._run(self._cache.load, self._cached("probe"))
-            if saved is None:
+            cached = await self._run(self._cache.load, self._cached("probe"))
+            if cached is not None:
                 try:
-                    saved = (await self._read(self.layout.probe)).data
-                except BlobNotFoundError:
-                    await self._publish(await self._probe(), keys)
+                    self._adopt(await self._opened_verdict(cached, keys))
                     return
+                except BlobCorruptError as error:
+                    _forgotten("what is remembered of the probe", error)
             try:
-                verdict = await self._opened_verdict(saved, keys)
-            except BlobCorruptError as error:
-                if cached is None:
-                    raise
-                _forgotten("what is remembered of the probe", error)
-                saved, cached = (await self._read(self.layout.probe)).data, None
-                verdict = await self._opened_verdict(saved, keys)
-            self._adopt(verdict)
-            if cached is None:
-                # Not before it has been opened: a body that was damaged on its way would be
-                # remembered, and this device could never write again.
-                await self._run(self._cache.save, self._cached("probe"), saved)
+                saved = (await self._read(self.layout.probe)).data
+            except BlobNotFoundError:
+                await self._publish(await self._probe(), keys)
+                return
+            self._adopt(await self._opened_verdict(saved, keys))
+            # Not before it has been opened: a body that was damaged on its way would be
+            # remembered, and this device could never write again.
+            await self._run(self._cache.save, self._cached("probe"), saved)
 
     async def _probe(self) -> ProbeVerdict:
         report = await probe(self.store, clock=self._clock, prefix=self.layout.prefix)

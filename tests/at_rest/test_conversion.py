@@ -287,6 +287,28 @@ def test_a_lost_or_emptied_file_stops_it_and_stays(tmp_path: Path, damaged: str)
         assert {each: each.read_bytes() for each in (path, log) if each.exists()} == before
 
 
+@pytest.mark.parametrize("back", [False, True])
+def test_a_copy_of_a_file_beside_it_replaces_no_session(tmp_path: Path, back: bool) -> None:
+    device = Device(tmp_path)
+    asyncio.run(fill(device))
+
+    async def convert(*, back: bool) -> int:
+        async with device.client() as client:
+            return await (client.decrypt_at_rest() if back else client.encrypt_at_rest())
+
+    if back:
+        asyncio.run(convert(back=False))
+    paths = device.session_files()
+    copy = paths[0].with_name("zz-backup.sqlite3")
+    copy.write_bytes(paths[0].read_bytes())
+    with pytest.raises(FileCorruptError, match="holds session"):
+        asyncio.run(convert(back=back))
+    assert copy.exists()
+    copy.unlink()
+    asyncio.run(convert(back=back))
+    assert len(device.session_files()) == len(paths)
+
+
 def test_what_a_repair_has_kept_stops_it(tmp_path: Path) -> None:
     device = Device(tmp_path)
     asyncio.run(fill(device))

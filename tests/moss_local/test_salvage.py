@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,7 @@ from moss_local import (
     PermissionDeniedError,
     QueryOptions,
     SessionIndex,
+    StoreChangedError,
     UnsupportedFormatError,
 )
 from moss_local.storage import salvage
@@ -503,7 +505,7 @@ def test_cut_off_at_any_step_it_is_ended_by_the_next_and_nothing_readable_is_los
     copy = device.path.with_name("copy")
     copy.write_bytes(device.path.read_bytes())
     with salvage._held(copy, None) as (source, image):
-        salvage._read(source, image, salvage._about(image, "conv"), found, all_rows=False)
+        salvage._read(source, image, salvage._about(image, "conv"), found, above=None)
     for left in device.directory.glob("copy*"):
         left.unlink()
     readable = {edit[1]: edit[6] for edit in found.edits if edit[0] == salvage.REASON}
@@ -620,6 +622,89 @@ def test_a_stamp_later_than_any_of_the_file_is_not_believed(device: Device, head
     found = salvage.salvage(Place(device.directory), "conv", all_rows=False)
     assert {edit[1] for edit in found.edits if edit[0] == salvage.DOUBTFUL} == {"k7"}
     assert {edit[1] for edit in found.edits if edit[0] == salvage.REASON} == set(KEPT) - {"k7"}
+
+
+def test_unpushed_edits_of_a_session_that_was_moved_to_a_model_are_set_aside(
+    tmp_path: Path,
+) -> None:
+    """Their digests are of vectors that are forgotten: only the user can tell."""
+
+    async def story() -> None:
+        one, two = Device(tmp_path), Device(tmp_path, "two")
+        await one.add(PUSHED, push=True)
+        async with two.session() as session:
+            await session.reembed("moss-minilm")
+        async with one.client() as client:
+            session = await client.session("conv", auto_load_on_init=False, warm_up=False)
+            await session.add_docs(
+                [DocumentInfo(id, text, None, [1.0, 2.0, 3.0]) for id, text in KEPT.items()]
+            )
+            await session.pull()
+        one.model = "moss-minilm"
+        one.checkpoint()
+        assert not salvage.examine(Place(one.directory), "conv")
+        overwrite(one.path, 0, bytes(100))
+        done = await one.repair()
+        assert done.error is None
+        assert done.salvage is not None
+        assert done.salvage.set_aside == len(KEPT)
+        async with one.session() as session:
+            assert {each.id for each in await session.quarantined()} == set(KEPT)
+
+    asyncio.run(story())
+
+
+def test_a_repair_that_was_cut_off_knows_the_model_and_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = Device(tmp_path)
+    asyncio.run(device.add(KEPT))
+    device.checkpoint()
+    damage(device.path, 3, 0.05)
+
+    def cut_off(*_: object, **__: object) -> None:
+        raise CutOff
+
+    def repair() -> Repaired:
+        with monkeypatch.context() as patch:
+            patch.setattr("moss_local.project.Project.session", cut_off)
+            with pytest.raises(CutOff):
+                asyncio.run(device.repair())
+        return asyncio.run(device.repair())
+
+    assert repair().error is None
+    held = asyncio.run(device.held())  # by vectors of the caller's own
+    assert held
+    asyncio.run(device.add(PUSHED, push=True))
+    asyncio.run(device.add({"later": "not pushed"}))
+    device.checkpoint()
+    overwrite(device.path, 0, bytes(100))
+    right, device.store = device.store, tmp_path / "typo"
+    with monkeypatch.context() as patch:
+        patch.setattr("moss_local.storage.salvage.check_repository", lambda *_: None)
+        patch.setattr("moss_local.project.Project.session", cut_off)
+        with pytest.raises(CutOff):
+            asyncio.run(device.repair())
+    assert isinstance(asyncio.run(device.repair()).error, StoreChangedError)
+    assert not device.path.exists()
+    device.store = right
+    assert asyncio.run(device.repair()).error is None
+    assert asyncio.run(device.held()).keys() == held.keys() | PUSHED.keys() | {"later"}
+
+
+def test_what_a_store_that_was_restored_has_lost_comes_back_from_a_damaged_file_too(
+    tmp_path: Path,
+) -> None:
+    device = Device(tmp_path)
+    asyncio.run(device.add({"before": "the backup"}, push=True))
+    shutil.copytree(device.store, tmp_path / "backup")
+    asyncio.run(device.add({"after": "the backup"}, push=True))
+    shutil.rmtree(device.store)
+    (tmp_path / "backup").rename(device.store)
+    device.checkpoint()
+    overwrite(device.path, 0, bytes(100))
+    assert asyncio.run(device.repair()).error is None
+    assert asyncio.run(device.held()).keys() == {"before", "after"}
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="modes")

@@ -148,6 +148,42 @@ def test_a_changed_text_is_found_and_travels_to_nobody(tmp_path: Path) -> None:
     assert asyncio.run(texts(tmp_path, "two")) == {"a": "corrected by two"}
 
 
+def test_a_log_whose_key_file_has_not_arrived_yet_is_pushed_to(tmp_path: Path) -> None:
+    """Its repository follows from the key: that the store does not show it says nothing."""
+
+    def log() -> MossClient:
+        return MossClient("p", "k", store=tmp_path / "log", data_dir=tmp_path / "one", commit="log")
+
+    async def story() -> None:
+        async with log() as one, await opened(one) as session:
+            await session.add_docs([DocumentInfo("a", "first", None, [1.0, 2.0])])
+            await session.push_index()
+            await session.add_docs([DocumentInfo("b", "second", None, [1.0, 2.0])])
+        for path in [*(tmp_path / "one").rglob("repository-*"), *(tmp_path / "log").rglob("fmt")]:
+            path.unlink()
+        async with log() as one, await opened(one) as session:
+            await session.push_index()
+            assert session.sync_state.pending == 0
+
+    asyncio.run(story())
+
+
+def test_the_new_key_opens_also_where_what_is_remembered_is_damaged(tmp_path: Path) -> None:
+    async def story() -> None:
+        await fill(tmp_path)
+        async with client(tmp_path, "shared", "two") as two:
+            await two.rotate_key("new")
+        (path,) = (tmp_path / "one").rglob("repository-fmt*")
+        path.write_bytes(b"garbage")
+        async with MossClient(
+            "p", "new", store=tmp_path / "shared", data_dir=tmp_path / "one"
+        ) as one:
+            session = await opened(one)
+            assert await session.sync()
+
+    asyncio.run(story())
+
+
 def test_forgetting_in_a_log_is_refused_before_anything_is_done(tmp_path: Path) -> None:
     async def story() -> None:
         async with MossClient(
