@@ -625,7 +625,7 @@ def _move_aside(path: Path) -> Path:
         path.rename(aside)
     sync_folder(path.parent)
     path.with_name(path.name + "-shm").unlink(missing_ok=True)
-    return aside
+    return aside if aside.exists() else aside.with_name(aside.name + "-wal")
 
 
 def left_behind(place: Place) -> list[Path]:

@@ -360,6 +360,8 @@ def test_of_a_file_that_is_gone_what_stands_in_its_log_is_kept(tmp_path: Path, l
     done = asyncio.run(device.repair())
     assert done.error is None
     assert done.salvage is not None
+    assert done.salvage.aside is not None
+    assert done.salvage.aside.exists()
     # The page that the table begins at is in the log too.
     assert asyncio.run(device.held()) == KEPT
     assert asyncio.run(device.repair()).salvage is None
