@@ -9,7 +9,8 @@ from functools import cache
 from fuzz.fuzz_file import damaged, template
 from fuzz.shapes import scratch
 from moss_local.storage.place import Place
-from moss_local.storage.salvage import REASON, examine, salvage
+from moss_local.storage.remains import REASON
+from moss_local.storage.salvage import examine, salvage
 from moss_sync import MossError
 
 _numbers = itertools.count()

@@ -31,7 +31,7 @@ from moss_local import (
     StoreChangedError,
     UnsupportedFormatError,
 )
-from moss_local.storage import salvage
+from moss_local.storage import remains, salvage
 from moss_local.storage.place import Place
 from moss_local.types import Repaired
 from moss_sync.layout import Layout
@@ -503,14 +503,15 @@ def test_cut_off_at_any_step_it_is_ended_by_the_next_and_nothing_readable_is_los
     device: Device, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     damage(device.path, 5, 0.04)
-    found = salvage.Salvaged()
+    found = remains.Salvaged()
     copy = device.path.with_name("copy")
     copy.write_bytes(device.path.read_bytes())
-    with salvage._held(copy, None) as (source, image):
-        salvage._read(source, image, salvage._about(image, "conv"), found, above=None)
+    with remains.held(copy, None) as (source, image):
+        said = remains.about(source, image, "conv")
+        remains.read_into(found, source, image, said, above=None)
     for left in device.directory.glob("copy*"):
         left.unlink()
-    readable = {edit[1]: edit[6] for edit in found.edits if edit[0] == salvage.REASON}
+    readable = {edit[1]: edit[6] for edit in found.edits if edit[0] == remains.REASON}
     assert readable
 
     def cut_off(*_: object, **__: object) -> None:
@@ -568,11 +569,7 @@ def test_a_file_that_is_open_is_not_moved(device: Device, headless: bool) -> Non
     assert asyncio.run(device.repair()).error is None
 
 
-def test_what_was_written_after_a_repair_that_was_cut_off_is_kept_by_the_next_one_too(
-    device: Device, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    damage(device.path, 5, 0.04)
-
+def cut_off_before_it_is_written_again(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     def cut_off(*_: object) -> None:
         raise CutOff
 
@@ -580,6 +577,14 @@ def test_what_was_written_after_a_repair_that_was_cut_off_is_kept_by_the_next_on
         patch.setattr("moss_local.writer.take_over", cut_off)
         with pytest.raises(CutOff):
             asyncio.run(device.repair())
+
+
+def test_what_was_written_after_a_repair_that_was_cut_off_is_kept_by_the_next_one_too(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damage(device.path, 5, 0.04)
+
+    cut_off_before_it_is_written_again(device, monkeypatch)
     kept = {edit[1] for edit in salvage.kept_edits(Place(device.directory), "conv")}
     later = {"later": "written since", "k7": "and changed since"}
     asyncio.run(device.add(later))
@@ -604,7 +609,7 @@ def test_a_change_whose_mark_is_damaged_is_kept_as_one_that_was_not_pushed(devic
         if header:
             overwrite(device.path, 0, bytes(100))
         found = salvage.salvage(Place(device.directory), "conv", all_rows=False)
-        assert {edit[1] for edit in found.edits if edit[0] == salvage.REASON} == set(KEPT)
+        assert {edit[1] for edit in found.edits if edit[0] == remains.REASON} == set(KEPT)
         salvage.forget_kept(Place(device.directory), "conv")
         assert found.aside is not None
         found.aside.rename(device.path)
@@ -622,8 +627,8 @@ def test_a_stamp_later_than_any_of_the_file_is_not_believed(device: Device, head
     if header:
         overwrite(device.path, 0, bytes(100))
     found = salvage.salvage(Place(device.directory), "conv", all_rows=False)
-    assert {edit[1] for edit in found.edits if edit[0] == salvage.DOUBTFUL} == {"k7"}
-    assert {edit[1] for edit in found.edits if edit[0] == salvage.REASON} == set(KEPT) - {"k7"}
+    assert {edit[1] for edit in found.edits if edit[0] == remains.DOUBTFUL} == {"k7"}
+    assert {edit[1] for edit in found.edits if edit[0] == remains.REASON} == set(KEPT) - {"k7"}
 
 
 def test_unpushed_edits_of_a_session_that_was_moved_to_a_model_are_set_aside(
@@ -709,7 +714,6 @@ def test_what_a_store_that_was_restored_has_lost_comes_back_from_a_damaged_file_
     assert asyncio.run(device.held()).keys() == {"before", "after"}
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="modes")
 def test_a_file_that_may_not_be_written_is_not_called_a_full_disk(
     device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -798,13 +802,7 @@ def test_nothing_is_forgotten_while_a_repair_that_was_cut_off_keeps_it(
 ) -> None:
     damage(device.path, 5, 0.04)
 
-    def cut_off(*_: object) -> None:
-        raise CutOff
-
-    with monkeypatch.context() as patch:
-        patch.setattr("moss_local.writer.take_over", cut_off)
-        with pytest.raises(CutOff):
-            asyncio.run(device.repair())
+    cut_off_before_it_is_written_again(device, monkeypatch)
 
     async def forget() -> None:
         async with device.session() as session:
