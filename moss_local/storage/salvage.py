@@ -11,7 +11,7 @@ and never written to.
   5 each edit written again, or left in the quarantine   crash: as before; what was written again
   6 the salvage file deleted                             is there already, and is left alone
 
-What holds: tests/moss_local/test_salvage.py.
+What holds: tests/moss_local/test_salvage.py, tests/moss_local/test_salvage_left.py.
 """
 
 from __future__ import annotations

@@ -9,8 +9,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -19,121 +17,30 @@ from hypothesis import strategies as st
 
 from moss_local import (
     DocumentInfo,
-    ErasureIncompleteError,
     FileBusyError,
     FileCorruptError,
     MossClient,
     NetworkError,
-    NotFoundError,
     PermissionDeniedError,
-    QueryOptions,
-    SessionIndex,
-    StoreChangedError,
     UnsupportedFormatError,
 )
 from moss_local.storage import remains, salvage
 from moss_local.storage.place import Place
-from moss_local.types import Repaired
-from moss_sync.layout import Layout
-from moss_sync.stores import open_store
 from tests.moss_local.cli_harness import Cli
-
-PUSHED = {f"p{n}": f"pushed {n} " + "filling " * 60 for n in range(40)}
-KEPT = {f"k{n}": f"kept here only {n} " + "filling " * 60 for n in range(40)}
-
-
-ASKED = QueryOptions(embedding=[1.0, 2.0, 3.0], alpha=0.5)
-
-
-class Device:
-    """A device that has pushed some documents and not yet some others."""
-
-    def __init__(self, root: Path, name: str = "one", model: str = "custom") -> None:
-        self.data, self.store, self.model = root / name, root / "store", model
-
-    def client(self) -> MossClient:
-        return MossClient("p", "k", store=self.store, data_dir=self.data)
-
-    @property
-    def directory(self) -> Path:
-        (found,) = [each for each in self.data.iterdir() if each.name.startswith("p-")]
-        return found
-
-    @property
-    def path(self) -> Path:
-        return Place(self.directory).path("conv")
-
-    def vector(self, id: str, n: int) -> list[float] | None:
-        return [1.0, float(len(id)), float(n)] if self.model == "custom" else None
-
-    @asynccontextmanager
-    async def session(self) -> AsyncIterator[SessionIndex]:
-        async with (
-            self.client() as client,
-            await client.session("conv", self.model, warm_up=False) as session,
-        ):
-            yield session
-
-    async def add(self, documents: dict[str, str], *, push: bool = False) -> None:
-        infos = [
-            DocumentInfo(id, text, {"n": id}, self.vector(id, n))
-            for n, (id, text) in enumerate(documents.items())
-        ]
-        async with self.session() as session:
-            await session.add_docs(infos)
-            if push:
-                await session.push_index()
-
-    async def held(self) -> dict[str, str]:
-        async with self.session() as session:
-            found = {each.id: each.text for each in await session.get_docs()}
-            asked = ASKED if self.model == "custom" else None
-            assert not found or (await session.query("filling", asked)).docs
-            return found
-
-    async def repair(self) -> Repaired:
-        async with self.client() as client:
-            return await client.repair_session("conv")
-
-    def checkpoint(self) -> None:
-        """Bring the log into the file, so that what is damaged is all there is."""
-        from moss_local.storage.file import open_session_file
-
-        file = open_session_file(self.path)
-        file.rewrite()
-        file.close()
-
-
-def made(root: Path, model: str) -> Device:
-    device = Device(root, model=model)
-    asyncio.run(device.add(PUSHED, push=True))
-    asyncio.run(device.add(KEPT))
-    device.checkpoint()
-    return device
+from tests.moss_local.damaged import (
+    KEPT,
+    PUSHED,
+    Device,
+    damage,
+    empty,
+    made,
+    overwrite,
+)
 
 
 @pytest.fixture
 def device(tmp_path: Path) -> Device:
     return made(tmp_path, "custom")
-
-
-async def empty(url: Path) -> None:
-    """Delete every blob of a store."""
-    store, layout = open_store(str(url)), Layout.of("p")
-    for place in (layout.prefix, layout.manifests):
-        for listed in await store.keys(place):
-            await store.delete(listed.key)
-    await store.close()
-
-
-def damage(path: Path, seed: int, share: float) -> None:
-    """Overwrite some pages, never the first one, with what is no page."""
-    rng = random.Random(seed)
-    whole = bytearray(path.read_bytes())
-    pages = range(1, len(whole) // 2048)
-    for page in rng.sample(pages, max(1, int(len(pages) * share))):
-        whole[page * 2048 : (page + 1) * 2048] = rng.randbytes(2048)
-    path.write_bytes(whole)
 
 
 def test_a_whole_file_is_left_alone(device: Device) -> None:
@@ -198,13 +105,6 @@ def hurt_page_of(device: Device, text: bytes, *, flip: bytes = b"") -> None:
         changed[changed.index(flip)] ^= 1
     changed[page * 2048 : (page + 1) * 2048] = bytes(2048)
     device.path.write_bytes(changed)
-
-
-def overwrite(path: Path, at: int, content: bytes) -> None:
-    """Write into a file as a failing disk would: no longer, no shorter, no other file."""
-    with path.open("rb+") as file:
-        file.seek(at)
-        file.write(content)
 
 
 @pytest.mark.parametrize("model", ["custom", "moss-minilm"])
@@ -491,44 +391,6 @@ def test_what_something_newer_stands_against_is_set_aside(device: Device, tmp_pa
     assert asyncio.run(aside()) == [("salvaged", "mine, which is older")]
 
 
-class CutOff(BaseException):
-    """The moment at which the program ends."""
-
-
-@pytest.mark.parametrize(
-    "moment",
-    ["_keep", "_move_aside", "salvage_path", "kept_edits", "take_over", "forget_kept"],
-)
-def test_cut_off_at_any_step_it_is_ended_by_the_next_and_nothing_readable_is_lost(
-    device: Device, moment: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    damage(device.path, 5, 0.04)
-    found = remains.Salvaged()
-    copy = device.path.with_name("copy")
-    copy.write_bytes(device.path.read_bytes())
-    with remains.held(copy, None) as (source, image):
-        said = remains.about(source, image, "conv")
-        remains.read_into(found, source, image, said, above=None)
-    for left in device.directory.glob("copy*"):
-        left.unlink()
-    readable = {edit[1]: edit[6] for edit in found.edits if edit[0] == remains.REASON}
-    assert readable
-
-    def cut_off(*_: object, **__: object) -> None:
-        raise CutOff
-
-    with monkeypatch.context() as patch:
-        owner = "moss_local.writer" if moment == "take_over" else "moss_local.storage.salvage"
-        patch.setattr(f"{owner}.{moment}", cut_off)
-        with pytest.raises(CutOff):
-            asyncio.run(device.repair())
-    done = asyncio.run(device.repair())
-    assert done.error is None
-    assert asyncio.run(device.held()) == PUSHED | readable
-    assert not salvage.left_behind(Place(device.directory))
-    assert asyncio.run(device.repair()).salvage is None
-
-
 def test_without_the_store_nothing_is_touched(
     device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -567,33 +429,6 @@ def test_a_file_that_is_open_is_not_moved(device: Device, headless: bool) -> Non
         other.stdin.flush()
         assert other.wait() == 0
     assert asyncio.run(device.repair()).error is None
-
-
-def cut_off_before_it_is_written_again(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
-    def cut_off(*_: object) -> None:
-        raise CutOff
-
-    with monkeypatch.context() as patch:
-        patch.setattr("moss_local.writer.take_over", cut_off)
-        with pytest.raises(CutOff):
-            asyncio.run(device.repair())
-
-
-def test_what_was_written_after_a_repair_that_was_cut_off_is_kept_by_the_next_one_too(
-    device: Device, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    damage(device.path, 5, 0.04)
-
-    cut_off_before_it_is_written_again(device, monkeypatch)
-    kept = {edit[1] for edit in salvage.kept_edits(Place(device.directory), "conv")}
-    later = {"later": "written since", "k7": "and changed since"}
-    asyncio.run(device.add(later))
-    device.checkpoint()
-    overwrite(device.path, 0, bytes(100))
-    assert asyncio.run(device.repair()).error is None
-    held = asyncio.run(device.held())
-    assert held.items() >= (PUSHED | later).items()
-    assert set(held) == set(PUSHED | later) | kept
 
 
 def test_a_change_whose_mark_is_damaged_is_kept_as_one_that_was_not_pushed(device: Device) -> None:
@@ -661,44 +496,6 @@ def test_unpushed_edits_of_a_session_that_was_moved_to_a_model_are_set_aside(
     asyncio.run(story())
 
 
-def test_a_repair_that_was_cut_off_knows_the_model_and_the_store(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    device = Device(tmp_path)
-    asyncio.run(device.add(KEPT))
-    device.checkpoint()
-    damage(device.path, 3, 0.05)
-
-    def cut_off(*_: object, **__: object) -> None:
-        raise CutOff
-
-    def repair() -> Repaired:
-        with monkeypatch.context() as patch:
-            patch.setattr("moss_local.project.Project.session", cut_off)
-            with pytest.raises(CutOff):
-                asyncio.run(device.repair())
-        return asyncio.run(device.repair())
-
-    assert repair().error is None
-    held = asyncio.run(device.held())  # by vectors of the caller's own
-    assert held
-    asyncio.run(device.add(PUSHED, push=True))
-    asyncio.run(device.add({"later": "not pushed"}))
-    device.checkpoint()
-    overwrite(device.path, 0, bytes(100))
-    right, device.store = device.store, tmp_path / "typo"
-    with monkeypatch.context() as patch:
-        patch.setattr("moss_local.storage.salvage.check_repository", lambda *_: None)
-        patch.setattr("moss_local.project.Project.session", cut_off)
-        with pytest.raises(CutOff):
-            asyncio.run(device.repair())
-    assert isinstance(asyncio.run(device.repair()).error, StoreChangedError)
-    assert not device.path.exists()
-    device.store = right
-    assert asyncio.run(device.repair()).error is None
-    assert asyncio.run(device.held()).keys() == held.keys() | PUSHED.keys() | {"later"}
-
-
 def test_what_a_store_that_was_restored_has_lost_comes_back_from_a_damaged_file_too(
     tmp_path: Path,
 ) -> None:
@@ -722,134 +519,6 @@ def test_a_file_that_may_not_be_written_is_not_called_a_full_disk(
     done = asyncio.run(device.repair())
     assert isinstance(done.error, PermissionDeniedError)
     assert device.path.exists()
-
-
-def test_a_log_without_its_file_is_seen_by_all_who_look(tmp_path: Path) -> None:
-    device = Device(tmp_path)
-    asyncio.run(device.add(KEPT))
-    log = device.path.with_name(device.path.name + "-wal")
-    log.write_bytes(b"what was written last")
-    device.path.unlink()
-
-    async def look() -> None:
-        async with device.client() as client:
-            catalog = await client.local_sessions()
-            assert [each.code for each in catalog.unreadable] == ["DESERIALIZATION"]
-            with pytest.raises(FileCorruptError):
-                await client.session("conv", create=False)
-            (all_,) = await client.repair_sessions()
-            assert isinstance(all_.error, FileCorruptError)
-            await client.delete_session("conv", local_only=True)
-            assert not log.exists()
-            assert not (await client.local_sessions()).unreadable
-
-    asyncio.run(look())
-
-
-@pytest.mark.parametrize("at", [0, 17, 18, 19, 47])
-def test_a_file_with_a_damaged_header_can_be_deleted(device: Device, at: int) -> None:
-    overwrite(device.path, at, b"\xff")
-
-    async def delete() -> None:
-        async with device.client() as client:
-            await client.delete_session("conv", local_only=True)
-
-    asyncio.run(delete())
-    assert not device.path.exists()
-
-
-def test_a_refused_command_takes_nothing_away_that_a_repair_has_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    cli = Cli(("--data-dir", "one"))
-    cli("init", "--store", "./shared").ok()
-    cli("add", "conv", "kept", "--id", "a").ok()
-    (path,) = Path("one").rglob("*.sqlite3")
-    kept = path.with_name(f".salvage-{path.name}")
-    path.rename(kept)
-    aside = path.with_name(f"{path.name}.damaged-1")
-    aside.write_bytes(b"damaged")
-    assert cli("add", "conv", "text", "--id", "x" * 5000).code == 2
-    assert kept.exists()
-    assert aside.exists()
-
-
-def traces(device: Device, needle: str) -> list[str]:
-    files = (each for each in device.data.rglob("*") if each.is_file())
-    return [each.name for each in files if needle.encode() in each.read_bytes()]
-
-
-def test_what_is_forgotten_is_in_no_file_that_a_repair_has_moved_aside(device: Device) -> None:
-    damage(device.path, 5, 0.04)
-    done = asyncio.run(device.repair())
-    assert done.salvage is not None
-    assert done.salvage.aside is not None
-    assert done.salvage.aside.name in traces(device, "kept here only 7 ")
-    done.salvage.aside.with_name(done.salvage.aside.name + "-wal").write_bytes(b"pushed 7 filling")
-
-    async def forget(ids: list[str]) -> int:
-        async with device.session() as session:
-            return (await session.forget(ids)).moved_aside
-
-    assert asyncio.run(forget(["p7", "k7"])) == 2
-    assert traces(device, "kept here only 7 ") == traces(device, "pushed 7 ") == []
-    assert asyncio.run(forget(["p7", "k7"])) == 0
-
-
-def test_nothing_is_forgotten_while_a_repair_that_was_cut_off_keeps_it(
-    device: Device, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    damage(device.path, 5, 0.04)
-
-    cut_off_before_it_is_written_again(device, monkeypatch)
-
-    async def forget() -> None:
-        async with device.session() as session:
-            await session.forget(["k7"])
-
-    with pytest.raises(ErasureIncompleteError) as refused:
-        asyncio.run(forget())
-    assert refused.value.hint is not None
-    assert "moss-local repair conv" in refused.value.hint
-    assert asyncio.run(device.repair()).error is None
-    assert asyncio.run(device.held())["k7"] == KEPT["k7"]
-    asyncio.run(forget())
-    assert traces(device, "kept here only 7 ") == []
-
-
-@pytest.mark.parametrize("local_only", [True, False])
-def test_a_deleted_session_leaves_no_file_that_a_repair_has_moved_aside(
-    device: Device, local_only: bool
-) -> None:
-    for seed in (5, 6):
-        damage(device.path, seed, 0.04)
-        assert asyncio.run(device.repair()).error is None
-        asyncio.run(device.add(KEPT))
-        device.checkpoint()
-
-    async def delete() -> None:
-        async with device.client() as client:
-            await client.delete_session("conv", local_only=local_only)
-
-    assert len(traces(device, "kept here only 7 ")) == 3
-    asyncio.run(delete())
-    assert traces(device, "kept here only 7 ") == []
-
-
-def test_what_a_deletion_that_was_cut_off_left_is_deleted_by_the_next(device: Device) -> None:
-    damage(device.path, 5, 0.04)
-    assert asyncio.run(device.repair()).error is None
-    device.path.unlink()
-
-    async def delete() -> None:
-        async with device.client() as client:
-            await client.delete_session("conv", local_only=True)
-
-    asyncio.run(delete())
-    assert traces(device, "kept here only 7 ") == []
-    with pytest.raises(NotFoundError):
-        asyncio.run(delete())
 
 
 def test_a_file_that_is_none_of_ours_is_refused_and_stays(device: Device) -> None:
