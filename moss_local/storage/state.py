@@ -55,6 +55,10 @@ SELECT session, dev, inc, repo_id, n, acked_n, acked_seq, repairs, gen, applied_
 """
 
 
+_TYPES = (str, bytes, bytes, bytes | None, *[int] * 11, int | None)
+"""Of the columns before those of the model; a damaged page may give others, whatever the schema."""
+
+
 def read_state(conn: apsw.Connection) -> State:
     """Return the state as the current transaction sees it."""
     row = conn.execute(_SELECT).fetchone()
@@ -62,6 +66,8 @@ def read_state(conn: apsw.Connection) -> State:
         # Created together with the tables; without it the file has been tampered with.
         raise apsw.CorruptError("the state row is missing")
     *plain, model_id, fingerprint, dim, dtype = row
+    if not all(map(isinstance, plain, _TYPES)):
+        raise apsw.CorruptError("the state row is damaged")
     space = None
     if dim is not None:
         if not 0 < dim <= MAX_DIMENSIONS or dtype not in get_args(VectorType):

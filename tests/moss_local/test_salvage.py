@@ -275,6 +275,20 @@ async def add_and_die(device: Device, documents: dict[str, str]) -> None:
         os._exit(9)
 
 
+@pytest.mark.parametrize(("at", "filling"), [(6154, b"\0"), (6148, b"\r")])
+def test_a_state_that_says_what_it_cannot_say_is_damage(
+    tmp_path: Path, at: int, filling: bytes
+) -> None:
+    """Its row still begins where it did, and its columns are none, or of other types."""
+    device = Device(tmp_path)
+    asyncio.run(device.add(KEPT))
+    device.checkpoint()
+    overwrite(device.path, at, filling * 2048)
+    assert "damaged" in salvage.examine(Place(device.directory), "conv")[0]
+    found = salvage.salvage(Place(device.directory), "conv", all_rows=False)
+    assert len(found.edits) == len(KEPT)
+
+
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_whatever_is_damaged_nothing_is_lost_without_being_told(data: st.DataObject) -> None:
