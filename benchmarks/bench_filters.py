@@ -30,6 +30,7 @@ from moss_local.search.columns import ResidentColumns
 from moss_local.search.filter_sql import StoredColumns
 from moss_local.search.filters import parse_filter
 from moss_local.storage.state import read_state
+from tests.keys import KEY
 
 DIM = 384
 BEGIN = datetime(2024, 1, 1, tzinfo=UTC)
@@ -155,7 +156,7 @@ def timed(work: Callable[[], object]) -> float:
 
 async def run(count: int, rounds: int, directory: Path) -> None:
     rng = np.random.default_rng(1)
-    client = MossClient("bench", "key", store="memory://bench", data_dir=directory)
+    client = MossClient("bench", KEY, store="memory://bench", data_dir=directory)
     async with client, await client.session("filters", "custom") as session:
         await session.add_docs(documents(count, rng))
         print(f"{count:,} documents, {rounds} rounds")

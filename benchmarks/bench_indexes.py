@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from moss_local import DocumentInfo, MossClient, QueryOptions
+from tests.keys import KEY
 from tests.seaweed import SeaweedServer
 
 DOCUMENTS = 10_000
@@ -36,8 +37,8 @@ def documents(count: int, *, first: int = 0) -> list[DocumentInfo]:
 
 async def big(store: str, directory: Path) -> None:
     async with (
-        MossClient("bench", "key", store=store, data_dir=directory / "a") as writer,
-        MossClient("bench", "key", store=store, data_dir=directory / "b") as reader,
+        MossClient("bench", KEY, store=store, data_dir=directory / "a") as writer,
+        MossClient("bench", KEY, store=store, data_dir=directory / "b") as reader,
     ):
         given = documents(DOCUMENTS)
         started = time.perf_counter()
@@ -75,7 +76,7 @@ async def big(store: str, directory: Path) -> None:
 
 
 async def many(store: str, directory: Path, count: int) -> None:
-    async with MossClient("many", "key", store=store, data_dir=directory / "c") as client:
+    async with MossClient("many", KEY, store=store, data_dir=directory / "c") as client:
         gate = asyncio.Semaphore(AT_ONCE)
 
         async def create(number: int) -> None:
@@ -86,7 +87,7 @@ async def many(store: str, directory: Path, count: int) -> None:
         await create(0)
         await asyncio.gather(*[create(number) for number in range(1, count)])
         print(f"{count} indexes created: {time.perf_counter() - started:.0f} s")
-    async with MossClient("many", "key", store=store, data_dir=directory / "d") as other:
+    async with MossClient("many", KEY, store=store, data_dir=directory / "d") as other:
         for turn in ("first", "second"):
             started = time.perf_counter()
             found = await other.list_indexes()

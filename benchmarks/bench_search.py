@@ -31,6 +31,7 @@ from moss_local.storage.documents import Document
 from moss_local.storage.edits import put_documents
 from moss_local.storage.file import SessionFile, open_session_file
 from moss_sync import VectorSpace
+from tests.keys import KEY
 
 SPACE = VectorSpace("moss-minilm", "bench", 384, "f2")
 BATCH = 10_000
@@ -142,7 +143,7 @@ def recall(file: SessionFile, data: Corpus) -> None:
 
 
 async def awaited(folder: Path, data: Corpus, count: int, rounds: int) -> None:
-    client = MossClient("bench", "a key for benchmarks", store="memory://b", data_dir=folder)
+    client = MossClient("bench", KEY, store="memory://b", data_dir=folder)
     session = await client.session(f"{count}", auto_load_on_init=False, warm_up=False)
     for first in range(0, count, BATCH):
         await session.add_docs(

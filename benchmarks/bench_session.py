@@ -21,6 +21,7 @@ from typing import Any
 from benchmarks.texts import first
 from moss_local import DocumentInfo, MossClient, QueryOptions, SessionIndex
 from moss_local.embedding.models import open_embedder, resolve_model
+from tests.keys import KEY
 from tests.seaweed import SeaweedServer
 
 rows: list[tuple[str, str]] = []
@@ -51,7 +52,7 @@ def documents(texts: list[str], start: int = 0) -> list[DocumentInfo]:
 
 
 def client(place: Path, store: str) -> MossClient:
-    return MossClient("bench", "a key for benchmarks", store=store, data_dir=place)
+    return MossClient("bench", KEY, store=store, data_dir=place)
 
 
 def import_time() -> None:

@@ -22,6 +22,7 @@ from moss_sync import keyring
 from moss_sync.layout import session_id
 from moss_sync.seal import Place, unseal
 from tests.golden.make import FOLDER, PROJECT_KEY, SESSION, files
+from tests.keys import KEY
 
 HERE = Path(__file__).parent
 FILTERS = [
@@ -136,7 +137,7 @@ def small_log() -> bytes:
 
 async def session_file() -> bytes:
     with tempfile.TemporaryDirectory() as folder:
-        async with MossClient("p", "k", store="memory://seed", data_dir=Path(folder)) as client:
+        async with MossClient("p", KEY, store="memory://seed", data_dir=Path(folder)) as client:
             session = await client.session("conv", "custom")
             docs = [
                 DocumentInfo(

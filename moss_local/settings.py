@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from base64 import b32encode
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,11 +17,10 @@ from platformdirs import user_cache_path, user_config_path, user_data_path
 from moss_local.arguments import path_of, path_text
 from moss_sync import InvalidArgumentError, UnauthorizedError
 from moss_sync.commit import MODES, Commit
+from moss_sync.project_key import RANDOM_BYTES, generate
 from moss_sync.stores.durable import make_folders, replacing
 
 APP = "moss_local"
-KEY_BYTES = 20
-"""160 random bits: nobody guesses it, and it is still short enough to read out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,9 +214,8 @@ def debug_wanted() -> bool:
 
 
 def new_key() -> str:
-    """Return a fresh project key: 32 characters in groups of four."""
-    text = b32encode(secrets.token_bytes(KEY_BYTES)).decode().lower()
-    return "-".join(text[i : i + 4] for i in range(0, len(text), 4))
+    """Return a fresh project key."""
+    return generate(secrets.token_bytes(RANDOM_BYTES))
 
 
 def save_credentials(credentials: Credentials) -> Path:

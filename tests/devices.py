@@ -27,9 +27,10 @@ from moss_sync.log_plan import LogPolicy
 from moss_sync.manifest import Manifest
 from moss_sync.repository import Repository, RepositoryCache
 from moss_sync.stores.base import BlobStore
+from tests.keys import KEY
 
 SPACE = VectorSpace("custom", "test-space", 4, "f4")
-PROJECT, PROJECT_KEY = "project", "a key for tests"
+PROJECT, PROJECT_KEY = "project", KEY
 
 
 class QuickClock:

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from moss_local import DocumentInfo, GetDocumentsOptions, MossClient, QueryOptions
 from moss_local.search.filters import OPERATORS
+from tests.keys import KEY
 
 PAGE = (Path(__file__).parent.parent / "docs" / "filters.md").read_text("utf-8")
 
@@ -37,7 +38,7 @@ def test_every_example_finds_what_the_page_says(tmp_path: Path) -> None:
     ]
 
     async def story() -> None:
-        client = MossClient("p", "k", store=f"memory://{uuid4().hex}", data_dir=tmp_path)
+        client = MossClient("p", KEY, store=f"memory://{uuid4().hex}", data_dir=tmp_path)
         async with client, await client.session("s", "custom") as session:
             await session.add_docs(documents)
             for written, said in EXAMPLES:

@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks.comparison.engine import FILTERS, HYBRID, TOP_K, VECTOR, Batch, Engine, Question
 from moss_local import DocumentInfo, MossClient, QueryOptions
+from tests.keys import KEY
 
 
 class MossLocal(Engine):
@@ -22,7 +23,7 @@ class MossLocal(Engine):
         self._runner = asyncio.Runner()
 
     def open(self, folder: Path) -> None:
-        self._client = MossClient("bench", "a key for it", store="memory://b", data_dir=folder)
+        self._client = MossClient("bench", KEY, store="memory://b", data_dir=folder)
         self._session = self._runner.run(self._client.session("bench", "custom"))
 
     def load(self, batch: Batch) -> None:

@@ -1,6 +1,7 @@
 """Deriving keys from project keys, once per process for each key and salt, and one at a time.
 
-argon2id takes about 85 ms and 64 MiB on purpose; every client of a process asks for the same.
+For a typed key argon2id takes about 200 ms and 64 MiB on purpose; every client of a process asks
+for the same.
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ from moss_sync.errors import (
 )
 from moss_sync.features import UPGRADE, check_readable
 from moss_sync.packing import as_bytes, as_map, as_str, as_strs, as_uint
+from moss_sync.project_key import cost_of
 from moss_sync.seal import KEY_BYTES, TAG_BYTES, RootKeys
 
 MAGIC = b"XFMT"
@@ -44,11 +45,6 @@ REPO_ID_BYTES = 16
 KDF_SALT_BYTES = 16
 CHECKSUM_BYTES = 16
 NONCE_BYTES = 12
-
-MEMORY_KIB = 64 * 1024
-ITERATIONS = 1
-LANES = 4
-"""argon2id at 64 MiB, one pass, four lanes: about 85 ms on two cores, once per process."""
 
 MEMORY_KIB_BOUNDS = (8 * 1024, 256 * 1024)
 MAX_ITERATIONS = 10
@@ -72,9 +68,23 @@ class KdfParams:
     """argon2id parameters and salt."""
 
     salt: bytes
-    memory_kib: int = MEMORY_KIB
-    iterations: int = ITERATIONS
-    lanes: int = LANES
+    memory_kib: int
+    iterations: int
+    lanes: int
+
+    @classmethod
+    def choose(cls, project_key: str, salt: bytes) -> KdfParams:
+        """Return the parameters that a key of its kind, generated or typed, is derived with."""
+        cost = cost_of(project_key)
+        return cls(salt, cost.memory_kib, cost.iterations, cost.lanes)
+
+    def suits(self, project_key: str) -> bool:
+        """Return whether deriving from a key costs no less than one of its kind must.
+
+        Lanes are not compared: they share the work and do not lessen it.
+        """
+        least = cost_of(project_key)
+        return self.memory_kib >= least.memory_kib and self.iterations >= least.iterations
 
     def checked(self) -> KdfParams:
         """Return itself. Raises BlobCorruptError when a parameter is outside its bounds."""
@@ -153,12 +163,12 @@ def key_check(kek: bytes) -> bytes:
     return hmac.digest(kek, b"moss_sync local key check", "sha256")
 
 
-def log_kdf(project_id: str) -> KdfParams:
+def log_kdf(project_id: str, project_key: str) -> KdfParams:
     """Return the parameters for a repository that commits by log: the same on every device."""
     salt = blake2b(
         project_id.encode(), digest_size=KDF_SALT_BYTES, person=b"moss_sync.log"
     ).digest()
-    return KdfParams(salt)
+    return KdfParams.choose(project_key, salt)
 
 
 def create_log(kek: bytes, kdf: KdfParams) -> Format:
@@ -318,6 +328,19 @@ def unlock(fmt: Format, kek: bytes) -> Keys:
     except (InvalidTag, ValueError):
         raise wrong_key(newest=fmt.newest) from None
     return Keys(fmt.repo_id, RootKeys(roots), names, fmt.features_w, fmt.commit)
+
+
+def check_cost(fmt: Format, project_key: str) -> None:
+    """Refuse a `fmt` that asks for a cheaper derivation than a key of this kind always has.
+
+    No device made it with this key, so nothing is derived: whoever put it there shall not get a
+    repository whose key can be tried out faster than this.
+
+    Raises:
+        UnauthorizedError: it does.
+    """
+    if not fmt.kdf.suits(project_key):
+        raise wrong_key(newest=fmt.newest)
 
 
 def wrong_key(*, newest: int = 1) -> UnauthorizedError:

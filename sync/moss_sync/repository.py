@@ -173,11 +173,10 @@ class Repository:
             check = await self._cached_check()
             if check is None:
                 if not (contact and await self._is_confirmed_by_store(patience)):
-                    kdf = KdfParams(self._clock.token(keyring.KDF_SALT_BYTES))
-                    await self._save_check(kdf, confirmed=False)
+                    await self._save_check(self._fresh_kdf(), confirmed=False)
                 return
             fields, kdf = check
-            if keyring.key_check(await self._kek(kdf)) == fields["check"]:
+            if await self._fits(fields["check"], kdf):
                 return
             # A confirmed key gives way only to one that the same repository was rotated to.
             # Also where what is remembered of the repository is damaged: then the store is asked.
@@ -255,6 +254,7 @@ class Repository:
         Raises:
             UnauthorizedError: the key does not open it.
         """
+        keyring.check_cost(fmt, self._project_key if key is None else key)
         return keyring.unlock(fmt, await self.kek(fmt.kdf, key))
 
     async def kek(self, kdf: KdfParams, key: str | None = None) -> bytes:
@@ -629,7 +629,7 @@ class Repository:
 
     async def _is_part_of_ours(self) -> bool:
         """Return whether the store's `fmt` is the beginning of what this key makes of it."""
-        kdf = keyring.log_kdf(self._project_id)
+        kdf = keyring.log_kdf(self._project_id, self._project_key)
         ours = keyring.create_log(await self._kek(kdf), kdf).raw
         blob = await self.store.get(self.layout.fmt)
         if not isinstance(blob, Blob):
@@ -641,7 +641,7 @@ class Repository:
 
     async def _create_log(self) -> Keys:
         """Write `fmt` where none was seen; whoever else does writes the same bytes."""
-        kdf = keyring.log_kdf(self._project_id)
+        kdf = keyring.log_kdf(self._project_id, self._project_key)
         raw = keyring.create_log(await self._kek(kdf), kdf).raw
         if isinstance(self.store, MayBeReplicated):
             self.store.lock_free = True
@@ -656,7 +656,9 @@ class Repository:
         verdict = await self._probe()
         self._adopt(verdict)
         # The salt of the local key check serves the repository too: one argon2id for both.
-        kdf = self._kdf or KdfParams(self._clock.token(keyring.KDF_SALT_BYTES))
+        kdf = self._kdf
+        if kdf is None or not kdf.suits(self._project_key):
+            kdf = self._fresh_kdf()
         kek = await self._kek(kdf)
         fmt = keyring.create(kek, kdf, fresh=self._clock.token(keyring.FRESH_BYTES))
         try:
@@ -691,6 +693,7 @@ class Repository:
                 f"the repository commits by {fmt.commit!r}, which this version does not know",
                 hint=UPGRADE,
             )
+        keyring.check_cost(fmt, self._project_key)
         keys = keyring.unlock(fmt, await self._kek(fmt.kdf))
         if self._commit is not None and fmt.commit != self._commit:
             raise InvalidArgumentError(
@@ -723,6 +726,13 @@ class Repository:
     def _adopt(self, verdict: ProbeVerdict) -> None:
         verdict.apply(self.store)
         self._verdict = verdict
+
+    def _fresh_kdf(self) -> KdfParams:
+        return KdfParams.choose(self._project_key, self._clock.token(keyring.KDF_SALT_BYTES))
+
+    async def _fits(self, check: bytes, kdf: KdfParams) -> bool:
+        """Return whether the project key is the one that a check value was made of."""
+        return kdf.suits(self._project_key) and check == keyring.key_check(await self._kek(kdf))
 
     async def _kek(self, kdf: KdfParams) -> bytes:
         kek = await self.kek(kdf)

@@ -82,9 +82,9 @@ async def rotate(repository: Repository, clock: Clock, new_key: str | None = Non
     keys = await repository.unlocked(before)
     check_writable(keys, None)
     kdf = before.kdf
-    if new_key is not None:
-        kdf = KdfParams(clock.token(keyring.KDF_SALT_BYTES))
     key = repository.project_key if new_key is None else new_key
+    if new_key is not None:
+        kdf = KdfParams.choose(key, clock.token(keyring.KDF_SALT_BYTES))
     kek = await repository.kek(kdf, key)
     fresh = clock.token(keyring.rotation_bytes(before))
     after = keyring.rotate(before, keys, kek, kdf, fresh=fresh)

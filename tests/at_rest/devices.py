@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from moss_local import DocumentInfo, MossClient, SessionIndex
+from tests.keys import KEY
 
 DIM = 16
 
@@ -30,7 +31,7 @@ class Device:
         (found,) = [each for each in self.data.iterdir() if each.name.startswith("insurance-")]
         return found
 
-    def client(self, key: str = "k1", *, at_rest: bool | str | None = None) -> MossClient:
+    def client(self, key: str = KEY, *, at_rest: bool | str | None = None) -> MossClient:
         store = self.root / "store"
         return MossClient(self.project, key, store=store, data_dir=self.data, at_rest=at_rest)
 

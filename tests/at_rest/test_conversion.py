@@ -28,6 +28,7 @@ from moss_local.storage import ciphers, connection, conversion
 from moss_local.storage.conversion import PLAIN_HEADER
 from moss_local.storage.place import Secrets, find_place
 from tests.at_rest.devices import Device, add, document, opened, texts
+from tests.keys import KEY
 from tests.moss_local.cli_harness import Cli
 
 SESSIONS = {"conv": {"a": "alpha", "b": "beta"}, "nächste": {"c": "gamma"}}
@@ -81,7 +82,7 @@ def test_there_and_back_with_history_pushes_and_identity(tmp_path: Path) -> None
 
 def stored(device: Device) -> dict[str, dict[str, str]]:
     """Return what the files hold, without a client."""
-    place = find_place(device.directory, Secrets("k1"))
+    place = find_place(device.directory, Secrets(KEY))
     found = {}
     for path in place.files():
         file = place.open_file(path)
@@ -137,7 +138,7 @@ def cut_off_at(moment: int) -> Iterator[Callable[[], bool]]:
 def test_cut_off_at_any_moment_either_way_ends_it_and_nothing_is_lost(
     tmp_path: Path, way: str, end: str
 ) -> None:
-    given = Secrets("k1")
+    given = Secrets(KEY)
     template = Device(tmp_path / "template")
     asyncio.run(fill(template))
     if way == "decrypt":
@@ -409,8 +410,8 @@ def test_a_device_that_takes_over_a_new_key_opens_its_files_with_it(
 def test_the_copy_before_a_migration_is_encrypted_too(tmp_path: Path) -> None:
     device = Device(tmp_path)
     asyncio.run(fill(device))
-    conversion.encrypt(device.directory, Secrets("k1"))
-    place = find_place(device.directory, Secrets("k1"))
+    conversion.encrypt(device.directory, Secrets(KEY))
+    place = find_place(device.directory, Secrets(KEY))
     path = place.path("conv")
     connection._back_up(path, place.cipher_key)
     copy = connection.backup_path(path)
@@ -451,7 +452,7 @@ def test_an_old_file_that_cannot_be_deleted_costs_neither_the_key_nor_a_document
         with monkeypatch.context() as patch:
             patch.setattr(os, "unlink", refuses)
             with pytest.raises(PermissionDeniedError):
-                getattr(conversion, way)(device.directory, Secrets("k1"))
-        getattr(conversion, way)(device.directory, Secrets("k1"))
+                getattr(conversion, way)(device.directory, Secrets(KEY))
+        getattr(conversion, way)(device.directory, Secrets(KEY))
         assert stored(device) == SESSIONS
         assert plain_files(device) == plain

@@ -20,6 +20,7 @@ from moss_local import (
 )
 from moss_local.storage import ciphers
 from tests.at_rest.devices import Device, add, document, opened, texts, vector
+from tests.keys import KEY, NEW_KEY
 
 NEEDLES = ("pomegranate", "marmalade-id", "topic-of-marmalade", "confidential-session")
 
@@ -89,7 +90,7 @@ def test_another_project_key_opens_nothing_and_changes_nothing(tmp_path: Path) -
         async with device.client(at_rest=True) as client:
             await add(client, document("a", "alpha"))
         before = device.everything()
-        other = device.client("k2")
+        other = device.client(NEW_KEY)
         with pytest.raises(UnauthorizedError, match="does not open this project"):
             await opened(other)
         with pytest.raises(UnauthorizedError):
@@ -115,7 +116,7 @@ def test_a_key_of_the_apps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
             assert "MOSS_AT_REST_KEY" in (said.value.hint or "")
         with pytest.raises(UnauthorizedError, match="does not open them"):
             await opened(device.client(at_rest="another"))
-        async with device.client("k1", at_rest="from the keyring") as client:
+        async with device.client(KEY, at_rest="from the keyring") as client:
             assert await texts(client) == {"a": "alpha"}
         monkeypatch.setenv("MOSS_AT_REST_KEY", "from the keyring")
         async with device.client() as client:
@@ -190,7 +191,7 @@ def open_whole(device: Device) -> list[str]:
     from moss_local.storage.checkup import check_file
     from moss_local.storage.place import Secrets, find_place
 
-    place = find_place(device.directory, Secrets("k1"))
+    place = find_place(device.directory, Secrets(KEY))
     try:
         file = place.open_file(device.session_files()[0])
     except FileCorruptError as error:
@@ -226,13 +227,13 @@ def test_a_rotation_of_the_project_key_takes_the_files_along(tmp_path: Path) -> 
             session = await opened(client)
             await session.add_docs([document("a", "alpha")])
             await session.push_index()
-            await client.rotate_key("k2")  # the session is open, and stays so
+            await client.rotate_key(NEW_KEY)  # the session is open, and stays so
             await session.add_docs([document("b", "beta")])
             await session.close()
-        async with device.client("k2") as client:
+        async with device.client(NEW_KEY) as client:
             assert await texts(client) == {"a": "alpha", "b": "beta"}
         with pytest.raises(UnauthorizedError):
-            await opened(device.client("k1"))
+            await opened(device.client(KEY))
 
     asyncio.run(story())
 
@@ -253,17 +254,17 @@ def test_a_rotation_that_failed_locks_nobody_out(
             with monkeypatch.context() as patch:
                 patch.setattr("moss_local.project.rotate", lost)
                 with pytest.raises(NetworkError):
-                    await client.rotate_key("k2")
-        for key in ("k1", "k2"):  # which one counts is not known
+                    await client.rotate_key(NEW_KEY)
+        for key in (KEY, NEW_KEY):  # which one counts is not known
             from moss_local.storage.place import Secrets, find_place
 
             assert find_place(device.directory, Secrets(key)).keys is not None
-        async with device.client("k1") as client:
-            await client.rotate_key("k2")
-        async with device.client("k2") as client:
+        async with device.client(KEY) as client:
+            await client.rotate_key(NEW_KEY)
+        async with device.client(NEW_KEY) as client:
             assert await texts(client) == {"a": "alpha"}
         with pytest.raises(UnauthorizedError):
-            find_place(device.directory, Secrets("k1"))
+            find_place(device.directory, Secrets(KEY))
 
     asyncio.run(story())
 

@@ -28,8 +28,8 @@ from moss_sync.seal import Place, seal
 from moss_sync.segment import Segment
 
 FOLDER = Path(__file__).parent / "v1"
-PROJECT_KEY = "a golden key, known to everybody"
-ROTATED_KEY = "the golden key of after a rotation"
+PROJECT_KEY = "zgq3-theh-3d4s-yfgb-i2cw-aqzv-xui2-psi3-6h2b"
+ROTATED_KEY = "deo7-rosm-viog-gcn2-kebu-3n4x-p3w4-v3qg-n2hw"
 SESSION = "conv-123 · Gespräch"
 PHONE, LAPTOP = b"phone-01", b"laptop-1"
 SPACE = VectorSpace("moss-minilm", "c0ffee", 2, "f2")

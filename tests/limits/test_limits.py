@@ -28,6 +28,7 @@ from moss_local.search.keywords import MAX_QUERY_CHARS, MAX_QUERY_TERMS, query_t
 from moss_local.storage.documents import Document, check_document
 from moss_local.storage.encoding import check_vector
 from moss_local.storage.paths import check_name
+from tests.keys import KEY
 from tests.limits.facts import INSIDE, LIMITS
 
 ROOT = Path(__file__).parents[2]
@@ -59,7 +60,7 @@ def cut(size: int) -> None:
 def together(count: int) -> None:
     async def story() -> None:
         name = uuid4().hex
-        async with MossClient("p", "k", store=f"memory://{name}", data_dir=Path(name)) as client:
+        async with MossClient("p", KEY, store=f"memory://{name}", data_dir=Path(name)) as client:
             sessions = [
                 await client.session(f"s{n}", "custom", auto_load_on_init=False)
                 for n in range(count)
@@ -72,7 +73,7 @@ def together(count: int) -> None:
 def files(count: int) -> None:
     async def story() -> None:
         name = uuid4().hex
-        async with MossClient("p", "k", store=f"memory://{name}", data_dir=Path(name)) as client:
+        async with MossClient("p", KEY, store=f"memory://{name}", data_dir=Path(name)) as client:
             given = [ParseFileInput(f"f{n}", "text/plain", data=b"x") for n in range(count)]
             await client.create_index_from_files("files", given)
 

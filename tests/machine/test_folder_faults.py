@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from moss_local import DocumentInfo, MossClient, MossError, SessionIndex
+from tests.keys import KEY
 
 EVERY = int(os.environ.get("EVERY", "7"))
 """Each so manieth call fails; 1 takes a few minutes."""
@@ -77,7 +78,7 @@ async def scene(folder: Path, failing: FailingOs) -> list[MossError]:
     told: list[MossError] = []
 
     async def opened(device: str) -> tuple[MossClient, SessionIndex]:
-        client = MossClient("p", "k", store=folder / "store", data_dir=folder / device)
+        client = MossClient("p", KEY, store=folder / "store", data_dir=folder / device)
         return client, await client.session("s", "custom", auto_load_on_init=False, warm_up=False)
 
     one, mine = await opened("one")

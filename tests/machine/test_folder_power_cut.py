@@ -24,6 +24,7 @@ import pytest
 from moss_local import DocumentInfo, MossClient, MossError, SessionIndex
 from moss_sync.stores.base import Blob
 from moss_sync.stores.folder import FolderStore
+from tests.keys import KEY
 
 CUTS = int(os.environ.get("CUTS", "40"))
 
@@ -255,7 +256,7 @@ def store_in(folder: Path) -> Path:
 async def opened(folder: Path, device: str) -> tuple[MossClient, SessionIndex]:
     place = store_in(folder).parent  # which is on the store's disk too
     place.mkdir(parents=True, exist_ok=True)
-    client = MossClient("p", "k", store=store_in(folder), data_dir=folder / device)
+    client = MossClient("p", KEY, store=store_in(folder), data_dir=folder / device)
     return client, await client.session("s", "custom", auto_load_on_init=False, warm_up=False)
 
 

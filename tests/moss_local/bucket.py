@@ -13,6 +13,7 @@ from moss_sync.layout import Layout
 from moss_sync.seal import unseal
 from moss_sync.stores import open_store
 from moss_sync.stores.base import Blob
+from tests.keys import KEY
 
 
 @dataclass
@@ -23,7 +24,7 @@ class Bucket:
     project: str = field(default_factory=lambda: f"p-{uuid4().hex}")  # servers are shared
 
     def client(self, directory: Path) -> MossClient:
-        return MossClient(self.project, "k", store=self.url, data_dir=directory)
+        return MossClient(self.project, KEY, store=self.url, data_dir=directory)
 
     @property
     def prefix(self) -> str:

@@ -20,6 +20,7 @@ from moss_local.storage.place import Place
 from moss_local.types import Repaired
 from moss_sync.layout import Layout
 from moss_sync.stores import open_store
+from tests.keys import KEY
 
 PUSHED = {f"p{n}": f"pushed {n} " + "filling " * 60 for n in range(40)}
 
@@ -37,7 +38,7 @@ class Device:
         self.data, self.store, self.model = root / name, root / "store", model
 
     def client(self) -> MossClient:
-        return MossClient("p", "k", store=self.store, data_dir=self.data)
+        return MossClient("p", KEY, store=self.store, data_dir=self.data)
 
     @property
     def directory(self) -> Path:

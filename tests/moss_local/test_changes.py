@@ -15,6 +15,7 @@ from moss_local import Changes, DocumentInfo, InvalidArgumentError, MossClient, 
 from moss_local import changes as module
 from moss_local.changes import OwnWrites
 from moss_local.storage.rows import purge_tombstones
+from tests.keys import KEY
 
 
 def doc(id: str, text: str = "text") -> DocumentInfo:
@@ -24,7 +25,7 @@ def doc(id: str, text: str = "text") -> DocumentInfo:
 @asynccontextmanager
 async def device(path: Path, store: str) -> AsyncIterator[SessionIndex]:
     async with (
-        MossClient("p", "k", store=store, data_dir=path) as client,
+        MossClient("p", KEY, store=store, data_dir=path) as client,
         await client.session("s", "custom") as session,
     ):
         yield session

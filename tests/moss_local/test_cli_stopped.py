@@ -8,6 +8,7 @@ import pytest
 
 from moss_sync import HistoryError
 from moss_sync.engine import SyncEngine
+from tests.keys import KEY
 from tests.moss_local.cli_harness import Cli
 
 
@@ -16,7 +17,7 @@ def test_reading_goes_on_and_says_why_nothing_is_exchanged(
 ) -> None:
     cli = Cli(("--data-dir", str(tmp_path)))
     monkeypatch.setenv("MOSS_PROJECT_ID", "p")
-    monkeypatch.setenv("MOSS_PROJECT_KEY", "k")
+    monkeypatch.setenv("MOSS_PROJECT_KEY", KEY)
     cli("add", "conv", "A turn.", "--id", "t").ok()
     cli("push", "conv").ok()
 

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from moss_local import DocumentInfo, InvalidArgumentError, MossClient
+from tests.keys import KEY
 from tests.moss_local.cli_harness import Cli
-
-KEY = "a key that both devices know"
 
 
 def client(tmp_path: Path, device: str, commit: str | None = "log") -> MossClient:

@@ -18,6 +18,7 @@ from moss_local import (
     SessionIndex,
 )
 from moss_sync.stores.folder import FolderStore
+from tests.keys import KEY
 from tests.moss_local.bucket import Bucket
 from tests.moss_local.cli_harness import Cli
 from tests.moss_sync.world import noise
@@ -184,7 +185,7 @@ def test_a_session_that_was_never_pushed_forgets_as_well(tmp_path: Path) -> None
 
 def test_a_wrong_id_is_refused_before_anything_is_done(tmp_path: Path) -> None:
     async def story() -> None:
-        async with MossClient("p", "k", store="memory://wrong-id", data_dir=tmp_path) as client:
+        async with MossClient("p", KEY, store="memory://wrong-id", data_dir=tmp_path) as client:
             session = await opened(client)
             await add(session, "x", "text")
             for ids in (["x", ""], "x"):

@@ -141,19 +141,3 @@ def test_documents_and_search_of_a_file_of_version_1_are_there(file: Path, tmp_p
             assert timeline == ["turn-1", "turn-5", "turn-6", "turn-2", "turn-7"]
 
     asyncio.run(scenario())
-
-
-def test_a_file_of_version_1_goes_on_with_the_push_that_was_cut_off(
-    file: Path, tmp_path: Path
-) -> None:
-    async def scenario() -> None:
-        async with client(tmp_path, "phone") as phone:
-            session = await phone.session(SESSION)
-            await session.push_index()
-            assert session.sync_state.status == "synced"
-            assert (session.device_id, session.doc_count) == (DEVICE, 5)
-        async with client(tmp_path, "fresh") as fresh:
-            session = await fresh.session(SESSION)
-            assert await documents_of(session) == DOCUMENTS
-
-    asyncio.run(scenario())

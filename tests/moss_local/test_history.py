@@ -32,6 +32,7 @@ from moss_local.storage.history import find_version, read_history
 from moss_local.storage.replica import SqliteReplica
 from moss_sync.stores.memory import MemoryStore
 from tests.devices import SPACE, Device
+from tests.keys import KEY
 from tests.moss_local.cli_harness import Cli
 
 Story = Callable[[SessionIndex], Coroutine[Any, Any, None]]
@@ -39,7 +40,7 @@ Story = Callable[[SessionIndex], Coroutine[Any, Any, None]]
 
 @pytest.fixture
 def client(tmp_path: Path) -> MossClient:
-    return MossClient("p", "k", store=f"memory://{uuid4().hex}", data_dir=tmp_path)
+    return MossClient("p", KEY, store=f"memory://{uuid4().hex}", data_dir=tmp_path)
 
 
 def run(client: MossClient, story: Story, **options: Any) -> None:

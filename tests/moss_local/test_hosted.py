@@ -9,6 +9,7 @@ import pytest
 
 from moss_local import ManageApiError, MossClient, MossError, MossInference, NotOfferedError
 from moss_local.inference import InferenceError
+from tests.keys import KEY
 
 SERVICES = ["create", "list", "get", "update", "resync", "delete"]
 
@@ -18,7 +19,7 @@ def test_the_crawler_is_not_offered_and_every_call_says_what_to_use(
     verb: str, tmp_path: Path
 ) -> None:
     async def story() -> None:
-        client = MossClient("p", "k", data_dir=tmp_path)
+        client = MossClient("p", KEY, data_dir=tmp_path)
         name = f"{verb}_web_source{'s' if verb == 'list' else ''}"
         with pytest.raises(NotOfferedError, match="add_docs") as caught:
             await getattr(client, name)("https://example.org", index_name="x")
@@ -33,7 +34,7 @@ def test_the_crawler_is_not_offered_and_every_call_says_what_to_use(
 
 def test_the_pin_of_a_hosted_model_is_refused_whole_or_half(tmp_path: Path) -> None:
     async def story() -> None:
-        async with MossClient("p", "k", data_dir=tmp_path) as client:
+        async with MossClient("p", KEY, data_dir=tmp_path) as client:
             with pytest.raises(ValueError, match="together"):
                 await client.session("s", artifact_version="1")
             with pytest.raises(NotOfferedError):

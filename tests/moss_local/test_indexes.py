@@ -26,6 +26,7 @@ from moss_local import (
 )
 from moss_local.indexes import Indexes
 from moss_sync import UnauthorizedError
+from tests.keys import KEY
 
 Story = Callable[[MossClient], Coroutine[Any, Any, None]]
 
@@ -52,7 +53,7 @@ def client_of(tmp_path: Path) -> Callable[[str], MossClient]:
     store = f"memory://{uuid4().hex}"
 
     def made(device: str = "a") -> MossClient:
-        return MossClient("p", "k", store=store, data_dir=tmp_path / device)
+        return MossClient("p", KEY, store=store, data_dir=tmp_path / device)
 
     return made
 

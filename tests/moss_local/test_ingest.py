@@ -25,6 +25,7 @@ from moss_local import (
 from moss_local.chunking import Window
 from moss_local.embedding.models import open_embedder, resolve_model
 from moss_local.ingest import Cutting, documents_from, read_given
+from tests.keys import KEY
 
 Story = Callable[[MossClient], Coroutine[Any, Any, None]]
 
@@ -33,7 +34,7 @@ Story = Callable[[MossClient], Coroutine[Any, Any, None]]
 def tell(tmp_path: Path) -> Callable[[Story], None]:
     def told(story: Story) -> None:
         async def inside() -> None:
-            client = MossClient("p", "k", store=f"memory://{uuid4().hex}", data_dir=tmp_path / "d")
+            client = MossClient("p", KEY, store=f"memory://{uuid4().hex}", data_dir=tmp_path / "d")
             async with client:
                 await story(client)
 

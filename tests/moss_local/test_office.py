@@ -30,6 +30,7 @@ from moss_local import (
 from moss_local.chunking import Chunking
 from moss_local.ingest import Cutting, documents_from, given_of_file
 from moss_local.office import Part, parts_of
+from tests.keys import KEY
 from tests.moss_local.cli_harness import Cli
 
 W = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
@@ -268,7 +269,7 @@ def test_files_are_added_indexed_and_found_by_python_and_by_hand(
     Path("b.pdf").write_bytes(pdf("Parcels arrive on Tuesday.", "Refunds take three days."))
 
     async def story() -> None:
-        async with MossClient("p", "k", store="memory://office", data_dir=tmp_path) as client:
+        async with MossClient("p", KEY, store="memory://office", data_dir=tmp_path) as client:
             session = await client.session("conv")
             assert await session.add_docs([Path("h.docx"), Path("b.pdf")]) == (6, 0)
             [hit] = (await session.query("When do parcels come?", QueryOptions(top_k=1))).docs

@@ -23,6 +23,7 @@ from moss_local import (
 from moss_local.local import Local
 from moss_local.querying import MAX_SESSIONS
 from moss_local.runtime import runtime
+from tests.keys import KEY
 
 Story = Callable[[MossClient], Coroutine[Any, Any, None]]
 
@@ -31,7 +32,7 @@ Story = Callable[[MossClient], Coroutine[Any, Any, None]]
 def tell(tmp_path: Path) -> Callable[[Story], None]:
     def told(story: Story) -> None:
         async def inside() -> None:
-            client = MossClient("p", "k", store=f"memory://{uuid4().hex}", data_dir=tmp_path)
+            client = MossClient("p", KEY, store=f"memory://{uuid4().hex}", data_dir=tmp_path)
             async with client:
                 await story(client)
 

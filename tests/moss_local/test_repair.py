@@ -18,6 +18,7 @@ from moss_local import (
     StaleReadError,
     StoreChangedError,
 )
+from tests.keys import KEY
 from tests.moss_local.bucket import Bucket
 from tests.moss_local.cli_harness import Cli
 from tests.moss_sync.world import noise
@@ -182,7 +183,7 @@ def test_a_device_that_never_used_the_store_says_so_and_writes_nothing(
 ) -> None:
     async def story() -> None:
         store = tmp_path / "store"
-        async with MossClient("p", "k", store=store, data_dir=tmp_path / "d") as client:
+        async with MossClient("p", KEY, store=store, data_dir=tmp_path / "d") as client:
             session = await opened(client)
             await add(session, "a")
             with pytest.raises(NotFoundError, match="remembers no keys of the store") as caught:

@@ -26,6 +26,7 @@ from moss_local import (
 from moss_local.storage.connection import begin_file
 from moss_local.types import Verb
 from moss_sync import directory
+from tests.keys import KEY
 from tests.moss_local.bucket import Bucket
 
 
@@ -39,7 +40,7 @@ async def written(client: MossClient, name: str, *ids: str) -> None:
 
 
 def by_log(folder: Path, device: str) -> MossClient:
-    return MossClient("p", "k", store=folder / "store", data_dir=folder / device, commit="log")
+    return MossClient("p", KEY, store=folder / "store", data_dir=folder / device, commit="log")
 
 
 async def ids(client: MossClient, name: str) -> set[str]:

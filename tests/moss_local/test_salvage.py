@@ -26,6 +26,7 @@ from moss_local import (
 )
 from moss_local.storage import remains, salvage
 from moss_local.storage.place import Place
+from tests.keys import KEY
 from tests.moss_local.cli_harness import Cli
 from tests.moss_local.damaged import (
     KEPT,
@@ -584,7 +585,7 @@ def test_a_damaged_page_is_told_as_such_to_who_writes(tmp_path: Path) -> None:
     """The tables of vectors say "out of memory" and the like of damage below them."""
 
     async def written(ids: range) -> None:
-        async with MossClient("p", "k", store="memory://damaged", data_dir=tmp_path) as client:
+        async with MossClient("p", KEY, store="memory://damaged", data_dir=tmp_path) as client:
             session = await client.session("s", "custom", auto_load_on_init=False, warm_up=False)
             await session.add_docs(
                 [DocumentInfo(f"d{n}", f"text {n} " * 40, None, [1.0, 2.0]) for n in ids]

@@ -31,6 +31,7 @@ from moss_local import (
 )
 from moss_sync.layout import Layout
 from moss_sync.stores import S3Store, s3_client
+from tests.keys import KEY
 
 Story = Callable[[SessionIndex], Coroutine[Any, Any, None]]
 
@@ -43,7 +44,7 @@ TURNS = [
 
 @pytest.fixture
 def client(tmp_path: Path) -> MossClient:
-    return MossClient("p", "k", store=f"memory://{uuid4().hex}", data_dir=tmp_path)
+    return MossClient("p", KEY, store=f"memory://{uuid4().hex}", data_dir=tmp_path)
 
 
 def run(client: MossClient, story: Story, **options: Any) -> None:
@@ -388,7 +389,7 @@ def test_after_close_names_stay_and_everything_else_is_refused(client: MossClien
 
 
 def test_client_and_session_work_as_plain_context_managers_too(tmp_path: Path) -> None:
-    with MossClient("p", "k", store="memory://plain", data_dir=tmp_path) as client:
+    with MossClient("p", KEY, store="memory://plain", data_dir=tmp_path) as client:
         session = asyncio.run(client.session("conv"))
         with session:
             asyncio.run(session.add_docs(TURNS))
@@ -487,7 +488,7 @@ def test_a_wrong_at_rest_is_refused_with_what_it_may_be(
     value: Any, named: str, tmp_path: Path
 ) -> None:
     with pytest.raises(InvalidArgumentError, match=named) as refused:
-        MossClient("p", "k", data_dir=tmp_path, at_rest=value)
+        MossClient("p", KEY, data_dir=tmp_path, at_rest=value)
     assert str(refused.value.hint).startswith("leave it out to take session files as they are")
 
 
@@ -501,7 +502,7 @@ def test_whatever_the_umask_the_data_directory_is_this_user_s_alone(
 
     async def story() -> None:
         for data_dir in (made, there):
-            async with MossClient("p", "k", store=tmp_path / "store", data_dir=data_dir) as client:
+            async with MossClient("p", KEY, store=tmp_path / "store", data_dir=data_dir) as client:
                 session = await client.session("conv", "custom", auto_load_on_init=auto_load)
                 await session.add_docs([DocumentInfo("a", "text", embedding=[1.0])])
                 await session.push_index()
@@ -523,7 +524,7 @@ def test_a_store_that_refuses_the_credentials_leaves_the_session_usable(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "expired")
 
     async def story() -> None:
-        async with MossClient("p", "k", store=s3_url, data_dir=tmp_path) as client:
+        async with MossClient("p", KEY, store=s3_url, data_dir=tmp_path) as client:
             session = await client.session("conv")
             assert session.sync_state.status == "offline"
             await session.add_docs(TURNS)
@@ -543,7 +544,7 @@ def test_a_store_that_never_answers_holds_up_neither_opening_nor_closing(
     monkeypatch.setattr(s3_client, "BULK_READ_TIMEOUT_S", 600)
 
     async def story() -> None:
-        async with MossClient("p", "k", store=silent_store, data_dir=tmp_path) as client:
+        async with MossClient("p", KEY, store=silent_store, data_dir=tmp_path) as client:
             for _ in range(2):  # on a device that is new, and on one that knows the session
                 session = await client.session("conv", "custom")
                 state = session.sync_state
@@ -569,7 +570,7 @@ def test_an_exchange_with_a_store_that_never_answers_ends(
         monkeypatch.setattr(s3_client, name, 0.2)
 
     async def story() -> None:
-        async with MossClient("p", "k", store=silent_store, data_dir=tmp_path) as client:
+        async with MossClient("p", KEY, store=silent_store, data_dir=tmp_path) as client:
             session = await client.session("conv", "custom", auto_load_on_init=False)
             await session.add_docs([DocumentInfo("a", "A turn.", embedding=[1.0, 0.0])])
             for exchange in (session.push_index, session.pull, session.sync):
@@ -593,7 +594,7 @@ def test_a_folder_that_hangs_does_not_hold_up_opening(
     os.mkfifo(hanging)
 
     async def story() -> None:
-        client = MossClient("p", "k", store=tmp_path / "store", data_dir=tmp_path / "device")
+        client = MossClient("p", KEY, store=tmp_path / "store", data_dir=tmp_path / "device")
         session = await client.session("conv", "custom")
         assert session.sync_state.code == "NETWORK"
         await session.add_docs([DocumentInfo("a", "A turn.", embedding=[1.0, 0.0])])
@@ -616,7 +617,7 @@ def test_a_store_that_answers_slowly_is_waited_for(
         return found
 
     async def story(device: str) -> int:
-        async with MossClient("p", "k", store=s3_url, data_dir=tmp_path / device) as client:
+        async with MossClient("p", KEY, store=s3_url, data_dir=tmp_path / device) as client:
             session = await client.session("conv", "custom")
             if not session.doc_count:
                 await session.add_docs([DocumentInfo("a", "A turn.", embedding=[1.0, 0.0])])
@@ -628,7 +629,7 @@ def test_a_store_that_answers_slowly_is_waited_for(
     monkeypatch.setattr(moss_local.project, "FIRST_ANSWER_S", 3.0)
 
     async def second() -> None:
-        async with MossClient("p", "k", store=s3_url, data_dir=tmp_path / "second") as client:
+        async with MossClient("p", KEY, store=s3_url, data_dir=tmp_path / "second") as client:
             session = await client.session("conv", "custom")
             assert (session.sync_state.status, session.doc_count) == ("synced", 1)
 

@@ -11,6 +11,7 @@ import pytest
 
 from moss_local import DocumentInfo, MossClient, SessionIndex
 from moss_sync.clock import SystemClock
+from tests.keys import KEY
 
 VECTOR = [1.0, 0.0, 0.0, 0.0]
 YEAR_MS = 365 * 24 * 3600 * 1000
@@ -19,7 +20,7 @@ NEAR_MS = 10 * 60 * 1000
 
 @pytest.fixture
 def client(tmp_path: Path, s3_url: str) -> Callable[[str], MossClient]:
-    return lambda name: MossClient("p", "k", store=s3_url, data_dir=tmp_path / name)
+    return lambda name: MossClient("p", KEY, store=s3_url, data_dir=tmp_path / name)
 
 
 async def add(session: SessionIndex, id: str, text: str) -> None:
@@ -56,7 +57,7 @@ def test_a_clock_that_is_a_year_off_stamps_as_the_store_says(
 
 def test_before_any_answer_the_devices_own_clock_counts(tmp_path: Path) -> None:
     async def story() -> None:
-        async with MossClient("p", "k", store="memory://no-time", data_dir=tmp_path) as client:
+        async with MossClient("p", KEY, store="memory://no-time", data_dir=tmp_path) as client:
             session = await client.session("conv", "custom", auto_load_on_init=False)
             await add(session, "a", "text")
             [written] = await session.thread()

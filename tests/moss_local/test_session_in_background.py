@@ -30,6 +30,7 @@ from moss_local import (
 )
 from moss_sync.stores import open_store as really_open
 from moss_sync.stores.base import BlobStore
+from tests.keys import KEY
 
 
 class Cut:
@@ -107,8 +108,8 @@ def is_status(session: SessionIndex, status: str) -> Callable[[], bool]:
 def test_two_devices_follow_each_other(tmp_path: Path, url: str) -> None:
     async def story() -> None:
         async with (
-            MossClient("p", "k", store=url, data_dir=tmp_path / "a") as one,
-            MossClient("p", "k", store=url, data_dir=tmp_path / "b") as two,
+            MossClient("p", KEY, store=url, data_dir=tmp_path / "a") as one,
+            MossClient("p", KEY, store=url, data_dir=tmp_path / "b") as two,
         ):
             mine = await one.session("s", "custom", auto_sync=0.1)
             theirs = await two.session("s", "custom", auto_sync=0.1)
@@ -126,12 +127,12 @@ def test_two_devices_follow_each_other(tmp_path: Path, url: str) -> None:
 
 
 def test_it_goes_on_when_the_callers_loop_has_ended(tmp_path: Path, url: str) -> None:
-    client = MossClient("p", "k", store=url, data_dir=tmp_path / "a")
+    client = MossClient("p", KEY, store=url, data_dir=tmp_path / "a")
     session = asyncio.run(client.session("s", "custom", auto_sync=0.1))
     asyncio.run(session.add_docs([doc("of the first loop")]))
 
     async def elsewhere() -> None:
-        async with MossClient("p", "k", store=url, data_dir=tmp_path / "b") as other:
+        async with MossClient("p", KEY, store=url, data_dir=tmp_path / "b") as other:
             follower = await other.session("s", "custom", auto_sync=0.1)
             await until(lambda: follower.doc_count == 1)
 
@@ -144,7 +145,7 @@ def test_a_store_that_goes_away_shows_and_its_return_is_noticed(
     tmp_path: Path, url: str, cut: Callable[[MossClient], Cut]
 ) -> None:
     async def story() -> None:
-        async with MossClient("p", "k", store=url, data_dir=tmp_path) as client:
+        async with MossClient("p", KEY, store=url, data_dir=tmp_path) as client:
             session = await client.session("s", "custom", auto_sync=0.1)
             cut(client).error = NetworkError("the cable is out")
             await session.add_docs([doc("a")])
@@ -163,7 +164,7 @@ def test_history_that_contradicts_stops_it_with_code_and_hint_and_a_success_star
     tmp_path: Path, url: str, cut: Callable[[MossClient], Cut]
 ) -> None:
     async def story() -> None:
-        async with MossClient("p", "k", store=url, data_dir=tmp_path) as client:
+        async with MossClient("p", KEY, store=url, data_dir=tmp_path) as client:
             session = await client.session("s", "custom", auto_sync=0.1)
             await session.add_docs([doc("a")])
             await until(is_status(session, "synced"))
@@ -188,7 +189,7 @@ def test_an_exchange_under_way_shows(
     tmp_path: Path, url: str, cut: Callable[[MossClient], Cut]
 ) -> None:
     async def story() -> None:
-        async with MossClient("p", "k", store=url, data_dir=tmp_path) as client:
+        async with MossClient("p", KEY, store=url, data_dir=tmp_path) as client:
             session = await client.session("s", "custom")
             await session.add_docs([doc("a")])
             cut(client).hangs = True
@@ -207,13 +208,13 @@ def test_an_exchange_under_way_shows(
 
 def test_closing_pushes_first_and_says_how_it_stands(tmp_path: Path, url: str) -> None:
     async def story() -> None:
-        async with MossClient("p", "k", store=url, data_dir=tmp_path) as client:
+        async with MossClient("p", KEY, store=url, data_dir=tmp_path) as client:
             session = await client.session("s", "custom", auto_sync=3600)
             await session.add_docs([doc("a")])
             end = await session.close()
             assert (end.status, end.pending) == ("synced", 0)
             assert session.sync_state == end == await session.close()
-        async with MossClient("p", "k", store=url, data_dir=tmp_path / "b") as other:
+        async with MossClient("p", KEY, store=url, data_dir=tmp_path / "b") as other:
             assert (await other.session("s", "custom")).doc_count == 1
 
     run(story())
@@ -228,7 +229,7 @@ def test_closing_without_a_store_says_what_is_left_and_leaves_it_in_the_file(
     way: str,
 ) -> None:
     async def story() -> None:
-        client = MossClient("p", "k", store=url, data_dir=tmp_path)
+        client = MossClient("p", KEY, store=url, data_dir=tmp_path)
         session = await client.session("s", "custom", auto_sync=3600)
         await session.add_docs([doc("a"), doc("b")])
         cut(client).error = NetworkError("the cable is out")
@@ -251,7 +252,7 @@ def test_closing_without_a_store_says_what_is_left_and_leaves_it_in_the_file(
     assert "2 changes not pushed (the cable is out)" in record.message
 
     async def later() -> None:
-        async with MossClient("p", "k", store=url, data_dir=tmp_path) as client:
+        async with MossClient("p", KEY, store=url, data_dir=tmp_path) as client:
             session = await client.session("s", "custom")
             assert (await session.push_index()).report.sent == 2
 
@@ -262,7 +263,7 @@ def test_closing_ends_in_time_when_the_store_hangs(
     tmp_path: Path, url: str, cut: Callable[[MossClient], Cut]
 ) -> None:
     async def story() -> None:
-        client = MossClient("p", "k", store=url, data_dir=tmp_path)
+        client = MossClient("p", KEY, store=url, data_dir=tmp_path)
         session = await client.session("s", "custom", auto_sync=3600)
         cut(client).hangs = True
         await session.add_docs([doc("a")])
@@ -276,7 +277,7 @@ def test_closing_ends_in_time_when_the_store_hangs(
 
 def test_without_auto_sync_closing_sends_nothing_and_says_so(tmp_path: Path, url: str) -> None:
     async def story() -> None:
-        async with MossClient("p", "k", store=url, data_dir=tmp_path) as client:
+        async with MossClient("p", KEY, store=url, data_dir=tmp_path) as client:
             session = await client.session("s", "custom")
             await session.add_docs([doc("a")])
             end = await session.close()
@@ -288,7 +289,7 @@ def test_without_auto_sync_closing_sends_nothing_and_says_so(tmp_path: Path, url
 @pytest.mark.parametrize("wrong", [-1, float("nan"), float("inf"), "5"])
 def test_a_time_to_close_in_that_is_none_is_refused(tmp_path: Path, url: str, wrong: Any) -> None:
     async def story() -> None:
-        async with MossClient("p", "k", store=url, data_dir=tmp_path) as client:
+        async with MossClient("p", KEY, store=url, data_dir=tmp_path) as client:
             session = await client.session("s", "custom")
             with pytest.raises(InvalidArgumentError, match="time to close"):
                 await session.close(timeout=wrong)
@@ -299,7 +300,7 @@ def test_a_time_to_close_in_that_is_none_is_refused(tmp_path: Path, url: str, wr
 
 def test_a_wrong_interval_is_refused_before_anything_is_made(tmp_path: Path, url: str) -> None:
     async def story() -> None:
-        async with MossClient("p", "k", store=url, data_dir=tmp_path) as client:
+        async with MossClient("p", KEY, store=url, data_dir=tmp_path) as client:
             with pytest.raises(InvalidArgumentError, match="auto_sync"):
                 await client.session("s", "custom", auto_sync=0)
 
@@ -308,7 +309,7 @@ def test_a_wrong_interval_is_refused_before_anything_is_made(tmp_path: Path, url
 
 
 def test_a_client_that_is_forgotten_takes_its_background_with_it(tmp_path: Path, url: str) -> None:
-    client = MossClient("p", "k", store=url, data_dir=tmp_path)
+    client = MossClient("p", KEY, store=url, data_dir=tmp_path)
     session = asyncio.run(client.session("s", "custom", auto_sync=3600))
     background = weakref.ref(session._exchange._auto)
     del client, session
@@ -335,11 +336,11 @@ def test_a_session_opens_on_what_is_here_when_the_store_cannot_be_trusted(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def story(error: MossError) -> None:
-        async with MossClient("p", "k", store=url, data_dir=tmp_path) as client:
+        async with MossClient("p", KEY, store=url, data_dir=tmp_path) as client:
             session = await client.session("s", "custom")
             await session.add_docs([doc("a")])
             await session.push_index()
-        async with MossClient("p", "k", store=url, data_dir=tmp_path) as client:
+        async with MossClient("p", KEY, store=url, data_dir=tmp_path) as client:
             cut(client).error = error
             session = await client.session("s", "custom")
             assert session.doc_count == 1
@@ -359,7 +360,7 @@ def test_a_device_that_has_nothing_of_the_session_is_told_instead(
     tmp_path: Path, url: str, cut: Callable[[MossClient], Cut], errors: list[MossError]
 ) -> None:
     async def story(error: MossError) -> None:
-        async with MossClient("p", "k", store=url, data_dir=tmp_path / uuid4().hex) as client:
+        async with MossClient("p", KEY, store=url, data_dir=tmp_path / uuid4().hex) as client:
             await (await client.session("other", "custom")).sync()
             cut(client).error = error
             with pytest.raises(type(error)):

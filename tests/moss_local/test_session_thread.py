@@ -20,13 +20,14 @@ from moss_local import (
     querying,
 )
 from moss_local.search.resident import Resident, Small
+from tests.keys import KEY
 
 TURNS = ("hello there", "Ann: when is the refund due?", "Bob: on Monday", "thanks", "bye")
 
 
 def client(directory: Path, *, low_memory: bool = False) -> MossClient:
     store = f"memory://{uuid4().hex}"
-    return MossClient("p", "k", store=store, data_dir=directory, low_memory=low_memory)
+    return MossClient("p", KEY, store=store, data_dir=directory, low_memory=low_memory)
 
 
 async def filled(opened: MossClient, name: str = "thread") -> SessionIndex:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,12 +15,15 @@ from moss_local import FileCorruptError, UnsupportedFormatError
 from moss_local.storage.file_keys import (
     MAX_SLOTS,
     KeyFile,
+    Slot,
     decode,
     encode,
     keys_of,
     unwrap,
     wrap,
 )
+from moss_sync.keyring import derive_kek
+from tests.keys import KEY
 
 MASTER = bytes(range(32))
 
@@ -113,3 +117,12 @@ def test_a_changed_byte_is_named_or_opens_nothing_else(data: st.DataObject) -> N
         return
     assert 0 < len(contents.slots) <= MAX_SLOTS
     assert all(slot.kdf == slot.kdf.checked() for slot in contents.slots)
+
+
+def test_a_slot_that_is_cheaper_to_open_than_a_typed_key_allows_is_none_of_ours() -> None:
+    cheap = replace(SLOT.kdf, memory_kib=8 * 1024, iterations=1)
+    sealed = ChaCha20Poly1305(derive_kek("key", cheap)).encrypt(
+        bytes(12), MASTER, b"moss_local at rest 1 project"
+    )
+    assert unwrap((Slot("project", cheap, bytes(12) + sealed),), "key", "project") is None
+    assert wrap(MASTER, KEY, "project", token).kdf.memory_kib == 8 * 1024

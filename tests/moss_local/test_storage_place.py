@@ -20,6 +20,7 @@ from moss_local import (
 from moss_local.storage import ciphers, file_keys, place
 from moss_local.storage.file_keys import KEY_FILE, KeyFile, new_master, wrap
 from moss_local.storage.place import Secrets, find_place, read_key_file, write_key_file
+from tests.keys import KEY
 
 GIVEN = Secrets("project key")
 
@@ -102,4 +103,4 @@ def test_the_key_file_is_for_its_owner_only(encrypted: Path) -> None:
 @pytest.mark.parametrize("wrong", [False, "", 1, b"key", "\ud800"])
 def test_at_rest_is_a_key_or_true(wrong: object) -> None:
     with pytest.raises(InvalidArgumentError, match="at_rest"):
-        MossClient("p", "k", store="memory://place", at_rest=wrong)  # type: ignore[arg-type]
+        MossClient("p", KEY, store="memory://place", at_rest=wrong)  # type: ignore[arg-type]

@@ -35,6 +35,7 @@ from moss_local.snapshots import SNAPSHOT_FILE, folder_name, snapshot_path
 from moss_local.storage.checkup import check_file
 from moss_local.storage.connection import connect
 from moss_local.storage.paths import file_name
+from tests.keys import KEY
 from tests.moss_local.cli_harness import Cli
 from tests.tiny_model import write_tiny_model
 
@@ -56,7 +57,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def client(place: Path, **options: Any) -> MossClient:
     options = {"store": str(place.parent / "store")} | options
-    return MossClient("p", "k", data_dir=place, **options)
+    return MossClient("p", KEY, data_dir=place, **options)
 
 
 def elsewhere(place: Path) -> MossClient:
@@ -460,9 +461,10 @@ def test_no_name_has_the_folder_of_another() -> None:
 KILLED = """
 import asyncio, itertools, sys
 from moss_local import DocumentInfo, MossClient
+from tests.keys import KEY
 
 async def main():
-    async with MossClient("p", "k", data_dir=sys.argv[1], store="memory://alone") as client:
+    async with MossClient("p", KEY, data_dir=sys.argv[1], store="memory://alone") as client:
         session = await client.session("conv", "custom")
         for n in itertools.count():
             docs = [DocumentInfo(f"{n}.{i}", "x" * 2000, None, [1.0, float(i)]) for i in range(200)]
@@ -540,7 +542,7 @@ def test_the_command_line_carries_a_session_to_another_device(
     monkeypatch.chdir(tmp_path)
     for name, value in (("STORE", str(tmp_path / "store")), ("PROJECT_ID", "p")):
         monkeypatch.setenv(f"MOSS_{name}", value)
-    monkeypatch.setenv("MOSS_PROJECT_KEY", "k")
+    monkeypatch.setenv("MOSS_PROJECT_KEY", KEY)
     one, two = Cli().on(str(tmp_path / "one")), Cli().on(str(tmp_path / "two"))
     done = one("export", "conv", "x.moss", "--json").ok().json()
     assert (done["session"], done["documents"]) == ("conv", 3)

@@ -21,11 +21,12 @@ from moss_local import (
     SessionIndex,
     StoreChangedError,
 )
+from tests.keys import KEY
 from tests.moss_local.cli_harness import Cli
 
 
 def client(root: Path, store: str, device: str = "one") -> MossClient:
-    return MossClient("p", "k", store=root / store, data_dir=root / device)
+    return MossClient("p", KEY, store=root / store, data_dir=root / device)
 
 
 async def opened(client: MossClient) -> SessionIndex:
@@ -152,7 +153,7 @@ def test_a_log_whose_key_file_has_not_arrived_yet_is_pushed_to(tmp_path: Path) -
     """Its repository follows from the key: that the store does not show it says nothing."""
 
     def log() -> MossClient:
-        return MossClient("p", "k", store=tmp_path / "log", data_dir=tmp_path / "one", commit="log")
+        return MossClient("p", KEY, store=tmp_path / "log", data_dir=tmp_path / "one", commit="log")
 
     async def story() -> None:
         async with log() as one, await opened(one) as session:

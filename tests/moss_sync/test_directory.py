@@ -17,6 +17,7 @@ from moss_sync.directory import Known, find_session, find_session_by_id, has_ses
 from moss_sync.stores import BlobStore, FolderStore, MemoryStore
 from moss_sync.traffic import metered
 from tests.devices import Device
+from tests.keys import OTHER_KEY
 
 T = TypeVar("T")
 
@@ -203,7 +204,7 @@ def test_a_wrong_key_lists_nothing(tmp_path: Path) -> None:
     async def run() -> None:
         store = MemoryStore()
         await filled(store, tmp_path, ["a"])
-        stranger = Device(tmp_path / "stranger.sqlite3", store, key="another key")
+        stranger = Device(tmp_path / "stranger.sqlite3", store, key=OTHER_KEY)
         with pytest.raises(UnauthorizedError):
             await list_sessions(stranger.repository)
         stranger.close()

@@ -30,6 +30,7 @@ from moss_sync.floors import DEFAULT_POLICY, Policy
 from moss_sync.stores import MemoryStore
 from moss_sync.stores.base import Conflict, ETag, Swapped
 from tests.devices import SPACE, Device
+from tests.keys import OTHER_KEY
 from tests.moss_sync.world import Crash, Once, World, noise
 
 
@@ -329,7 +330,7 @@ def test_a_wrong_key_is_refused_and_writes_nothing(world: World) -> None:
         a = world.device()
         a.put("turn-1", "secret")
         await a.engine.push()
-        b = world.device(key="another key")
+        b = world.device(key=OTHER_KEY)
         b.put("turn-2", "text")
         world.store.calls.clear()
         for attempt in (b.engine.push, b.engine.pull):

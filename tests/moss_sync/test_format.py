@@ -28,6 +28,7 @@ from moss_sync.keyring import KdfParams
 from moss_sync.layout import Layout
 from moss_sync.manifest import Device, Entry, Inline, Manifest
 from moss_sync.packing import unpack
+from moss_sync.project_key import GENERATED, TYPED, generate
 from moss_sync.record import Record, VectorSpace, Version
 from moss_sync.segment import Segment
 
@@ -166,7 +167,9 @@ _WORDS = {7: "seven", 8: "eight", 9: "nine"}
 
 def test_the_fields_of_fmt_are_those_of_the_page() -> None:
     frame, table = tables(section("`fmt`"))
-    fmt = keyring.create(bytes(32), KdfParams(bytes(16)), fresh=bytes(keyring.FRESH_BYTES))
+    fmt = keyring.create(
+        bytes(32), KdfParams.choose("typed", bytes(16)), fresh=bytes(keyring.FRESH_BYTES)
+    )
     end = len(fmt.raw) - keyring.CHECKSUM_BYTES
     fields = msgpack.unpackb(fmt.raw[5:end], strict_map_key=False)
     assert first_column(table) == list(fields)
@@ -178,9 +181,9 @@ def test_the_fields_of_fmt_are_those_of_the_page() -> None:
     assert frame[1][2] == f"the format's major number: {keyring.MAJOR}"
     for name in fields["kdf"]:
         assert f"`{name}`" in next(row[2] for row in table if row[0] == "`kdf`")
-    mebibytes = keyring.MEMORY_KIB // 1024
-    assert f"New repositories use {mebibytes} MiB, one pass, four lanes." in section("`fmt`")
-    assert (keyring.ITERATIONS, keyring.LANES) == (1, 4)
+    for kind, cost in (("typed", TYPED), ("generated", GENERATED)):
+        shown = f"{cost.memory_kib // 1024} MiB, {cost.iterations} pass"
+        assert re.search(rf"{kind} key\D*{shown}\w* and {cost.lanes} lane", section("`fmt`")), kind
 
 
 def test_the_keys_of_the_page_are_those_of_the_layout() -> None:
@@ -243,8 +246,9 @@ def test_the_fields_of_a_logs_blobs_are_those_of_the_page() -> None:
 
 
 def test_the_fmt_of_a_log_follows_from_the_project_alone() -> None:
-    kdf = keyring.log_kdf("project")
-    assert kdf == keyring.log_kdf("project") != keyring.log_kdf("another")
+    kdf = keyring.log_kdf("project", "typed")
+    assert kdf == keyring.log_kdf("project", "another key") != keyring.log_kdf("another", "typed")
+    assert keyring.log_kdf("project", generate(bytes(20))).memory_kib == GENERATED.memory_kib
     made = keyring.create_log(b"k" * 32, kdf)
     assert made.raw == keyring.create_log(b"k" * 32, kdf).raw
     assert made.commit == "log"

@@ -22,8 +22,9 @@ from moss_sync.segment import Segment
 
 FOLDER = Path(__file__).parent.parent / "golden" / "v1"
 
-PROJECT_KEY = "a golden key, known to everybody"
-KEK = bytes.fromhex("ba3c378223e8338c5820cd40fcf14df0ce9a8bc834574a59ce2aaae92ccf044f")
+PROJECT_KEY = "zgq3-theh-3d4s-yfgb-i2cw-aqzv-xui2-psi3-6h2b"
+ROTATED_KEY = "deo7-rosm-viog-gcn2-kebu-3n4x-p3w4-v3qg-n2hw"
+KEK = bytes.fromhex("13a6ef2e2081aebee0f3aeffc4df1c08d1ebca2c754c3a2e352b0a03e5a847e4")
 REPO_ID = bytes.fromhex("030a11181f262d343b424950575e656c")
 ROOT = bytes.fromhex("737a81888f969da4abb2b9c0c7ced5dce3eaf1f8ff060d141b222930373e454c")
 NAMES = bytes.fromhex("535a61686f767d848b9299a0a7aeb5bcc3cad1d8dfe6edf4fb020910171e252c")
@@ -169,7 +170,7 @@ def test_the_golden_fmt_of_after_a_rotation_opens_with_the_new_key_and_no_other(
     fmt = keyring.decode(read("fmt-rotated"))
     assert (fmt.repo_id, fmt.commit, fmt.newest) == (REPO_ID, "cas", 2)
     assert fmt.kdf == KdfParams(b"rotated-salt-16b", memory_kib=16384, iterations=2, lanes=2)
-    keys = keyring.unlock(fmt, keyring.derive_kek("the golden key of after a rotation", fmt.kdf))
+    keys = keyring.unlock(fmt, keyring.derive_kek(ROTATED_KEY, fmt.kdf))
     root = bytes((at * 13 + 5) % 256 for at in range(32))
     assert dict(keys.roots.by_epoch) == {1: ROOT, 2: root}
     assert keys.names == NAMES

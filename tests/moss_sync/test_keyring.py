@@ -15,6 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moss_sync import keyring
+from moss_sync import repository as repository_module
+from moss_sync.commit import Commit
 from moss_sync.errors import (
     BlobCorruptError,
     InvalidArgumentError,
@@ -28,6 +30,7 @@ from moss_sync.patience import Patience
 from moss_sync.repository import Repository
 from moss_sync.stores import MemoryStore
 from tests.devices import MemoryCache, QuickClock, run_here
+from tests.keys import KEY
 from tests.moss_sync.world import FaultyStore
 
 KEK = bytes(range(200, 232))
@@ -280,13 +283,13 @@ def test_a_repository_with_a_writer_feature_of_later_is_read_and_not_written() -
 
 
 def test_nothing_is_written_to_a_repository_that_needs_a_later_writer() -> None:
-    kek = derive_kek("project key", KDF)
+    kek = derive_kek(KEY, KDF)
     fields = fields_of(create(kek, KDF, fresh=FRESH).raw)
     fields["feat_w"] = ["later"]
     fields["check"] = keyring._wrap(kek, bytes(12), b"", FRESH[:16], keyring._header(fields))
     store = MemoryStore()
     repository = Repository(
-        store, "project", "project key", cache=MemoryCache(), clock=QuickClock(), run=run_here
+        store, "project", KEY, cache=MemoryCache(), clock=QuickClock(), run=run_here
     )
 
     async def scenario() -> None:
@@ -301,11 +304,69 @@ def test_nothing_is_written_to_a_repository_that_needs_a_later_writer() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize(
+    ("memory_kib", "iterations"), [(8 * 1024, 1), (64 * 1024, 2), (32 * 1024, 3)]
+)
+def test_a_fmt_that_makes_guessing_cheaper_is_refused_and_nothing_is_derived_from_a_typed_key(
+    memory_kib: int, iterations: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it is made with the right key: a store must not choose what a guess costs."""
+    weak = KdfParams(b"salt-of-16-bytes", memory_kib, iterations, 4)
+    made = create(derive_kek("a typed key", weak), weak, fresh=FRESH)
+    derivations: list[KdfParams] = []
+
+    def derived(project_key: str, kdf: KdfParams) -> bytes:
+        derivations.append(kdf)
+        return derive_kek(project_key, kdf)
+
+    monkeypatch.setattr(repository_module, "derived", derived)
+    store = MemoryStore()
+    repository = Repository(
+        store, "project", "a typed key", cache=MemoryCache(), clock=QuickClock(), run=run_here
+    )
+
+    async def scenario() -> None:
+        await store.compare_and_swap(repository.layout.fmt, made.raw, etag=None)
+        for contact in (repository.attach(), repository.check_key(contact=True)):
+            with pytest.raises(UnauthorizedError):
+                await contact
+        assert derivations == []
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("key", "cost"),
+    [("a typed key", (64 * 1024, 3, 4)), (KEY, (8 * 1024, 1, 1))],
+    ids=["typed", "made"],
+)
+@pytest.mark.parametrize("commit", ["cas", "log"])
+def test_a_new_repository_states_the_cost_of_its_key(
+    key: str, cost: tuple[int, int, int], commit: Commit
+) -> None:
+    repository = Repository(
+        MemoryStore(),
+        "project",
+        key,
+        cache=MemoryCache(),
+        clock=QuickClock(),
+        run=run_here,
+        commit=commit,
+    )
+
+    async def scenario() -> None:
+        await repository.attach()
+        fmt, _ = await repository.read_fmt()
+        assert (fmt.kdf.memory_kib, fmt.kdf.iterations, fmt.kdf.lanes) == cost
+
+    asyncio.run(scenario())
+
+
 def test_who_waits_for_a_first_contact_that_fails_does_not_try_it_again() -> None:
     """One after the other, eight sessions of a new device would wait eight times as long."""
     store = FaultyStore()
     repository = Repository(
-        store, "project", "project key", cache=MemoryCache(), clock=QuickClock(), run=run_here
+        store, "project", KEY, cache=MemoryCache(), clock=QuickClock(), run=run_here
     )
 
     async def away(verb: str, key: str) -> None:
@@ -332,7 +393,7 @@ def test_who_waits_for_a_first_contact_that_fails_does_not_try_it_again() -> Non
 def test_sessions_that_open_at_once_wait_for_a_silent_store_together() -> None:
     store = FaultyStore()
     repository = Repository(
-        store, "project", "project key", cache=MemoryCache(), clock=QuickClock(), run=run_here
+        store, "project", KEY, cache=MemoryCache(), clock=QuickClock(), run=run_here
     )
 
     async def silent(verb: str, key: str) -> None:

@@ -27,6 +27,7 @@ from moss_sync.log_plan import DAY_MS, HOUR_MS, LogPolicy
 from moss_sync.stores import BlobStore, FolderStore, MemoryStore
 from moss_sync.stores.base import Blob
 from tests.devices import Device, QuickClock
+from tests.keys import OTHER_KEY
 from tests.replicated import ReplicatedFolder
 
 TIDY = LogPolicy(max_blobs=1, spread=1, kept_blobs=1, min_tombstones=10**9, head_ms=1)
@@ -242,7 +243,7 @@ def test_a_log_is_set_up_without_a_single_conditional_write(world: World) -> Non
 
 def test_another_key_is_refused_and_writes_nothing(world: World) -> None:
     async def story() -> None:
-        a, b = world.device(), world.device(key="another key")
+        a, b = world.device(), world.device(key=OTHER_KEY)
         a.put("turn-1", "text")
         await a.log.push()
         before = await world.keys()

@@ -21,6 +21,7 @@ from moss_sync import (
     compaction,
     engine,
     floors,
+    keyring,
     layout,
     merge,
     plan,
@@ -597,5 +598,11 @@ MUTANTS: Sequence[Mutant] = (
         "a repair does not believe a manifest of before a rotation",
         around(channel.Channel, "read_to_replace", _believe_any_epoch),
         (LIVES,),
+    ),
+    Mutant(
+        "key-cost",
+        "a fmt is not opened with a typed key that it lets anybody try out cheaply",
+        swap(keyring, "check_cost", lambda fmt, project_key: None),
+        ("tests/moss_sync/test_keyring.py",),
     ),
 )

@@ -25,6 +25,7 @@ from moss_local import (
     QueryOptions,
     SessionIndex,
 )
+from tests.keys import KEY
 
 DOCS = [
     DocumentInfo("a", "apples are red", {"rank": "2"}, [1.0, 0.0], "kept"),
@@ -35,7 +36,7 @@ Call = Callable[[MossClient], Coroutine[Any, Any, object]]
 
 @pytest.fixture
 def client(tmp_path: Path) -> MossClient:
-    return MossClient("p", "k", store=f"memory://{uuid4().hex}", data_dir=tmp_path)
+    return MossClient("p", KEY, store=f"memory://{uuid4().hex}", data_dir=tmp_path)
 
 
 def refusal(client: MossClient, call: Call) -> BaseException:

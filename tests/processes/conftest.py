@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.keys import KEY
 from tests.processes.jobs import Where
 from tests.processes.nursery import Nursery
 
@@ -23,7 +24,7 @@ def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
 def device(tmp_path: Path) -> Callable[..., Where]:
     """Return where a device of the test lies; its store is a folder unless one is named."""
 
-    def at(name: str, *, store: str | Path | None = None, key: str = "the right key") -> Where:
+    def at(name: str, *, store: str | Path | None = None, key: str = KEY) -> Where:
         return {
             "project_id": "project",
             "project_key": key,

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.keys import KEY
+
 PROGRAMS = Path(__file__).parent / "programs"
 
 
@@ -20,7 +22,7 @@ def run(program: str, *, store: str, data_dir: Path) -> list[str]:
         env={
             **os.environ,
             "MOSS_PROJECT_ID": "support",
-            "MOSS_PROJECT_KEY": "a key that never leaves the device",
+            "MOSS_PROJECT_KEY": KEY,
             "MOSS_STORE": store,
             "MOSS_DATA_DIR": str(data_dir),
         },

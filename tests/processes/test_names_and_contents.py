@@ -18,6 +18,7 @@ from moss_local import (
     MossClient,
     SessionIndex,
 )
+from tests.keys import KEY
 from tests.processes.jobs import Where, client_at
 
 NAMES = [
@@ -132,7 +133,7 @@ class Pair:
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     folder = tmp_path_factory.mktemp("pair")
     clients = [
-        MossClient("project", "a key", store=folder / "store", data_dir=folder / name)
+        MossClient("project", KEY, store=folder / "store", data_dir=folder / name)
         for name in ("here", "there")
     ]
     with asyncio.Runner() as runner:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.keys import KEY
 from tests.processes.audit import assert_settled, audit, path_of, replica_state
 from tests.processes.documents import text_of
 from tests.processes.jobs import Where, client_at
@@ -86,7 +87,7 @@ class Arena:
     def _where(self, name: str) -> Where:
         return {
             "project_id": "project",
-            "project_key": "a key",
+            "project_key": KEY,
             "store": self.store,
             "data_dir": str(self.folder / name),
             "commit": self.commit,

@@ -12,6 +12,7 @@ import pytest
 
 from moss_sync.layout import Layout
 from moss_sync.stores import open_store
+from tests.keys import OTHER_KEY
 from tests.processes.jobs import Where
 from tests.processes.nursery import Nursery
 
@@ -66,11 +67,11 @@ def test_a_wrong_key_on_a_known_device_is_refused_online_and_offline(
     act: Callable[..., list[Any]], device: Callable[..., Where], store: str, tmp_path: Path
 ) -> None:
     right = device("laptop", store=store)
-    wrong = device("laptop", store=store, key="another key")
+    wrong = device("laptop", store=store, key=OTHER_KEY)
     act(right, OPEN, ["add", "a"], ["push"])
     before = contents(right["data_dir"]), stored(store)
 
-    for where in (wrong, device("laptop", store=tmp_path / "elsewhere", key="another key")):
+    for where in (wrong, device("laptop", store=tmp_path / "elsewhere", key=OTHER_KEY)):
         for open in (OPEN, OPEN_ALONE):
             (refused,) = act(where, open)
             assert refused["code"] == "UNAUTHORIZED"
@@ -85,7 +86,7 @@ def test_a_wrong_key_on_a_new_device_is_refused_and_leaves_nothing_behind(
     act(device("laptop", store=store), OPEN, ["add", "a"], ["push"])
     before = stored(store)
 
-    (refused,) = act(device("phone", store=store, key="another key"), OPEN)
+    (refused,) = act(device("phone", store=store, key=OTHER_KEY), OPEN)
 
     assert refused["code"] == "UNAUTHORIZED"
     assert stored(store) == before
@@ -100,7 +101,7 @@ def test_a_key_mistyped_offline_is_found_out_at_the_first_contact(
 ) -> None:
     act(device("laptop", store=store), OPEN, ["add", "a"], ["push"])
     before = stored(store)
-    mistyped = device("phone", store=store, key="another key")
+    mistyped = device("phone", store=store, key=OTHER_KEY)
 
     # Without contact nobody can know yet.
     assert act(mistyped, OPEN_ALONE, ["add", "b"], ["ids"]) == ["custom", [1, 0], ["b"]]
@@ -120,5 +121,5 @@ def test_two_keys_make_two_projects_only_where_there_was_none(
 ) -> None:
     """The same project id in another store is another project: its key is its own."""
     act(device("laptop"), OPEN, ["add", "a"], ["push"])
-    other = device("other", store=tmp_path / "other store", key="another key")
+    other = device("other", store=tmp_path / "other store", key=OTHER_KEY)
     assert act(other, OPEN, ["add", "b"], ["push"], ["ids"])[-1] == ["b"]

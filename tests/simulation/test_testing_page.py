@@ -16,6 +16,7 @@ from moss_local.testing.__main__ import copies_of
 from moss_sync.stores import MemoryStore
 from moss_sync.testing import Fault, Schedule, simulate
 from moss_sync.testing.strategies import schedules
+from tests.keys import KEY
 
 PAGE = Path(__file__).parents[2] / "docs" / "testing.md"
 
@@ -39,7 +40,7 @@ def test_the_page_tells_every_fault_and_every_public_name_is_there() -> None:
 
 
 def test_a_client_s_store_can_be_chosen_only_before_it_is_used(tmp_path: Path) -> None:
-    client = MossClient("p", "k", data_dir=tmp_path)
+    client = MossClient("p", KEY, data_dir=tmp_path)
     store = MemoryStore()
     assert use_store(client, store) is client
     client._opened()

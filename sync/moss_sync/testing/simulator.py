@@ -53,7 +53,7 @@ from moss_sync.testing.store import FaultyStore, Request
 T = TypeVar("T")
 
 PROJECT = "simulated"
-PROJECT_KEY = "the key of every simulated project"
+PROJECT_KEY = "ycbc-ydc3-fepe-3zzv-pkbd-fhfh-m247-d3jm-bzf6"
 SESSION = "conv-1"
 
 QUIET_ROUNDS = 2
