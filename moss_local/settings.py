@@ -22,6 +22,8 @@ from moss_sync.stores.durable import make_folders, replacing
 
 APP = "moss_local"
 
+_TELEMETRY = "ORT_DISABLE_TELEMETRY"
+
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
@@ -211,6 +213,21 @@ def models_dir_of_environment() -> Path | None:
 def debug_wanted() -> bool:
     """Return whether MOSS_DEBUG asks the command line for tracebacks."""
     return os.environ.get("MOSS_DEBUG", "") not in ("", "0")
+
+
+def switch_off_telemetry() -> None:
+    """Set ORT_DISABLE_TELEMETRY in this process, unless somebody has set it to anything.
+
+    ONNX Runtime reads it once, while it is imported: then it makes a device id and a database of
+    events under the user's cache folder, and later it looks up a host. What can be called after
+    the import (`disable_telemetry_events`) comes too late for both.
+    """
+    os.environ.setdefault(_TELEMETRY, "1")
+
+
+def telemetry_is_off() -> bool:
+    """Return whether ORT_DISABLE_TELEMETRY says what we set it to; a user may want it otherwise."""
+    return os.environ.get(_TELEMETRY) == "1"
 
 
 def new_key() -> str:

@@ -15,6 +15,7 @@ from uuid import uuid4
 import pytest
 from hypothesis import settings
 
+import moss_local  # noqa: F401  # before a test imports the model runtime: see settings
 from tests.seaweed import SeaweedServer
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

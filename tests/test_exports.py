@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,21 @@ assert not list(Path().iterdir())
         cwd=tmp_path,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(("of_the_user", "holds"), [(None, "1"), ("0", "0"), ("", "")])
+def test_importing_switches_the_runtimes_telemetry_off_unless_the_user_has_said_otherwise(
+    of_the_user: str | None, holds: str
+) -> None:
+    env = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    if of_the_user is not None:
+        env["ORT_DISABLE_TELEMETRY"] = of_the_user
+    for package in ("moss_local", "moss_local.testing", "moss_local.cli.app"):
+        program = f"import {package}, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, env=env
+        )
+        assert done.stdout == holds + "\n", done.stderr
 
 
 def test_the_names_of_the_hosted_sdk_that_we_offer_are_importable_from_the_top() -> None:

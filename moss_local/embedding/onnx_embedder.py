@@ -27,6 +27,7 @@ from moss_local.embedding.pace import Pace
 from moss_local.embedding.tokens import Tokens
 from moss_local.embedding.turns import Turns
 from moss_local.errors import ModelCorruptError
+from moss_local.settings import telemetry_is_off
 from moss_sync import VectorSpace
 
 WIDE_THREADS = 4
@@ -183,7 +184,8 @@ class _Loaded:
     def _session(self, graph: bytes | Path, threads: int) -> Run:
         import onnxruntime as ort
 
-        ort.disable_telemetry_events()
+        if telemetry_is_off():
+            ort.disable_telemetry_events()  # older runtimes on Windows do not know the variable
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
