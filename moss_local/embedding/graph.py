@@ -21,9 +21,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-GRAPH_VERSION = 1
-"""Part of the name of the cached file; raise it with every change of this file."""
-
 DIM = 384
 HEADS = 12
 LAYERS = 6

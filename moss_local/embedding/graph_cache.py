@@ -1,43 +1,42 @@
 """One file on disk for the graph that takes half a second to build and loads in a tenth of that.
 
-The file is a convenience, never a truth: it holds its own SHA-256, a damaged one is built anew,
-and where nothing can be written the graph is built in memory. Several processes may start at
-once: each writes a file of its own and renames it, and all of them write the same bytes.
+The file is a convenience, never a truth: before it is used it must have the SHA-256 that the code
+pins, and one that has another is built anew. Where nothing can be written the graph is built in
+memory. Several processes may start at once: each writes a file of its own and renames it, and all
+of them write the same bytes.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 
-from moss_sync.stores.durable import replacing
+from moss_sync.stores.durable import make_folders, replacing
 
 _log = logging.getLogger(__name__)
 
-_DIGEST_BYTES = sha256().digest_size
-_FIELD = b"\xc2\x3e\x20"
-"""Field 1 000, 32 bytes long: readers of ONNX pass over fields that they do not know, so the file
-is a plain model with its digest at the end, and the runtime reads it from disk by itself (given
-bytes, a session keeps them: 23 MB)."""
 
-_PIECE_BYTES = 1 << 20
+def cached(directory: Path, name: str, expected: str, build: Callable[[], bytes]) -> Path | bytes:
+    """Return the file of this name if it is the expected one; else make it; else return the bytes.
 
-
-def cached(directory: Path, name: str, build: Callable[[], bytes]) -> Path | bytes:
-    """Return the file of this name, whole; else make it; else return what it would hold.
+    A file where that is possible: given bytes, a session of the runtime keeps them (23 MB).
 
     Args:
-        directory: Made if it is not there; nothing is raised if it cannot be.
+        directory: Made if it is not there, with mode 0700 as all that is made above it; nothing is
+            raised if it cannot be.
         name: A file name that says everything that the bytes depend on.
+        expected: The SHA-256 of the graph, in hex. Of another graph no file is kept.
         build: Makes a serialised ONNX model.
     """
     path = directory / name
-    if _is_whole(path):
+    if _is_expected(path, expected):
         return path
     made = build()
+    if sha256(made).hexdigest() != expected:
+        _log.warning("the graph comes out otherwise with these libraries, so it is not kept")
+        return made
     try:
         _write(path, made)
     except OSError as error:
@@ -46,27 +45,22 @@ def cached(directory: Path, name: str, build: Callable[[], bytes]) -> Path | byt
     return path
 
 
-def _is_whole(path: Path) -> bool:
+def _is_expected(path: Path, expected: str) -> bool:
     try:
+        if not path.is_file():  # nothing there, or what would be waited for, as a pipe
+            return False
         with path.open("rb") as file:
-            left = os.fstat(file.fileno()).st_size - len(_FIELD) - _DIGEST_BYTES
-            digest = sha256()
-            while left > 0 and (piece := file.read(min(left, _PIECE_BYTES))):
-                digest.update(piece)
-                left -= len(piece)
-            if left == 0 and file.read() == _FIELD + digest.digest():
-                return True
-    except FileNotFoundError:
-        return False
+            found = file_digest(file, "sha256").hexdigest()
     except OSError as error:
         _log.warning("%s cannot be read and is built anew: %s", path, error)
         return False
-    _log.warning("%s is damaged and is built anew", path)
+    if found == expected:
+        return True
+    _log.warning("%s is damaged or another graph, and is built anew", path)
     return False
 
 
 def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folders(path.parent)
     with replacing(path) as file:
         file.write(content)
-        file.write(_FIELD + sha256(content).digest())

