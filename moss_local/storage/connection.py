@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -176,7 +176,6 @@ def prepare(
     token: Callable[[int], bytes],
     wait: Callable[[], bool],
     key: bytes | None = None,
-    migrations: Sequence[schema.Migration] = schema.MIGRATIONS,
 ) -> str:
     """Make the file current (created, migrated, indexed) and return the name of its session.
 
@@ -193,7 +192,7 @@ def prepare(
         FileBusyError: the waiting was ended.
     """
     shown = os.fspath(path)
-    if not schema.current(conn, shown, migrations=migrations):
+    if not schema.current(conn, shown):
         if session is None and conn.pragma("application_id") == 0:
             raise FileBusyError(
                 f"{path} is being created, or that was cut off",
@@ -203,9 +202,7 @@ def prepare(
         # after a crash the file is empty or whole. Whoever comes second finds it done.
         conn.execute(f"PRAGMA page_size = {schema.PAGE_SIZE}; BEGIN IMMEDIATE")
         with conn_rollback(conn):
-            if conn.pragma("user_version") and not schema.current(
-                conn, shown, migrations=migrations
-            ):
+            if conn.pragma("user_version") and not schema.current(conn, shown):
                 _back_up(path, key)
             schema.migrate(
                 conn,
@@ -213,7 +210,6 @@ def prepare(
                 session=session or "",
                 dev=token(DEVICE_BYTES),
                 inc=token(DEVICE_BYTES),
-                migrations=migrations,
             )
             conn.execute("COMMIT")
     # Also where whoever created or migrated it did not come to it any more.

@@ -1,8 +1,9 @@
-"""The tables of a session's file, and how older files become newer ones.
+"""The tables of a session's file, and how files of one version will become files of the next.
 
 A file is ours by its `application_id` and of a version by its `user_version`. Each migration runs
 in the one transaction that also raises the version, so a crash leaves the file at the old version
-or the new one; two processes that meet at an old file run each migration once.
+or the new one; two processes that meet at an old file run each migration once. There is one
+version so far, and one migration: the one that makes the tables.
 
 What holds (tests/moss_local/test_storage_schema.py): a file of a newer version, another program's
 database and a file that is no database are refused with not a byte changed.
@@ -15,7 +16,7 @@ since s" is one index scan and no journal of its own is kept. Purging tombstones
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import apsw
@@ -44,7 +45,7 @@ VECTOR_CHUNK = 64
 of 1024 makes a session of one turn 1.6 MB."""
 
 # Small columns come first: reading them then never follows the overflow pages of a long text.
-_VERSION_1 = """
+_TABLES = """
 CREATE TABLE document (
   rowid INTEGER PRIMARY KEY,
   id TEXT NOT NULL UNIQUE,
@@ -62,6 +63,8 @@ CREATE TABLE document (
 ) STRICT;
 CREATE UNIQUE INDEX document_changed ON document (changed);
 CREATE INDEX document_dirty ON document (changed) WHERE dirty = 1;
+CREATE INDEX document_tombstone ON document (commit_seq) WHERE deleted = 1;
+CREATE INDEX document_unembedded ON document (changed) WHERE deleted = 0 AND vector = 0;
 CREATE TABLE state (
   one INTEGER PRIMARY KEY CHECK (one = 1),
   session TEXT NOT NULL,
@@ -80,7 +83,10 @@ CREATE TABLE state (
   model_dim INTEGER,
   model_dtype TEXT,
   keyword_version INTEGER NOT NULL DEFAULT 0,
-  exchanged_ms INTEGER
+  exchanged_ms INTEGER,
+  gen INTEGER NOT NULL DEFAULT 0,
+  repairs INTEGER NOT NULL DEFAULT 0,
+  acked_seq INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE TABLE seen (
   one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -107,16 +113,6 @@ CREATE TABLE pending_doc (
   dev BLOB NOT NULL,
   digest BLOB NOT NULL
 ) STRICT;
-"""
-
-# What the whole protocol needs besides: which life of the session this copy belongs to, a place for
-# edits that must neither be pushed again by themselves nor be lost, one for what was replaced, and
-# what is remembered of a log.
-_VERSION_2 = """
-ALTER TABLE state ADD COLUMN gen INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE state ADD COLUMN repairs INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE state ADD COLUMN acked_seq INTEGER NOT NULL DEFAULT 0;
-CREATE INDEX document_tombstone ON document (commit_seq) WHERE deleted = 1;
 CREATE TABLE log_view (
   one INTEGER PRIMARY KEY CHECK (one = 1),
   plain BLOB NOT NULL
@@ -151,7 +147,6 @@ CREATE TABLE history (
 ) STRICT;
 CREATE UNIQUE INDEX history_content ON history (id, digest);
 CREATE INDEX history_bytes ON history (number, bytes);
-CREATE INDEX document_unembedded ON document (changed) WHERE deleted = 0 AND vector = 0;
 """
 
 
@@ -174,21 +169,15 @@ def foreign_file(path: Path, session: str) -> ForeignFileError:
 Migration = Callable[[apsw.Connection], None]
 
 
-def _create_version_1(conn: apsw.Connection) -> None:
-    conn.execute(_VERSION_1)
+def _create_tables(conn: apsw.Connection) -> None:
+    conn.execute(_TABLES)
 
 
-def _upgrade_to_version_2(conn: apsw.Connection) -> None:
-    conn.execute(_VERSION_2)
-
-
-MIGRATIONS: Sequence[Migration] = (_create_version_1, _upgrade_to_version_2)
+MIGRATIONS: tuple[Migration, ...] = (_create_tables,)
 """Element v makes version v + 1 of version v. Append only: released ones never change."""
 
 
-def current(
-    conn: apsw.Connection, path: str, *, migrations: Sequence[Migration] = MIGRATIONS
-) -> bool:
+def current(conn: apsw.Connection, path: str) -> bool:
     """Return whether the file is of the newest version, only reading it.
 
     False means that `migrate` has something to do: an older file, or one without any content.
@@ -214,12 +203,12 @@ def current(
         return False
     if version < 1:
         raise apsw.CorruptError("the file has no schema version, which was committed with the rest")
-    if version > len(migrations):
+    if version > len(MIGRATIONS):
         raise UnsupportedFormatError(
-            f"{path} has schema version {version}; this moss_local knows up to {len(migrations)}",
+            f"{path} has schema version {version}; this moss_local knows up to {len(MIGRATIONS)}",
             hint="upgrade it: pip install --upgrade moss-local",
         )
-    return bool(version == len(migrations))
+    return bool(version == len(MIGRATIONS))
 
 
 def is_empty(conn: apsw.Connection) -> bool:
@@ -242,7 +231,6 @@ def migrate(
     session: str,
     dev: bytes,
     inc: bytes,
-    migrations: Sequence[Migration] = MIGRATIONS,
 ) -> None:
     """Bring the file to the newest version, in the caller's write transaction.
 
@@ -251,10 +239,10 @@ def migrate(
     Raises:
         As `current`, which is asked again inside: another process may have been here first.
     """
-    if current(conn, path, migrations=migrations):
+    if current(conn, path):
         return
     version = conn.pragma("user_version")
-    for migration in migrations[version:]:
+    for migration in MIGRATIONS[version:]:
         try:
             migration(conn)
         except apsw.SQLError as error:
@@ -262,7 +250,7 @@ def migrate(
                 raise
             raise apsw.CorruptError(f"no file of schema version {version}: {error}") from error
     conn.execute(
-        f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {len(migrations)}"
+        f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {len(MIGRATIONS)}"
     )
     if version == 0:
         conn.execute(

@@ -6,8 +6,6 @@ A file is written once, by the release that brought its format, and never again:
 would hide that an old repository no longer opens. So files that are there are left alone. A new
 format gets a new folder beside `v1`.
 
-Session files are written by the code of their schema version: make_schema_1.py and the like.
-
 The text of each is made here; what must come out is said again in tests/moss_sync/test_golden.py,
 by hand, so that no mistake of this file can be repeated there.
 """

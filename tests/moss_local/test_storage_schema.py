@@ -11,7 +11,7 @@ import pytest
 from moss_local.errors import FileBusyError, FileCorruptError
 from moss_local.search import keywords
 from moss_local.storage import schema
-from moss_local.storage.connection import accept, begin_file, check_not_lost, connect, prepare
+from moss_local.storage.connection import begin_file, check_not_lost, connect, prepare
 from moss_local.storage.documents import Document
 from moss_local.storage.edits import put_documents
 from moss_local.storage.file import open_session_file
@@ -126,16 +126,19 @@ def test_a_file_of_ours_without_a_version_is_damaged(tmp_path: Path) -> None:
             open_session_file(path, session=session)
 
 
-def test_a_new_file_that_cannot_be_made_is_not_called_damaged(tmp_path: Path) -> None:
+def test_a_new_file_that_cannot_be_made_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "s.sqlite3"
     begin_file(path, hint="")
 
     def broken(conn: apsw.Connection) -> None:
         conn.execute("CREATE VIRTUAL TABLE x USING no_such_module")
 
+    monkeypatch.setattr(schema, "MIGRATIONS", (broken,))
     conn = connect(path, durability="full", busy_ms=100)
     with pytest.raises(apsw.SQLError, match="no such module"):
-        prepare(conn, path, session="s", token=bytes, wait=lambda: False, migrations=[broken])
+        prepare(conn, path, session="s", token=bytes, wait=lambda: False)
     conn.close()
 
 
@@ -148,7 +151,9 @@ def test_a_file_that_is_gone_and_left_its_log_is_not_created_anew(tmp_path: Path
     assert path.with_name("s.sqlite3-wal").read_bytes() == b"what was written last"
 
 
-def test_a_migration_runs_once_and_keeps_what_is_there(tmp_path: Path) -> None:
+def test_a_migration_runs_once_and_keeps_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = make_file(tmp_path / "s.sqlite3")
     runs: list[int] = []
 
@@ -156,70 +161,34 @@ def test_a_migration_runs_once_and_keeps_what_is_there(tmp_path: Path) -> None:
         runs.append(1)
         conn.execute("ALTER TABLE document ADD COLUMN extra TEXT")
 
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, second))
     for _ in range(2):
-        conn = connect(path, durability="full", busy_ms=100)
-        prepare(
-            conn,
-            path,
-            session="s",
-            token=bytes,
-            wait=lambda: False,
-            migrations=[*schema.MIGRATIONS, second],
-        )
-        accept(conn)
-        assert conn.pragma("user_version") == NEWEST + 1
-        assert conn.execute("SELECT id, extra FROM document").fetchall() == [("a", None)]
-        conn.close()
+        file = open_session_file(path, session="s")
+        with file.reading() as conn:
+            assert conn.pragma("user_version") == NEWEST + 1
+            assert conn.execute("SELECT id, extra FROM document").fetchall() == [("a", None)]
+        file.close()
     assert runs == [1]
 
 
-@pytest.mark.parametrize("version", range(1, NEWEST))
-def test_a_file_of_every_older_version_opens_with_all_its_documents(
-    tmp_path: Path, version: int
+def test_a_migration_that_fails_leaves_the_old_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "s.sqlite3"
-    path.touch()
-    conn = connect(path, durability="full", busy_ms=100)
-    older = schema.MIGRATIONS[:version]
-    conn.execute("BEGIN IMMEDIATE")
-    schema.migrate(conn, str(path), session="s", dev=bytes(8), inc=bytes(8), migrations=older)
-    conn.execute("COMMIT")
-    conn.execute(
-        "INSERT INTO document (id, hlc, dev, digest, deleted, vector, dirty, changed, text)"
-        " VALUES ('a', 7, x'0102030405060708', x'0102030405060708', 0, 0, 1, 1, 'hello');"
-        " UPDATE state SET live = 1, local_seq = 1, hlc = 7"
-    )
-    conn.close()
-    file = open_session_file(path, session="s")
-    with file.writing() as conn:
-        assert conn.pragma("user_version") == NEWEST
-        put_documents(conn, [Document("b", "world")], space=None, now_ms=1)
-        assert [stored.text for stored in get_documents(conn)] == ["hello", "world"]
-    file.close()
-
-
-def test_a_migration_that_fails_leaves_the_old_version(tmp_path: Path) -> None:
     path = make_file(tmp_path / "s.sqlite3")
 
     def second(conn: apsw.Connection) -> None:
         conn.execute("ALTER TABLE document ADD COLUMN extra TEXT")
-        raise OSError("power cut")
+        raise KeyboardInterrupt
 
-    conn = connect(path, durability="full", busy_ms=100)
-    with pytest.raises(OSError, match="power cut"):
-        prepare(
-            conn,
-            path,
-            session="s",
-            token=bytes,
-            wait=lambda: False,
-            migrations=[*schema.MIGRATIONS, second],
-        )
-    conn.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, second))
+        with pytest.raises(KeyboardInterrupt):
+            open_session_file(path, session="s")
     file = open_session_file(path, session="s")
     with file.reading() as conn:
         assert conn.pragma("user_version") == NEWEST
         columns = [row[1] for row in conn.execute("PRAGMA table_info(document)")]
+        assert [stored.id for stored in get_documents(conn)] == ["a"]
     assert "extra" not in columns
     file.close()
 
@@ -241,17 +210,23 @@ def test_who_comes_second_to_create_a_file_finds_it_done(tmp_path: Path) -> None
     file.close()
 
 
-def test_a_creation_that_fails_leaves_a_file_that_can_be_created_again(tmp_path: Path) -> None:
+def test_a_creation_that_fails_leaves_a_file_that_can_be_created_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "s.sqlite3"
     begin_file(path, hint="")
 
+    (create,) = schema.MIGRATIONS
+
     def broken(conn: apsw.Connection) -> None:
-        schema.MIGRATIONS[0](conn)
+        create(conn)
         raise OSError("power cut")
 
     conn = connect(path, durability="full", busy_ms=100)
-    with pytest.raises(OSError, match="power cut"):
-        prepare(conn, path, session="s", token=bytes, wait=lambda: False, migrations=[broken])
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "MIGRATIONS", (broken,))
+        with pytest.raises(OSError, match="power cut"):
+            prepare(conn, path, session="s", token=bytes, wait=lambda: False)
     conn.close()
     make_file(path)
 
