@@ -5,12 +5,14 @@ They keep the preconditions too: a manifest lists nothing that it has not reache
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 from hypothesis import strategies as st
 
 from moss_sync.layout import new_name
 from moss_sync.manifest import Device, Entry, Inline, Manifest
+from moss_sync.marks import marks_size
 from moss_sync.packing import MAX_UINT
 from moss_sync.record import VectorSpace
 from moss_sync.testing.strategies import (
@@ -131,9 +133,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
         by=draw(devices),
         ct=draw(uints),
         prev=draw(hashes),
-        ring=tuple(
-            draw(st.lists(st.tuples(uints, st.binary(min_size=16, max_size=16)), max_size=3))
-        ),
+        marks=random.Random(seq).randbytes(marks_size(seq)),
         gen=draw(uints),
         deleted=draw(st.booleans()),
         entries=tuple(

@@ -113,13 +113,13 @@ class Channel:
             if known is not None and self._checkpoint is not None:
                 checkpoint.check(self._checkpoint, known[0], known[1].hash, seen)
             return known
+        before = self.remembered(state)
         current, found = await self._opened(keys, sid, answer)
-        plan.check_history(current, found.hash, state)
+        plan.check_history(current, found.hash, state, None if before is None else before[0])
         if self._checkpoint is not None:
             checkpoint.check(self._checkpoint, current, found.hash, seen)
         sealed_epoch = epoch_of(answer.data) or epochs.FIRST
         if sealed_epoch < self._repository.opened.roots.newest:
-            before = self.remembered(state)
             epochs.check_epoch(current, sealed_epoch, None if before is None else before[0])
         return current, found
 

@@ -3,7 +3,9 @@
 A device that has exchanged a session refuses any history that contradicts what it saw. A device
 that never did has nothing to hold against the store, which could show it an older state. So
 somebody who has the session writes down its checkpoint, and the new device is given it: what the
-store then shows must be that state, or one that has it among the 32 before it.
+store then shows must be that state, or one that has it among the LONG_MARKS before it. Later ones
+have a short mark of it at most: that still tells another history, but it proves nothing, because
+who holds the key, or an old one, could look for a history of their own that has the same.
 
 Rules of this file: values in, values out.
 What holds: tests/moss_sync/test_checkpoint.py. Source: SYNC-PROTOCOL 2.9.
@@ -17,8 +19,11 @@ from dataclasses import dataclass
 
 from moss_sync.errors import ForkDetectedError, InvalidArgumentError, StaleReadError
 from moss_sync.layout import base32
-from moss_sync.manifest import RING_HASH_BYTES, RING_LENGTH, Manifest
+from moss_sync.manifest import Manifest
+from moss_sync.marks import LONG_BYTES, LONG_MARKS, agree
 from moss_sync.replica import Seen
+
+MARK_BYTES = 16
 
 _TEXT = re.compile(r"(\d{1,19})(?:\.(\d{1,9}))?-([a-z2-7]{26})")
 
@@ -40,7 +45,7 @@ class Checkpoint:
     @classmethod
     def of(cls, seen: Seen) -> Checkpoint:
         """Return the checkpoint of the newest manifest that a device has verified."""
-        return cls(seen.seq, seen.hash[:RING_HASH_BYTES], seen.life.repairs)
+        return cls(seen.seq, seen.hash[:MARK_BYTES], seen.life.repairs)
 
     @classmethod
     def parse(cls, text: str) -> Checkpoint:
@@ -85,13 +90,13 @@ def check(wanted: Checkpoint, current: Manifest, mark: bytes, seen: Seen | None)
             f"commit {wanted.seq}",
             hint="retry; if it stays so, the store was restored from a backup or hides something",
         )
-    if current.repairs == wanted.repairs:
-        known = dict(current.ring).get(wanted.seq)
-        if current.seq == wanted.seq:
-            known = mark[:RING_HASH_BYTES]
-        if known == wanted.mark:
+    known = current.past(mark).hashes.get(wanted.seq)
+    if known is not None:
+        same = agree(known, wanted.mark)
+        if same and len(known) >= LONG_BYTES:
             return
-        if known is not None or wanted.seq >= current.seq - RING_LENGTH:
+        # A repair may go on from another history than the one that the checkpoint is of.
+        if not same and current.repairs == wanted.repairs:
             raise ForkDetectedError(
                 f"the store's history of session {name!r} does not have the checkpoint of commit "
                 f"{wanted.seq}",
@@ -101,7 +106,7 @@ def check(wanted: Checkpoint, current: Manifest, mark: bytes, seen: Seen | None)
     if seen is not None and (seen.life.repairs, seen.seq) >= (wanted.repairs, wanted.seq):
         return
     why = (
-        f"the store is at commit {current.seq} and remembers {RING_LENGTH} before it"
+        f"the store is at commit {current.seq} and proves {LONG_MARKS} before it"
         if current.repairs == wanted.repairs
         else "the session was repaired since"
     )

@@ -310,7 +310,9 @@ class SyncEngine(Exchange):
     async def _put_together(self, keys: Keys, state: ReplicaState, report: RepairReport) -> bool:
         """Commit the session anew; False where there is nothing to begin with."""
         remembered = self._channel.remembered(state)
-        known = None if remembered is None else remembered[0]
+        known, known_hash = None, b""
+        if remembered is not None:
+            known, known_hash = remembered[0], remembered[1].hash
         for attempt in range(MAX_ATTEMPTS):
             current, seen = await self._channel.read_to_replace(keys, known)
             listed = known if current is None else current
@@ -326,7 +328,11 @@ class SyncEngine(Exchange):
             lost = await self._channel.unreadable(keys, listed)
             report.blobs, report.lost_blobs = len(listed.entries), len(lost)
             following = plan.with_repair(
-                current, known, self._channel.author(state, seen), lost=lost
+                current,
+                known,
+                self._channel.author(state, seen),
+                known_hash=known_hash,
+                lost=lost,
             )
             if await self._written(keys, following, seen):
                 return True

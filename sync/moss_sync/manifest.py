@@ -21,6 +21,7 @@ from typing import Any
 from moss_sync.errors import BlobCorruptError, UnsupportedFormatError
 from moss_sync.features import UPGRADE, check_readable
 from moss_sync.layout import is_name
+from moss_sync.marks import Past, marks_size
 from moss_sync.packing import (
     as_bool,
     as_bytes,
@@ -38,8 +39,6 @@ from moss_sync.segment import TIP_BYTES, space_fields, space_of
 
 VERSION = 1
 HASH_BYTES = 32
-RING_LENGTH = 32
-RING_HASH_BYTES = 16
 
 MAX_MANIFEST_BYTES = 256 * 1024
 """Hard cap of the sealed manifest; a settled one stays under 40 KiB."""
@@ -132,8 +131,9 @@ class Manifest:
     """One state of a session. `seq` rises by one with every commit.
 
     Attributes:
-        prev: Hash of the ciphertext of the manifest before; zeros in the first.
-        ring: (seq, first 16 bytes of the hash) of up to 32 manifests before this one.
+        prev: Hash of the ciphertext of the manifest before; zeros where there is none of the number
+            before.
+        marks: Beginnings of the hashes of manifests before this one, as `moss_sync.marks` has them.
         ct: Store time of this commit in milliseconds; never falls.
         by: The committing device.
         gc_floor: No name with a lower `base` may be committed any more.
@@ -157,7 +157,7 @@ class Manifest:
     by: bytes
     ct: int
     prev: bytes
-    ring: tuple[tuple[int, bytes], ...] = ()
+    marks: bytes = b""
     gen: int = 0
     deleted: bool = False
     entries: tuple[Entry, ...] = ()
@@ -196,6 +196,10 @@ class Manifest:
     def inline_bytes(self) -> int:
         return sum(len(item.payload) for item in self.inline)
 
+    def past(self, hash: bytes) -> Past:
+        """Return what it says of commits before it and, by the hash of its ciphertext, of it."""
+        return Past.of(self.seq, self.marks, prev=self.prev, hash=hash)
+
     def device(self, dev: bytes) -> Device | None:
         return self.devs.get(dev)
 
@@ -213,7 +217,7 @@ _KEYS = frozenset(
         "by",
         "ct",
         "prev",
-        "ring",
+        "marks",
         "gen",
         "deleted",
         "E",
@@ -288,7 +292,7 @@ def encode(manifest: Manifest) -> bytes:
             "by": manifest.by,
             "ct": manifest.ct,
             "prev": manifest.prev,
-            "ring": [[seq, mark] for seq, mark in manifest.ring],
+            "marks": manifest.marks,
             "gen": manifest.gen,
             "deleted": manifest.deleted,
             "E": [
@@ -395,7 +399,7 @@ def _decode(fields: dict[str, Any], what: str) -> Manifest:
         by=as_bytes(fields["by"], DEVICE_BYTES),
         ct=as_uint(fields["ct"]),
         prev=as_bytes(fields["prev"], HASH_BYTES),
-        ring=tuple(_mark(item) for item in as_list(fields["ring"])),
+        marks=as_bytes(fields["marks"]),
         gen=as_uint(fields["gen"]),
         deleted=as_bool(fields["deleted"]),
         entries=tuple(_entry(as_map(item)) for item in as_list(fields["E"])),
@@ -431,14 +435,11 @@ def _check(manifest: Manifest) -> None:
             raise ValueError("entries")
     if not all(1 <= item.seq <= manifest.seq for item in manifest.inline):
         raise ValueError("inline")
+    if len(manifest.marks) != marks_size(manifest.seq):
+        raise ValueError("marks")
     # A floor above what exists could never be reached: every push would be turned away for ever.
     if not manifest.tomb_seq <= manifest.gc_floor <= manifest.seq:
         raise ValueError("floors")
-
-
-def _mark(item: Any) -> tuple[int, bytes]:
-    seq, mark = as_list(item)
-    return as_uint(seq), as_bytes(mark, RING_HASH_BYTES)
 
 
 def _sample(item: Any) -> tuple[int, int]:

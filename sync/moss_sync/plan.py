@@ -33,8 +33,6 @@ from moss_sync.manifest import (
     HASH_BYTES,
     INLINE_EACH_BYTES,
     INLINE_TOTAL_BYTES,
-    RING_HASH_BYTES,
-    RING_LENGTH,
     UNKNOWN_INC,
     Device,
     Entry,
@@ -42,6 +40,7 @@ from moss_sync.manifest import (
     Manifest,
     tip_of,
 )
+from moss_sync.marks import compare, continued
 from moss_sync.merge import cut
 from moss_sync.record import Record, VectorSpace
 from moss_sync.replica import FIRST_LIFE, Aside, Correction, Keep, Life, Pending, ReplicaState
@@ -186,11 +185,14 @@ def was_retired(manifest: Manifest, state: ReplicaState) -> bool:
     return state.acked_n > 0 and manifest.retired >= max(1, state.acked_seq)
 
 
-def check_history(manifest: Manifest, mark: bytes, state: ReplicaState) -> None:
+def check_history(
+    manifest: Manifest, mark: bytes, state: ReplicaState, before: Manifest | None
+) -> None:
     """Refuse a manifest that contradicts what this device has seen.
 
     Args:
         mark: Hash of the manifest's ciphertext.
+        before: The manifest that `state.seen` stands for.
     Raises:
         StaleReadError: older than what the store has shown before.
         ForkDetectedError: of another history.
@@ -202,7 +204,7 @@ def check_history(manifest: Manifest, mark: bytes, state: ReplicaState) -> None:
             hint=_restored(manifest.name),
         )
     seen = state.seen
-    if seen is None or life_of(manifest).repairs > state.life.repairs:
+    if seen is None or before is None or life_of(manifest).repairs > state.life.repairs:
         return  # put together anew by a holder of the key: the numbers before say nothing
     name = manifest.name
     if manifest.seq < seen.seq:
@@ -210,17 +212,11 @@ def check_history(manifest: Manifest, mark: bytes, state: ReplicaState) -> None:
             f"the store shows commit {manifest.seq} of session {name!r}, after {seen.seq}",
             hint=_restored(name),
         )
+    differs = compare(before.past(seen.hash), manifest.past(mark)).differs
+    if differs is not None:
+        raise _fork(name, differs)
     if manifest.seq == seen.seq:
-        if mark != seen.hash:
-            raise _fork(name, seen.seq)
         return
-    if manifest.seq == seen.seq + 1 and manifest.prev != seen.hash:
-        raise _fork(name, seen.seq)
-    # Every manifest names the RING_LENGTH before it, so a missing one is as telling as a wrong one.
-    within = seen.seq >= manifest.seq - RING_LENGTH
-    known = dict(manifest.ring).get(seen.seq)
-    if (within or known is not None) and known != seen.hash[:RING_HASH_BYTES]:
-        raise _fork(name, seen.seq)
     if life_of(manifest) != state.life or is_copy(manifest, state):
         return  # its push numbers are another file's, or of a session that is no more
     device = manifest.device(state.dev)
@@ -477,7 +473,12 @@ def with_deletion(parent: Manifest, author: Author) -> Manifest:
 
 
 def with_repair(
-    current: Manifest | None, known: Manifest | None, author: Author, *, lost: Set[str]
+    current: Manifest | None,
+    known: Manifest | None,
+    author: Author,
+    *,
+    known_hash: bytes,
+    lost: Set[str],
 ) -> Manifest:
     """Return the manifest that puts a session together anew.
 
@@ -488,6 +489,7 @@ def with_repair(
     Args:
         current: What the store has; known: what this device has seen. One of them is there, and
             what it lists is taken over, of the store's if both are.
+        known_hash: Of the ciphertext of `known`.
         lost: Names in it whose blobs are missing or damaged.
     """
     listed = known if current is None else current
@@ -495,13 +497,12 @@ def with_repair(
     last = max(both, key=lambda manifest: manifest.seq)
     following = next_commit(
         last,
-        replace(author, prev=author.prev or bytes(HASH_BYTES)),
+        replace(author, prev=author.prev if last is current else known_hash),
         repo_id=last.repo_id,
         sid=last.sid,
     )
     return replace(
         following,
-        ring=(),
         tl=(),
         ct=max(following.ct, *(manifest.ct + 1 for manifest in both)),
         repairs=max(manifest.repairs for manifest in both) + 1,
@@ -538,7 +539,6 @@ def next_commit(parent: Manifest | None, author: Author, *, repo_id: bytes, sid:
         )
     if author.prev is None:
         raise ValueError("a manifest with a parent takes the parent's hash")
-    ring = (*parent.ring, (parent.seq, author.prev[:RING_HASH_BYTES]))[-RING_LENGTH:]
     return replace(
         parent,
         seq=parent.seq + 1,
@@ -546,7 +546,7 @@ def next_commit(parent: Manifest | None, author: Author, *, repo_id: bytes, sid:
         by=state.dev,
         ct=commit_time(parent, author.now_ms),
         prev=author.prev,
-        ring=ring,
+        marks=continued(parent.seq, parent.marks, author.prev, parent.seq + 1),
         tl=sampled(parent.tl, parent.seq, parent.ct),
     )
 

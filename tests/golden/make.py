@@ -167,7 +167,7 @@ def files() -> dict[str, bytes]:
         by=LAPTOP,
         ct=1_700_000_000_000,
         prev=salt(9),
-        ring=((3, salt(7)[:16]), (4, salt(9)[:16])),
+        marks=salt(9)[:8] + salt(7)[:8] + salt(5)[:8] + salt(3)[:8],
         entries=(
             Entry(base_name, len(base_blob), None, None, 0, 3, 0, 1, 1_699_999_999_000),
             Entry(
@@ -191,7 +191,7 @@ def files() -> dict[str, bytes]:
         seq=9,
         commit_id=b"golden-commit-20",
         ct=1_700_000_500_000,
-        ring=((7, salt(11)[:16]), (8, salt(12)[:16])),
+        marks=b"".join(salt(at)[:8] for at in range(12, 4, -1)),
         prev=salt(12),
         gen=1,
         entries=(replace(listed.entries[0], epoch=1), replace(listed.entries[1], epoch=1)),

@@ -20,6 +20,7 @@ from moss_sync import (
 )
 from moss_sync.checkpoint import Checkpoint, check
 from moss_sync.manifest import Manifest
+from moss_sync.marks import continued
 from moss_sync.replica import Life
 from moss_sync.stores import MemoryStore
 from moss_sync.stores.base import Blob
@@ -71,7 +72,11 @@ def test_what_is_no_checkpoint_is_refused(text: str) -> None:
     assert "moss-local status SESSION --checkpoint" in (caught.value.hint or "")
 
 
-def shown(seq: int, ring: dict[int, bytes] | None = None, *, repairs: int = 0) -> Manifest:
+def shown(seq: int, before: dict[int, bytes] | None = None, *, repairs: int = 0) -> Manifest:
+    """A manifest; `before` has hashes of those before it, the others are of another history."""
+    marks = b""
+    for at in range(1, seq):
+        marks = continued(at, marks, (before or {}).get(at, bytes([255]) * 32), at + 1)
     return Manifest(
         repo_id=bytes(16),
         sid="s" * 26,
@@ -80,8 +85,8 @@ def shown(seq: int, ring: dict[int, bytes] | None = None, *, repairs: int = 0) -
         commit_id=bytes(16),
         by=bytes(8),
         ct=0,
-        prev=bytes(32),
-        ring=tuple((ring or {}).items()),
+        prev=(before or {}).get(seq - 1, bytes([255]) * 32),
+        marks=marks,
         repairs=repairs,
     )
 
@@ -92,8 +97,8 @@ def seen_at(seq: int, repairs: int = 0) -> Seen:
 
 def test_that_very_state_and_what_has_it_in_its_past_pass() -> None:
     check(NOW, shown(7), MARK, None)
-    check(NOW, shown(8, {7: MARK[:16]}), bytes(32), None)
-    check(NOW, shown(39, {7: MARK[:16], 38: bytes(16)}), bytes(32), None)
+    for seq in (8, 9, 39):
+        check(NOW, shown(seq, {7: MARK}), bytes(32), None)
 
 
 @pytest.mark.parametrize("seen", [None, seen_at(3)])
@@ -101,28 +106,30 @@ def test_a_state_of_before_is_stale(seen: Seen | None) -> None:
     with pytest.raises(StaleReadError, match=r"shows commit 6.*checkpoint is of commit 7"):
         check(NOW, shown(6), MARK, seen)
     with pytest.raises(StaleReadError):
-        check(replace(NOW, repairs=1), shown(9, {7: MARK[:16]}), MARK, seen)
+        check(replace(NOW, repairs=1), shown(9, {7: MARK}), MARK, seen)
 
 
 @pytest.mark.parametrize("seen", [None, seen_at(3), seen_at(7), seen_at(8)])
 def test_another_history_is_a_fork_also_for_who_has_seen_more(seen: Seen | None) -> None:
-    for other in (shown(7), shown(8, {7: bytes(16)}), shown(8), shown(39, {8: MARK[:16]})):
+    for other in (shown(7), shown(8), shown(39, {8: MARK}), shown(40), shown(69)):
         with pytest.raises(ForkDetectedError, match="does not have the checkpoint of commit 7"):
             check(NOW, other, bytes(32), seen)
 
 
 def test_one_that_is_too_old_to_tell_says_so_and_holds_up_nobody_who_has_seen_more() -> None:
-    later = shown(40, {8: bytes(16)})
-    for seen in (None, seen_at(6)):
-        with pytest.raises(
-            InvalidArgumentError, match="too old to tell: the store is at commit 40"
-        ):
-            check(NOW, later, bytes(32), seen)
-    check(NOW, later, bytes(32), seen_at(7))
+    """A short mark that agrees is no proof: who holds a key could look for one that does."""
+    for later in (shown(40, {7: MARK}), shown(69, {7: MARK}), shown(70), shown(70, {7: MARK})):
+        for seen in (None, seen_at(6)):
+            with pytest.raises(
+                InvalidArgumentError, match=f"too old to tell: the store is at commit {later.seq}"
+            ):
+                check(NOW, later, bytes(32), seen)
+        check(NOW, later, bytes(32), seen_at(7))
     repaired = shown(9, repairs=1)
     with pytest.raises(InvalidArgumentError, match="too old to tell: the session was repaired"):
         check(NOW, repaired, bytes(32), None)
     check(NOW, repaired, bytes(32), seen_at(9, repairs=1))
+    check(NOW, shown(9, {7: MARK}, repairs=1), bytes(32), None)  # the repair went on from there
 
 
 # -- in an exchange --------------------------------------------------------------------------

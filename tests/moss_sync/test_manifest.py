@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from hashlib import blake2b
@@ -16,6 +17,7 @@ from moss_sync import manifest
 from moss_sync.errors import BlobCorruptError, InvalidArgumentError, UnsupportedFormatError
 from moss_sync.layout import new_name
 from moss_sync.manifest import Device, Entry, Inline, Manifest, decode, encode
+from moss_sync.marks import marks_size
 from moss_sync.packing import MAX_DEPTH, pack, unpack
 from moss_sync.record import VectorSpace
 from tests.strategies import NAME_KEY, SID, manifests, unknown_values
@@ -37,7 +39,7 @@ FULL = Manifest(
     by=DEV,
     ct=1_700_000_000_000,
     prev=b"p" * 32,
-    ring=((5, b"r" * 16), (6, b"p" * 16)),
+    marks=b"".join(bytes([at]) * 8 for at in range(6, 0, -1)),
     entries=(Entry(name(), 900, 3, 1, 4, 5, 1, 0, 1_700_000_000_000, 9, "00ff", 2000, 2),),
     inline=(Inline(DEV, 3, 6, 7, 1_700_000_000_000, b"payload"),),
     devs={DEV: Device(3, 6, 1_700_000_000_000, b"incarn-1", b"t" * 16, "laptop")},
@@ -85,7 +87,7 @@ def test_a_manifest_holds_these_fields() -> None:
         "by": DEV,
         "ct": 1_700_000_000_000,
         "prev": b"p" * 32,
-        "ring": [[5, b"r" * 16], [6, b"p" * 16]],
+        "marks": b"".join(bytes([at]) * 8 for at in range(6, 0, -1)),
         "gen": 0,
         "deleted": False,
         "E": [
@@ -155,7 +157,7 @@ def test_a_key_of_a_later_version_is_kept_wherever_it_stands(
     place["zz_later"] = value
     read = opened(pack(fields))
     assert fields_of(read) == fields
-    assert fields_of(replace(read, seq=8)) == {**fields, "seq": 8}
+    assert fields_of(replace(read, gen=8)) == {**fields, "gen": 8}
 
 
 def test_a_model_that_this_version_cannot_use_is_kept() -> None:
@@ -229,7 +231,6 @@ NUMBERS = [
     ("v",),
     ("tomb_floor", "seq"),
     ("tomb_floor", "hlc"),
-    ("ring", 0, 0),
     *(("E", 0, key) for key in ("bytes", "docs", "tombs", "lo", "hi", "bmin", "lvl", "ct")),
     ("E", 0, "hlc_max"),
     ("E", 0, "plain"),
@@ -253,13 +254,13 @@ BYTES = [
     ("commit_id",),
     ("by",),
     ("prev",),
-    ("ring", 0, 1),
+    ("marks",),
     ("inl", 0, "dev"),
     ("inl", 0, "payload"),
     ("devs", DEV, "inc"),
     ("devs", DEV, "tip"),
 ]
-LISTS = [("E",), ("inl",), ("ring",), ("models",), ("feat_r",), ("feat_w",), ("ring", 0)]
+LISTS = [("E",), ("inl",), ("models",), ("feat_r",), ("feat_w",)]
 MAPS = [("devs",), ("tomb_floor",), ("E", 0), ("inl", 0), ("devs", DEV), ("models", 0)]
 
 
@@ -307,8 +308,8 @@ HOSTILE: dict[str, Callable[[dict[str, Any]], None]] = {
     "a writer feature that is a number": put("feat_w", value=["a", 1]),
     "a device id of text": put("devs", "device-A", value={}),
     "a device id that is too short": put("devs", b"short", value={}),
-    "a mark with a third part": put("ring", value=[[5, b"r" * 16, 1]]),
-    "a mark with one part": put("ring", value=[[5]]),
+    "marks of a commit before": put("marks", value=bytes(40)),
+    "marks of a commit after": put("marks", value=bytes(56)),
     "an active model that is not listed": put("active_model", value="beef"),
     "an active model of a type of later": put("models", 0, "dtype", value="i8"),
     "a model without a fingerprint": put("models", value=[{}]),
@@ -457,7 +458,8 @@ def test_a_settled_manifest_of_many_devices_is_small() -> None:
             )
             for at in range(100)
         },
-        ring=tuple((at, blake2b(bytes([at]), digest_size=16).digest()) for at in range(32)),
+        seq=76_000,
+        marks=random.Random(1).randbytes(marks_size(76_000)),
     )
     assert len(encode(many)) < 16 * 1024
 

@@ -18,7 +18,6 @@ from moss_sync.errors import (
 from moss_sync.manifest import (
     INLINE_EACH_BYTES,
     INLINE_TOTAL_BYTES,
-    RING_LENGTH,
     Device,
     Entry,
     Inline,
@@ -27,6 +26,7 @@ from moss_sync.manifest import (
     encode,
     tip_of,
 )
+from moss_sync.marks import continued
 from moss_sync.plan import Author
 from moss_sync.replica import FIRST_LIFE, Life, Pending, ReplicaState, Seen
 from moss_sync.tiers import Compaction, with_compaction
@@ -69,14 +69,15 @@ def check(
     row = current.device(dev)
     n = max(acked_n, 0 if row is None else row.n)
     of = state(dev, n=n, acked_n=acked_n, acked_seq=acked_seq, seen=before, life=life)
-    plan.check_history(current, mark or hash_of(current.seq), of)
+    known = None if before is None else history(before.seq)
+    plan.check_history(current, mark or hash_of(current.seq), of, known)
 
 
 def test_a_device_that_has_seen_nothing_believes_what_it_is_shown() -> None:
     check(None, history(3))
 
 
-@pytest.mark.parametrize("ahead", [0, 1, 2, RING_LENGTH - 1, RING_LENGTH, RING_LENGTH + 1, 60])
+@pytest.mark.parametrize("ahead", [0, 1, 2, 31, 32, 60])
 def test_any_number_of_further_commits_of_the_same_history_is_believed(ahead: int) -> None:
     check(seen(5), history(5 + ahead), acked_n=5)
 
@@ -86,20 +87,11 @@ def test_an_older_manifest_than_before_is_a_stale_read() -> None:
         check(seen(5), history(4))
 
 
-@pytest.mark.parametrize("ahead", [0, 1, 2, RING_LENGTH - 1, RING_LENGTH])
-def test_another_history_is_a_fork_as_far_back_as_the_ring_reaches(ahead: int) -> None:
+@pytest.mark.parametrize("ahead", [0, 1, 2, 31, 32, 61])
+def test_another_history_is_a_fork_as_far_back_as_the_marks_reach(ahead: int) -> None:
     current = history(5 + ahead)
     with pytest.raises(ForkDetectedError, match="at commit 5"):
         check(seen(5, "another"), current)
-
-
-@pytest.mark.parametrize("ahead", [2, RING_LENGTH])
-def test_a_ring_that_leaves_out_what_was_seen_is_a_fork(ahead: int) -> None:
-    current = history(5 + ahead)
-    gap = tuple(mark for mark in current.ring if mark[0] != 5)
-    for ring in (gap, ()):
-        with pytest.raises(ForkDetectedError):
-            check(seen(5), replace(current, ring=ring))
 
 
 def test_an_acknowledged_push_that_is_gone_is_a_lost_commit() -> None:
@@ -277,7 +269,7 @@ def test_a_device_id_inside_anothers_name_is_not_ones_own() -> None:
 def test_the_first_push_makes_the_first_manifest() -> None:
     push = inline_push(1)
     first = pushed(None, state(n=1, pending=push, space=SPACE), push, now_ms=77)
-    assert (first.seq, first.ct, first.prev, first.ring) == (1, 77, bytes(32), ())
+    assert (first.seq, first.ct, first.prev, first.marks) == (1, 77, bytes(32), b"")
     assert (first.repo_id, first.sid, first.name, first.by) == (REPO, SID, "conv-123", A)
     assert first.inline == (Inline(A, 1, 0, 1, 77, b"body"),)
     assert first.devs == {A: Device(1, 0, 77, INC, push.tip, seq=1)}
@@ -306,7 +298,8 @@ def test_a_commit_keeps_everything_that_it_does_not_change(parent: Manifest, now
     assert after.seq == parent.seq + 1
     assert after.ct == max(parent.ct + 1, now_ms)
     assert after.prev == hash_of(parent.seq)
-    assert after.ring == (*parent.ring, (parent.seq, hash_of(parent.seq)[:16]))[-RING_LENGTH:]
+    assert after.marks[:8] == hash_of(parent.seq)[:8]
+    assert after.marks == continued(parent.seq, parent.marks, hash_of(parent.seq), after.seq)
     assert after.entries[:-1] == parent.entries
     assert after.inline == parent.inline
     assert {**after.devs, A: None} == {**parent.devs, A: None}
@@ -317,12 +310,6 @@ def test_a_commit_keeps_everything_that_it_does_not_change(parent: Manifest, now
     kept += ["tomb_hlc", "name", "sid", "repo_id"]
     assert {key: getattr(after, key) for key in kept} == {key: getattr(parent, key) for key in kept}
     assert after.space == (parent.space or SPACE)
-
-
-def test_the_ring_holds_the_last_of_any_number_of_commits_in_order() -> None:
-    current = history(100)
-    assert [seq for seq, _ in current.ring] == list(range(100 - RING_LENGTH, 100))
-    assert all(mark == hash_of(seq)[:16] for seq, mark in current.ring)
 
 
 def test_time_in_the_manifest_rises_with_every_commit_whatever_the_clocks_say() -> None:

@@ -35,6 +35,7 @@ from moss_sync.channel import manifest_place
 from moss_sync.directory import list_sessions
 from moss_sync.keyring import KdfParams
 from moss_sync.manifest import Manifest
+from moss_sync.marks import continued
 from moss_sync.rotation import rotate
 from moss_sync.seal import SALT_BYTES, epoch_of, seal, unseal
 from moss_sync.stores import MemoryStore
@@ -752,7 +753,9 @@ async def forged(world: World, device: Device, keys: keyring.Keys, **changes: An
         current,
         seq=current.seq + 1,
         prev=manifest.ciphertext_hash(sealed),
-        ring=(*current.ring, (current.seq, manifest.ciphertext_hash(sealed)[:16])),
+        marks=continued(
+            current.seq, current.marks, manifest.ciphertext_hash(sealed), current.seq + 1
+        ),
         **changes,
     )
     blob = seal(
@@ -960,9 +963,12 @@ async def upgraded(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as later:
         later.setattr(features, "WRITER_FEATURES", frozenset({"later"}))
         following = replace(
-            current, seq=current.seq + 1, prev=seen.hash, features_w=("later",), ring=()
+            current,
+            seq=current.seq + 1,
+            prev=seen.hash,
+            features_w=("later",),
+            marks=continued(current.seq, current.marks, seen.hash, current.seq + 1),
         )
-        following = replace(following, ring=(*current.ring, (current.seq, seen.hash[:16])))
         assert await channel.write_manifest(keys, following, seen) is not None
 
 

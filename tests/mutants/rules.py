@@ -17,12 +17,14 @@ from moss_local.storage import replica as storage_replica
 from moss_local.storage.replica import SqliteReplica
 from moss_sync import (
     channel,
+    checkpoint,
     collection,
     compaction,
     engine,
     floors,
     keyring,
     layout,
+    marks,
     merge,
     plan,
     probe,
@@ -38,6 +40,9 @@ from moss_sync.replica import Pending, ReplicaState, Snapshot
 ENGINE = "tests/moss_sync/test_engine.py"
 ADOPTION = "tests/moss_sync/test_adoption.py"
 FORGETTING = "tests/moss_sync/test_forgetting.py"
+MARKS = "tests/moss_sync/test_marks.py"
+ROLLBACK = "tests/moss_sync/test_rollback.py"
+CHECKPOINT = "tests/moss_sync/test_checkpoint.py"
 LIVES = "tests/moss_sync/test_lives.py"
 CLOCKS = "tests/moss_sync/test_clocks.py"
 PLAN = "tests/moss_sync/test_plan.py"
@@ -303,6 +308,14 @@ def _last_writer_by_arrival(a: Any, b: Any) -> bool:
     return True
 
 
+def _only_the_newest(seq: int) -> tuple[int, ...]:
+    return tuple(range(seq - 1, max(0, seq - 33), -1))
+
+
+def _at_the_last_one_seen(shipped: Any, one: marks.Past, other: marks.Past) -> Any:
+    return shipped(replace(one, hashes={one.seq: one.hashes[one.seq]}), other)
+
+
 MUTANTS: Sequence[Mutant] = (
     Mutant(
         "fence",
@@ -544,6 +557,24 @@ MUTANTS: Sequence[Mutant] = (
         "a manifest of another history is refused",
         around(channel.plan, "check_history", _history_without(plan.ForkDetectedError)),
         (PLAN, ENGINE),
+    ),
+    Mutant(
+        "marks-of-the-newest",
+        "of old commits too a manifest has marks, the older the fewer",
+        swap(marks, "marked", _only_the_newest),
+        (MARKS, ROLLBACK),
+    ),
+    Mutant(
+        "every-mark",
+        "two histories are compared at every number that both know, not at the last one seen",
+        around(plan, "compare", _at_the_last_one_seen),
+        (ROLLBACK,),
+    ),
+    Mutant(
+        "short-proof",
+        "a short mark that agrees proves no checkpoint",
+        swap(checkpoint, "LONG_BYTES", marks.SHORT_BYTES),
+        (CHECKPOINT,),
     ),
     Mutant(
         "rollback",
