@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from moss_local.standing import standing_in
+from moss_local.standing import Trouble, standing_in
 from moss_local.storage.connection import is_being_created
 from moss_local.storage.place import Place
 from moss_local.storage.replica import SqliteReplica, read_seen
@@ -24,7 +24,7 @@ class LocalSession:
 
     Attributes:
         documents: How many there are.
-        sync_state: As far as the file knows; whether the store answers is not asked.
+        sync_state: As far as this device knows; whether the store answers is not asked.
         model_id: Of its vectors; None while it has none.
         device_id: Which device this copy writes as: 16 hex digits.
         bytes: Size on disk, write-ahead log included.
@@ -59,15 +59,19 @@ class Catalog:
     unreadable_paths: tuple[Path, ...] = ()
 
 
-def read_catalog(place: Place) -> Catalog:
-    """Return what the session files in a project's directory say of themselves."""
+def read_catalog(place: Place, trouble: Trouble | None = None) -> Catalog:
+    """Return what the session files in a project's directory say of themselves.
+
+    Args:
+        trouble: What is known to stop the exchange of them all.
+    """
     sessions: list[LocalSession] = []
     unreadable: dict[Path, MossError] = {}
     for path in place.files():
         if is_being_created(path):
             continue
         try:
-            sessions.append(_read(place, path))
+            sessions.append(_read(place, path, trouble))
         except MossError as error:
             unreadable[path] = error
     in_order = tuple(sorted(sessions, key=lambda each: each.name))
@@ -125,13 +129,13 @@ def read_standings(
     return found, unreadable
 
 
-def _read(place: Place, path: Path) -> LocalSession:
+def _read(place: Place, path: Path, trouble: Trouble | None) -> LocalSession:
     file = place.open_file(path)
     try:
         with file.reading() as conn:
             state = read_state(conn)
             set_aside: int = conn.execute("SELECT count(*) FROM quarantine").get
-            sync_state = standing_in(conn)
+            sync_state = standing_in(conn, trouble=trouble)
             seen = read_seen(conn, state.life)
     finally:
         file.close()

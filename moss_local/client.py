@@ -134,7 +134,9 @@ class MossClient(IndexApi, HostedApi, OpenUntilClosed[None]):
             NetworkError: the same could not be found out. `create=False` asks the store also with
                 `auto_load_on_init=False` where the session is not on this device.
             UnauthorizedError: the key is not this project's; nothing was written. A device that is
-                new and offline cannot know yet: its first contact with the store tells.
+                new and offline cannot know yet: its first contact with the store tells. A key that
+                was right here and was rotated elsewhere opens what this device has:
+                `session.sync_state` then says "stopped", with code and hint.
             ModelMismatchError: (a ValueError) the session has vectors of another model; nothing
                 was written.
             ModelNotFoundError: there is no such model on this machine.
@@ -258,7 +260,8 @@ class MossClient(IndexApi, HostedApi, OpenUntilClosed[None]):
 
         What was sealed before stays as it is, and readable with the new key: `rewrite_sessions`
         seals it anew. Devices that have the old key are told so when they meet what is new; they
-        lose nothing, and go on once they have the new one.
+        go on with what they have, lose nothing, and exchange again once they have the new one:
+        there this call with the key of the rotation takes it over.
 
         Args:
             new_key: Keep it safe before you call: if no answer comes, it may be the one that

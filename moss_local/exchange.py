@@ -57,11 +57,13 @@ class Exchange:
         clock: Clock,
         *,
         interval_s: float | None = None,
+        trouble: Trouble | None = None,
     ) -> None:
         """Make the exchanges of the session called `name`.
 
         Args:
             interval_s: Of pulls in the background, once `start` was called; None for none.
+            trouble: What is known to stop them, before the first.
         """
         self.name = name
         self.last_report: SyncReport | None = None
@@ -72,7 +74,7 @@ class Exchange:
         self._engine = engine
         self._clock = clock
         self._interval_s = interval_s
-        self._trouble: Trouble | None = None
+        self._trouble = trouble
         self._at_the_end: SyncState | None = None
         self._started = False
         self._begin()

@@ -27,6 +27,7 @@ from moss_local.runtime import runtime
 from moss_local.session import SessionIndex
 from moss_local.settings import Settings
 from moss_local.snapshots import snapshot_root
+from moss_local.standing import trouble_of
 from moss_local.storage import conversion, salvage
 from moss_local.storage.connection import lost_its_file
 from moss_local.storage.file import SessionFile
@@ -42,6 +43,7 @@ from moss_local.transfer import verify
 from moss_local.types import QueryOptions, Repaired, Rewritten, Salvage, SearchResult, Synced, Verb
 from moss_sync import (
     InvalidArgumentError,
+    KeyRotatedError,
     MossError,
     NetworkError,
     NotFoundError,
@@ -138,8 +140,7 @@ class Project:
         wanted = None if model_id is None else resolve_model(model_id)
         model = ModelChoice(name, wanted, default, self._settings.cache_dir)
         patience = self._patience()
-        checked = self._repository.check_key(contact=pull or not create, patience=patience)
-        await runtime.on_loop(checked)
+        outdated = await runtime.on_loop(self._check_key(patience, contact=pull or not create))
         place = await self.place()
         path = place.path(name)
         if not create and not path.exists() and not lost_its_file(path):
@@ -170,7 +171,15 @@ class Project:
         session = SessionIndex(
             name=name,
             file=file,
-            exchange=Exchange(name, file, replica, engine, self._clock, interval_s=interval_s),
+            exchange=Exchange(
+                name,
+                file,
+                replica,
+                engine,
+                self._clock,
+                interval_s=interval_s,
+                trouble=None if outdated is None else trouble_of(outdated),
+            ),
             model=model,
             low_memory=self._low_memory,
             snapshots=snapshot_root(self._settings.snapshot_dir, self._settings.project_id),
@@ -188,6 +197,15 @@ class Project:
             await session.close()
             raise
         return session
+
+    async def _check_key(self, patience: Patience, *, contact: bool) -> KeyRotatedError | None:
+        """Check the key; return what is known to stop it from exchanging, though it opens files.
+
+        Raises:
+            UnauthorizedError: as Repository.check_key.
+        """
+        await self._repository.check_key(contact=contact, patience=patience)
+        return await self._repository.rotation_seen()
 
     async def import_session(self, path: Path, name: str | None) -> SessionIndex:
         """Open a session and fill it from a file; see `MossClient.import_session`."""
@@ -218,7 +236,9 @@ class Project:
 
     async def local_sessions(self) -> Catalog:
         """Return what sessions there are on this device."""
-        return await runtime.blocking(read_catalog, await self.place())
+        outdated = await runtime.on_loop(self._repository.rotation_seen())
+        trouble = None if outdated is None else trouble_of(outdated)
+        return await runtime.blocking(read_catalog, await self.place(), trouble)
 
     async def stored_sessions(self) -> Directory:
         """Return what sessions there are in the store."""

@@ -73,6 +73,7 @@ from moss_local.types import (
 from moss_local.writer import Writer
 from moss_sync import (
     InvalidArgumentError,
+    KeyRotatedError,
     ModelMismatchError,
     MossError,
     NotFoundError,
@@ -597,6 +598,11 @@ class SessionIndex(OpenUntilClosed[SyncState]):
         """Pull; a store that is away or in disorder does not take away what is on this device."""
         try:
             await runtime.on_loop(self._exchange.pull(patience))
+        except KeyRotatedError as error:
+            if strict:
+                raise
+            # The key was right. An agent must not lose its memory, old or new, by a rotation.
+            log.warning("session %r opened as it is on this device: %s", self.name, error)
         except (ModelMismatchError, UnauthorizedError):
             raise  # the caller asked for something else than is there
         except MossError as error:

@@ -10,8 +10,8 @@ import typer
 
 from moss_local.arguments import path_of
 from moss_local.cli import render
-from moss_local.cli.command import AsJson, Name, opened_to_fill, run
-from moss_sync import InvalidArgumentError
+from moss_local.cli.command import AsJson, Name, opened_to_fill, run, tell_of_state
+from moss_sync import InvalidArgumentError, KeyRotatedError
 
 if TYPE_CHECKING:
     from moss_local.client import MossClient
@@ -96,6 +96,8 @@ async def _add(
             document.metadata = {**extra, **(document.metadata or {})} or None
         with render.progress("embedding", len(documents)) as progress:
             counts = await session.add_docs(documents, progress=progress)
+        if session.sync_state.code == KeyRotatedError.default_code:
+            tell_of_state(session.sync_state)
     return counts, [document.id for document in documents]
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from moss_local.client import MossClient
     from moss_local.session import SessionIndex
     from moss_local.settings import Settings
+    from moss_local.types import SyncState
 
 T = TypeVar("T")
 
@@ -195,13 +196,7 @@ async def open_to_read(
 ) -> SessionIndex:
     """Open a session that exists, pulled if the store answers; say so if it does not."""
     session = await client.session(name, auto_load_on_init=not local, create=False, warm_up=warm_up)
-    state = session.sync_state
-    if state.status == "offline":
-        offline(str(state.reason))
-    elif state.status == "stopped":
-        render.talk(f"not exchanged: {state.reason}; this is what is on this device")
-        if state.hint is not None:
-            render.talk(f"hint: {state.hint}")
+    tell_of_state(session.sync_state)
     return session
 
 
@@ -283,6 +278,21 @@ def tell_of_missing(folder: Path) -> None:
             f"the store folder {folder} does not exist (yet); if it is on a disk or share,"
             " mount that first"
         )
+
+
+def tell_of_state(state: SyncState) -> None:
+    """Say what keeps a session from being exchanged, if anything does."""
+    if state.status == "offline":
+        offline(str(state.reason))
+    elif state.status == "stopped":
+        not_exchanged(str(state.reason), state.hint)
+
+
+def not_exchanged(reason: str, hint: str | None) -> None:
+    """Say that something must be done before anything is exchanged again."""
+    render.talk(f"not exchanged: {reason}; this is what is on this device")
+    if hint is not None:
+        render.talk(f"hint: {hint}")
 
 
 def offline(reason: str) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from moss_local.embedding.base import Progress
+    from moss_local.types import SyncState
 
 SHORT_DEVICE = 6
 """Hex digits of a device id that are shown: 1 in 16 million for two devices of one session."""
@@ -55,6 +56,13 @@ def clock_time(ms: int | None) -> str:
     if ms is None:
         return "never"
     return datetime.fromtimestamp(ms / 1000, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def sync_state(state: SyncState) -> str:
+    """Return where a session stands, in a word or two; why it does is told apart from it."""
+    if state.reason is None:
+        return str(state)
+    return f"{state.status}, {state.pending} pending" if state.pending else state.status
 
 
 def iso_time(ms: int | None) -> str | None:

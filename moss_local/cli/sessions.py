@@ -11,13 +11,14 @@ from moss_local.cli.command import (
     AsJson,
     Local,
     missing_folder,
+    not_exchanged,
     offline,
     run,
     tell_not_listed,
     tell_of_missing,
     unreadable_fields,
 )
-from moss_sync import NetworkError
+from moss_sync import KeyRotatedError, NetworkError
 
 if TYPE_CHECKING:
     from moss_local.catalog import Catalog, LocalSession
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 def sessions(ctx: typer.Context, local: Local = False, as_json: AsJson = False) -> None:
     """List the sessions on this device and in the store.
 
-    If the store does not answer, those on this device.
+    If the store does not answer, or the project's key was rotated elsewhere, those on this device.
 
     JSON: {store_reached, sessions: [{name, here, documents, state, pending, set_aside,
     last_exchange, in_store, commits, committed_at, devices, stored_bytes}], unreadable};
@@ -69,7 +70,9 @@ async def _read(client: MossClient, local: bool) -> tuple[Catalog, Directory | N
         return catalog, await client.stored_sessions()
     except NetworkError as error:
         offline(str(error))
-        return catalog, None
+    except KeyRotatedError as error:
+        not_exchanged(str(error), error.hint)
+    return catalog, None
 
 
 def _is_gone(session: LocalSession) -> bool:
@@ -96,7 +99,7 @@ def _row(
 
 def _standing(here: LocalSession) -> str:
     waiting = f", {here.set_aside} set aside" if here.set_aside else ""
-    return f"{'deleted' if here.deleted else here.sync_state}{waiting}"
+    return f"{'deleted' if here.deleted else render.sync_state(here.sync_state)}{waiting}"
 
 
 def _fields(

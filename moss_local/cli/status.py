@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from moss_local.cli import render
-from moss_local.cli.command import AsJson, globals_of, run, tell_not_listed, unreadable_fields
+from moss_local.cli.command import (
+    AsJson,
+    globals_of,
+    run,
+    tell_not_listed,
+    tell_of_state,
+    unreadable_fields,
+)
 from moss_sync import MossError, NotFoundError
 
 if TYPE_CHECKING:
@@ -30,12 +37,13 @@ def status(
 ) -> None:
     """Show what is pending and when was the last exchange.
 
-    Reads this device's files only; neither the store nor a model is asked.
+    Reads this device's files only; neither the store nor a model is asked. If this device knows
+    that the project's key was rotated elsewhere, it says how to take the new one over.
 
-    JSON: {project, store, data_dir, sessions: [{name, documents, state, pending, set_aside,
-    last_exchange, model, device, bytes, path, checkpoint}], unreadable}; unreadable holds {path,
-    code, message} of each file that cannot be read. What is set aside is shown by moss-local
-    quarantine.
+    JSON: {project, store, data_dir, sessions: [{name, documents, state, reason, pending,
+    set_aside, last_exchange, model, device, bytes, path, checkpoint}], unreadable}; reason is null
+    unless state is "stopped"; unreadable holds {path, code, message} of each file that cannot be
+    read. What is set aside is shown by moss-local quarantine.
     """
     settings = globals_of(ctx).settings()
     catalog = run(ctx, lambda client: client.local_sessions())
@@ -58,6 +66,8 @@ def status(
         _print_checkpoints(found, alone=session is not None)
         return
     render.talk(f"project {settings.project_id}, store {settings.store}")
+    if found:
+        tell_of_state(found[0].sync_state)
     if not found:
         render.talk(f"there are no sessions in {settings.data_dir}")
         return
@@ -94,7 +104,7 @@ def _row(known: LocalSession) -> tuple[str, ...]:
     waiting = f", {known.set_aside} set aside" if known.set_aside else ""
     return (
         str(known.documents),
-        f"{known.sync_state}{waiting}",
+        f"{render.sync_state(known.sync_state)}{waiting}",
         render.clock_time(known.sync_state.last_exchange_ms),
         render.size(known.bytes),
         known.model_id or "none yet",
@@ -108,6 +118,7 @@ def _fields(known: LocalSession) -> dict[str, Any]:
         "name": known.name,
         "documents": known.documents,
         "state": known.sync_state.status,
+        "reason": known.sync_state.reason,
         "pending": known.sync_state.pending,
         "set_aside": known.set_aside,
         "last_exchange": render.iso_time(known.sync_state.last_exchange_ms),

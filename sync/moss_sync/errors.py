@@ -72,6 +72,15 @@ class UnauthorizedError(MossError):
     exit_code = 4
 
 
+class KeyRotatedError(UnauthorizedError):
+    """Another device rotated the project's key. Local work goes on; this device must take it over.
+
+    What is on this device opens, and changes stay pending. Waiting does not help.
+    """
+
+    default_code = "KEY_ROTATED"
+
+
 class PermissionDeniedError(MossError):
     """The store refuses this device's credentials, or its files may not be read or written."""
 

@@ -31,6 +31,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from moss_sync.errors import (
     BlobCorruptError,
     InvalidArgumentError,
+    KeyRotatedError,
     UnauthorizedError,
     UnsupportedFormatError,
 )
@@ -58,6 +59,12 @@ MAX_EPOCH = 2**32 - 1
 
 WRAPPED_BYTES = NONCE_BYTES + KEY_BYTES + TAG_BYTES
 CHECK_BYTES = NONCE_BYTES + TAG_BYTES
+
+JOIN = (
+    "take the new key over from the device that has it: moss-local rotate-key --join; "
+    "a rotation that this device began is ended by: moss-local rotate-key"
+)
+"""What to do where the key is of before a rotation."""
 
 FRESH_BYTES = REPO_ID_BYTES + 2 * KEY_BYTES + 3 * NONCE_BYTES
 """Random bytes that a new repository takes."""
@@ -156,11 +163,6 @@ def derive_kek(project_key: str, kdf: KdfParams) -> bytes:
         lanes=kdf.lanes,
         memory_cost=kdf.memory_kib,
     ).derive(project_key.encode())
-
-
-def key_check(kek: bytes) -> bytes:
-    """Return a value that tells whether a later key is the same, and nothing else about it."""
-    return hmac.digest(kek, b"moss_sync local key check", "sha256")
 
 
 def log_kdf(project_id: str, project_key: str) -> KdfParams:
@@ -353,12 +355,24 @@ def wrong_key(*, newest: int = 1) -> UnauthorizedError:
         return UnauthorizedError(
             "the project key does not open this project: it is not the one that the project's key "
             f"was rotated to (key epoch {newest})",
-            hint="take the new key over from the device that has it: moss-local rotate-key --join; "
-            "a rotation that this device began is ended by: moss-local rotate-key",
+            hint=JOIN,
         )
     return UnauthorizedError(
         "the project key does not open this project",
         hint="check MOSS_PROJECT_KEY, or the project_key argument, against the device that made it",
+    )
+
+
+def key_rotated(*, newest: int) -> KeyRotatedError:
+    """Return the error for a project key that opened this project here until it was rotated.
+
+    Args:
+        newest: The repository's newest key epoch.
+    """
+    return KeyRotatedError(
+        "this device has the project's old key, not the one that it was rotated to (key epoch "
+        f"{newest}); nothing is exchanged until it has the new one",
+        hint=JOIN,
     )
 
 

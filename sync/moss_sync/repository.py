@@ -30,7 +30,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 from weakref import WeakSet
 
-from moss_sync import keyring
+from moss_sync import key_check, keyring
 from moss_sync.clock import Clock, StoreClock
 from moss_sync.commit import MODES, Commit
 from moss_sync.derivation import derived
@@ -38,6 +38,7 @@ from moss_sync.errors import (
     BlobCorruptError,
     BlobNotFoundError,
     InvalidArgumentError,
+    KeyRotatedError,
     NetworkError,
     NotFoundError,
     OutcomeUnknownError,
@@ -50,9 +51,10 @@ from moss_sync.errors import (
     repair_command,
 )
 from moss_sync.features import UPGRADE, check_writable
+from moss_sync.key_check import KeyCheck, KnownKeys
 from moss_sync.keyring import Format, KdfParams, Keys
 from moss_sync.layout import Layout, store_name
-from moss_sync.packing import pack, unpack
+from moss_sync.packing import as_map, as_uint, pack, unpack
 from moss_sync.patience import Patience
 from moss_sync.probe import ProbeVerdict, probe
 from moss_sync.seal import SALT_BYTES, Place, RootKeys, epoch_of, seal, unseal
@@ -126,6 +128,8 @@ class Repository:
         self._run = run
         self._commit = commit
         self._kdf: KdfParams | None = None
+        self._former = False  # the key in use is one of before, as this device knows
+        self._refused: int | None = None  # as _refused_epoch; None where that was not read yet
         self._keys: Keys | None = None
         self._confirmed = False
         self._seen_absent = False
@@ -164,28 +168,42 @@ class Repository:
             patience: Of a caller who goes on without the store: past it, it counts as away.
         Raises:
             UnauthorizedError: another key opened this project here before, or the key does not
-                open the store's repository. Nothing was written.
+                open the store's repository. Nothing was written. Not of a key that opened it here
+                and was rotated since: what is on this device stays open to it.
         """
         spend = None if patience is None else patience.clocked()
         async with self._lock:
             if spend is not None and self._keys is None and not self._seen_absent:
                 spend()  # whoever held the lock has asked in vain, for as long as this has waited
-            check = await self._cached_check()
-            if check is None:
+            known = await self._known_keys()
+            if known is None:
                 if not (contact and await self._is_confirmed_by_store(patience)):
                     await self._save_check(self._fresh_kdf(), confirmed=False)
                 return
-            fields, kdf = check
-            if await self._fits(fields["check"], kdf):
+            if await self._fits(known.current):
+                self._kdf = known.current.kdf
+                return
+            if await self._is_former(known):
                 return
             # A confirmed key gives way only to one that the same repository was rotated to.
             # Also where what is remembered of the repository is damaged: then the store is asked.
-            known = await self._run(self._cache.load, self._cached("fmt")) is not None
-            if fields["confirmed"] and not known:
+            has_fmt = await self._run(self._cache.load, self._cached("fmt")) is not None
+            if known.confirmed and not has_fmt:
                 raise keyring.wrong_key()
             if not await self._is_confirmed_by_store(patience):
                 raise keyring.wrong_key(newest=await self._newest_known())
-            await self._save_check(self._kdf or kdf, confirmed=True)
+            await self._save_check(self._kdf or known.current.kdf, confirmed=True)
+
+    async def rotation_seen(self) -> KeyRotatedError | None:
+        """Return why nothing is exchanged with the key in use, as far as this device knows.
+
+        None where nothing is known against it. Asks no store and derives no key.
+        """
+        newest = await self._newest_known()
+        refused = await self._refused_epoch()
+        if refused > newest or self._former:
+            return keyring.key_rotated(newest=max(refused, newest))
+        return None
 
     @property
     def opened(self) -> Keys:
@@ -515,20 +533,29 @@ class Repository:
             else:
                 try:
                     self._keys = await self._unlock(cached)
-                except UnauthorizedError:
+                except UnauthorizedError as refusal:
                     # The key may be the one that another device has rotated to since.
-                    await self._reread()
+                    await self._reread(refusal)
             if self._keys is not None:
                 self._expect()
+        if self._keys is not None and await self._refused_epoch() > self._keys.roots.newest:
+            # Nothing is read or written under keys that were seen to be of before a rotation. If
+            # that was a lie of the store, the store shows it by taking it back.
+            await self._reread()
+            await self._note_refused(0)
         return self._keys
 
-    async def _reread(self) -> Keys:
-        """Read `fmt` once more, hold it to what is known, and remember it."""
+    async def _reread(self, refusal: UnauthorizedError | None = None) -> Keys:
+        """Read `fmt` once more, hold it to what is known, and remember it.
+
+        Args:
+            refusal: Of what is remembered; it stays where the store has nothing else.
+        """
         try:
             found, _ = await self.read_fmt()
         except BlobNotFoundError:
-            if self._keys is None:
-                raise keyring.wrong_key() from None
+            if refusal is not None:
+                raise refusal from None
             raise StoreChangedError(
                 f"the store {self.store.url} holds no repository any more",
                 hint="name the store that this project used before (store=, MOSS_STORE); if that "
@@ -579,22 +606,33 @@ class Repository:
         except (NetworkError, PermissionDeniedError):
             return False
 
-    async def _cached_check(self) -> tuple[dict[str, Any], KdfParams] | None:
+    async def _known_keys(self) -> KnownKeys | None:
         """Return what is known of the key; None where nothing is, or what there was is damaged."""
         saved = await self._run(self._cache.load, "key")
         if saved is None:
             return None
         try:
-            fields = unpack(saved, max_bytes=MAX_VERDICT_BYTES, what="the key check")
-            kdf = KdfParams(
-                fields["salt"], fields["memory_kib"], fields["iterations"], fields["lanes"]
-            ).checked()
-            if not isinstance(fields["check"], bytes) or "confirmed" not in fields:
-                raise KeyError("check")
-        except (BlobCorruptError, KeyError, TypeError) as error:
+            return key_check.decode(saved)
+        except BlobCorruptError as error:
             _forgotten("the check of the project key", error)
             return None
-        return fields, kdf
+
+    async def _refused_epoch(self) -> int:
+        """Return the newest epoch of a `fmt` that the key no longer opened; 0 before any."""
+        if self._refused is None:
+            self._refused = 0
+            saved = await self._run(self._cache.load, self._cached("refused"))
+            if saved is not None:
+                try:
+                    fields = unpack(saved, max_bytes=MAX_VERDICT_BYTES, what="a rotation's epoch")
+                    self._refused = as_uint(as_map(fields)["epoch"])
+                except (BlobCorruptError, KeyError, TypeError, ValueError) as error:
+                    _forgotten("that the key was rotated", error)
+        return self._refused
+
+    async def _note_refused(self, epoch: int) -> None:
+        self._refused = epoch
+        await self._run(self._cache.save, self._cached("refused"), pack({"epoch": epoch}))
 
     async def _cached_fmt(self) -> bytes | None:
         """Return the repository as this device remembers it; None where that is damaged too.
@@ -693,8 +731,11 @@ class Repository:
                 f"the repository commits by {fmt.commit!r}, which this version does not know",
                 hint=UPGRADE,
             )
-        keyring.check_cost(fmt, self._project_key)
-        keys = keyring.unlock(fmt, await self._kek(fmt.kdf))
+        try:
+            keyring.check_cost(fmt, self._project_key)
+            keys = keyring.unlock(fmt, await self._kek(fmt.kdf))
+        except UnauthorizedError:
+            raise await self._refusal(fmt) from None
         if self._commit is not None and fmt.commit != self._commit:
             raise InvalidArgumentError(
                 f"the project's repository in {self.store.url} commits by {fmt.commit!r}, not by "
@@ -730,9 +771,32 @@ class Repository:
     def _fresh_kdf(self) -> KdfParams:
         return KdfParams.choose(self._project_key, self._clock.token(keyring.KDF_SALT_BYTES))
 
-    async def _fits(self, check: bytes, kdf: KdfParams) -> bool:
-        """Return whether the project key is the one that a check value was made of."""
-        return kdf.suits(self._project_key) and check == keyring.key_check(await self._kek(kdf))
+    async def _refusal(self, fmt: Format) -> UnauthorizedError:
+        """Return why a `fmt` does not open; a rotation is remembered."""
+        cached = await self._run(self._cache.load, self._cached("fmt"))
+        if fmt.newest == 1 or cached is None or not await self._has_opened():
+            return keyring.wrong_key(newest=fmt.newest)
+        await self._note_refused(fmt.newest)
+        return keyring.key_rotated(newest=fmt.newest)
+
+    async def _has_opened(self) -> bool:
+        """Return whether the key in use has opened a repository of this project here."""
+        known = await self._known_keys()
+        if known is None:
+            return False
+        if await self._fits(known.current):
+            return known.confirmed
+        return await self._is_former(known)
+
+    async def _is_former(self, known: KnownKeys) -> bool:
+        self._former = False
+        for check in known.former:
+            self._former = self._former or await self._fits(check)
+        return self._former
+
+    async def _fits(self, check: KeyCheck) -> bool:
+        """Return whether the project key is the one that a check was made of."""
+        return check.kdf.suits(self._project_key) and check.fits(await self.kek(check.kdf))
 
     async def _kek(self, kdf: KdfParams) -> bytes:
         kek = await self.kek(kdf)
@@ -740,15 +804,16 @@ class Repository:
         return kek
 
     async def _save_check(self, kdf: KdfParams, *, confirmed: bool) -> None:
-        fields = {
-            "salt": kdf.salt,
-            "memory_kib": kdf.memory_kib,
-            "iterations": kdf.iterations,
-            "lanes": kdf.lanes,
-            "check": keyring.key_check(await self._kek(kdf)),
-            "confirmed": confirmed,
-        }
-        await self._run(self._cache.save, "key", pack(fields))
+        check = KeyCheck.of(await self._kek(kdf), kdf)
+        known = await self._known_keys()
+        if known is None:
+            known = KnownKeys(check, confirmed)
+        elif not confirmed or await self._fits(known.current):
+            known = known.renewed(check, confirmed=confirmed)
+        else:
+            known = known.succeeded_by(check)
+        self._former = False
+        await self._run(self._cache.save, "key", key_check.encode(known))
 
     def _cached(self, what: str) -> str:
         # One project may meet several stores; each has its own repository.

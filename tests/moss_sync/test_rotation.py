@@ -18,6 +18,7 @@ from moss_sync import (
     ContentionError,
     ForkDetectedError,
     InvalidArgumentError,
+    KeyRotatedError,
     NetworkError,
     NotFoundError,
     OutcomeUnknownError,
@@ -279,7 +280,7 @@ def test_a_device_with_the_old_key_is_told_that_it_was_rotated_and_loses_nothing
         stored = await world.blobs()
 
         for work in (phone.engine.pull, phone.engine.push, phone.engine.sync):
-            with pytest.raises(UnauthorizedError, match="rotated to") as caught:
+            with pytest.raises(KeyRotatedError, match="rotated to") as caught:
                 await work()
             assert "moss-local rotate-key --join" in (caught.value.hint or "")
         assert await world.blobs() == stored
@@ -288,15 +289,91 @@ def test_a_device_with_the_old_key_is_told_that_it_was_rotated_and_loses_nothing
         # Also in a new process, which opens offline as ever.
         later = world.device("phone")
         await later.repository.check_key(contact=False)
-        with pytest.raises(UnauthorizedError, match="rotated to"):
+        assert isinstance(await later.repository.rotation_seen(), KeyRotatedError)
+        with pytest.raises(KeyRotatedError, match="rotated to"):
             await later.engine.pull()
 
         joined = world.device("phone", NEW)
         await joined.repository.check_key(contact=True)
+        assert await joined.repository.rotation_seen() is None
         await joined.engine.sync()
         await laptop.engine.pull()
         assert laptop.texts == joined.texts
         assert sorted(joined.texts) == ["turn-1", "turn-2", "turn-3"]
+
+    act(scenario)
+
+
+def test_a_device_that_has_seen_a_rotation_writes_nothing_more_under_the_old_key(
+    world: World,
+) -> None:
+    """Also to a session that nobody has pushed to since, whose manifest it could still replace."""
+
+    async def scenario() -> None:
+        laptop, phone = world.device("laptop"), world.device("phone")
+        other = world.device("phone", session="conv-124")
+        for device in (laptop, other):
+            device.put("turn-1", "hello")
+            await device.engine.push()
+        await phone.engine.pull()
+        await turned(laptop)
+        laptop.put("turn-2", "under the new key")
+        await laptop.engine.push()
+        with pytest.raises(KeyRotatedError):
+            await phone.engine.pull()
+
+        later = world.device("phone", session="conv-124")
+        later.put("turn-2", "late")
+        stored = await world.blobs()
+        for _ in range(2):
+            with pytest.raises(KeyRotatedError):
+                await later.engine.push()
+        assert await world.blobs() == stored
+        assert later.replica.state().dirty == 1
+
+    act(scenario)
+
+
+def test_a_rotation_that_a_store_has_made_up_is_forgotten_once_the_store_takes_it_back(
+    world: World,
+) -> None:
+    async def scenario() -> None:
+        laptop = world.device("laptop")
+        laptop.put("turn-1", "hello")
+        await laptop.engine.push()
+        fmt, _ = await laptop.repository.read_fmt()
+        made_up = keyring.rotate(
+            fmt,
+            laptop.repository.opened,
+            bytes(32),
+            fmt.kdf,
+            fresh=bytes(keyring.rotation_bytes(fmt)),
+        )
+        await world.store.put(laptop.repository.layout.fmt, made_up.raw)
+        with pytest.raises(KeyRotatedError):
+            await laptop.repository.refresh()
+        assert await world.device("laptop").repository.rotation_seen() is not None
+        await world.store.put(laptop.repository.layout.fmt, fmt.raw)
+        again = world.device("laptop")
+        again.put("turn-2", "goes on")
+        await again.engine.push()
+        assert await world.device("laptop").repository.rotation_seen() is None
+
+    act(scenario)
+
+
+def test_a_key_that_was_never_right_is_no_key_of_before(world: World) -> None:
+    async def scenario() -> None:
+        laptop, phone = world.device("laptop"), world.device("phone")
+        laptop.put("turn-1", "hello")
+        await laptop.engine.push()
+        await phone.repository.check_key(contact=True)
+        await turned(laptop)
+        for wrong in (world.device("phone", "a third"), world.device("fresh", OLD)):
+            with pytest.raises(UnauthorizedError) as caught:
+                await wrong.repository.check_key(contact=True)
+            assert not isinstance(caught.value, KeyRotatedError)
+            assert await wrong.repository.rotation_seen() is None
 
     act(scenario)
 
@@ -325,8 +402,14 @@ def test_a_known_device_takes_the_new_key_once_the_store_says_so_and_then_offlin
         await world.device("phone", NEW).repository.check_key(contact=True)
         world.store.before = away
         await world.device("phone", NEW).repository.check_key(contact=True)
-        with pytest.raises(UnauthorizedError, match="rotated to"):
-            await world.device("phone", OLD).repository.check_key(contact=True)
+        # The old one opens what is here for as long as nobody asks for more.
+        outdated = world.device("phone", OLD)
+        await outdated.repository.check_key(contact=True)
+        assert isinstance(await outdated.repository.rotation_seen(), KeyRotatedError)
+        world.store.quiet()
+        for _ in range(2):
+            with pytest.raises(KeyRotatedError, match="rotated to"):
+                await outdated.engine.pull()
 
     act(scenario)
 

@@ -36,6 +36,7 @@ from moss_sync.errors import ManifestMissingError, OutcomeUnknownError
 from moss_sync.hlc import MAX_STAMP
 from moss_sync.manifest import Manifest
 from moss_sync.replica import Pending, ReplicaState, Snapshot
+from moss_sync.repository import Repository
 
 ENGINE = "tests/moss_sync/test_engine.py"
 ADOPTION = "tests/moss_sync/test_adoption.py"
@@ -48,6 +49,10 @@ CLOCKS = "tests/moss_sync/test_clocks.py"
 PLAN = "tests/moss_sync/test_plan.py"
 TIERS = "tests/moss_sync/test_tiers.py"
 REPLICA = "tests/moss_local/test_storage_replica.py"
+
+
+async def _no_epoch(repository: Repository) -> int:
+    return 0
 
 
 @dataclass(frozen=True)
@@ -629,6 +634,12 @@ MUTANTS: Sequence[Mutant] = (
         "a repair does not believe a manifest of before a rotation",
         around(channel.Channel, "read_to_replace", _believe_any_epoch),
         (LIVES,),
+    ),
+    Mutant(
+        "old-key",
+        "a device that has seen a rotation writes nothing more under the old key",
+        swap(Repository, "_refused_epoch", _no_epoch),
+        ("tests/moss_sync/test_rotation.py",),
     ),
     Mutant(
         "key-cost",
