@@ -24,8 +24,9 @@ import numpy as np
 
 from moss_local.errors import SnapshotCorruptError
 from moss_local.storage.documents import Document, check_document
-from moss_local.storage.encoding import MAX_DIMENSIONS, from_bytes
+from moss_local.storage.encoding import from_bytes
 from moss_sync import BlobCorruptError, VectorSpace
+from moss_sync.limits import MAX_DIMENSIONS
 from moss_sync.packing import as_list, as_map, as_str, as_uint, pack, unpack
 from moss_sync.record import VectorType
 

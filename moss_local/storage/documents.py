@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from moss_sync import InvalidArgumentError
 from moss_sync.hlc import to_ms
-
-MAX_ID_BYTES = 1024
-MAX_TEXT_BYTES = 1024 * 1024
-MAX_PAYLOAD_BYTES = 1024 * 1024
-MAX_METADATA_BYTES = 1024 * 1024
-"""All keys and values together. With the limits above, a document fits a segment of 16 MiB."""
+from moss_sync.limits import (
+    MAX_ID_BYTES,
+    MAX_METADATA_BYTES,
+    MAX_PAYLOAD_BYTES,
+    MAX_TEXT_BYTES,
+)
 
 
 @dataclass(frozen=True, slots=True)

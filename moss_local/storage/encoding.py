@@ -14,10 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from moss_sync import InvalidArgumentError, VectorSpace
-
-MAX_DIMENSIONS = 8192
-"""sqlite-vec's own limit on a column."""
-
+from moss_sync.limits import MAX_DIMENSIONS
 
 _SMALL, _LARGE = 1e-24, 1e24
 """Squared lengths between these are exact enough in float32, whatever the components are."""

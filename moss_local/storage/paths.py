@@ -15,9 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from moss_sync import InvalidArgumentError
-
-MAX_NAME_BYTES = 512
-"""Of a session's or project's name, in UTF-8."""
+from moss_sync.limits import MAX_NAME_BYTES
 
 SLUG_CHARS = 40
 HASH_CHARS = 26

@@ -8,6 +8,7 @@ repetition leaves the same documents.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import apsw
@@ -18,6 +19,7 @@ from moss_local.storage.aside import remove_rows, set_aside
 from moss_local.storage.documents import read_metadata
 from moss_local.storage.file import SessionFile
 from moss_local.storage.history import keep_losers, keep_superseded
+from moss_local.storage.rejections import forget_rejected, note_rejected
 from moss_local.storage.rows import (
     Found,
     check_space,
@@ -210,9 +212,11 @@ class SqliteReplica:
             conn.executemany("UPDATE document SET commit_seq = ?, dirty = 0 WHERE rowid = ?", equal)
             if state.space is not None:
                 fill_in(conn, state.space, _lacking(records, found))
+            forget_rejected(conn, records)
+            news = note_rejected(conn, snapshot.rejected)
             update_state(conn, hlc=max(state.hlc, hlc_max))
             _go_on(conn, state, seen, snapshot.applied_seq)
-        return _counts(won, found, reasserted)
+        return replace(_counts(won, found, reasserted), rejected=tuple(news))
 
     def set_seen(self, seen: Seen, *, applied_seq: int | None = None, tomb_seq: int = 0) -> None:
         """Store a newly verified manifest that needed no merge."""
@@ -259,6 +263,7 @@ class SqliteReplica:
                 conn.execute("UPDATE document SET dirty = 1, commit_seq = NULL")
             _become(conn, dev, inc)
             conn.execute("DELETE FROM seen")
+            conn.execute("DELETE FROM rejected")
             update_state(conn, repairs=life.repairs, gen=life.gen, applied_seq=0)
         return moved
 

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from moss_local.search.keywords import prepare_text
 from moss_local.storage.documents import StoredDocument, check_id, metadata_json, read_metadata
-from moss_local.storage.encoding import MAX_DIMENSIONS, from_bytes, narrowed
+from moss_local.storage.encoding import from_bytes, narrowed
 from moss_local.storage.history import Reason, keep_superseded
 from moss_local.storage.schema import create_vectors
 from moss_local.storage.state import State, read_state, set_space, update_state
 from moss_sync import InvalidArgumentError, ModelMismatchError, Record, VectorSpace, Version
+from moss_sync.limits import MAX_DIMENSIONS
 
 VECTOR_BATCH = 1024
 """Vectors converted at a time while writing: bounds the memory beside the caller's own."""

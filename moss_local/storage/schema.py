@@ -145,6 +145,12 @@ CREATE TABLE history (
   payload TEXT,
   vector BLOB
 ) STRICT;
+CREATE TABLE rejected (
+  number INTEGER PRIMARY KEY,
+  mark BLOB NOT NULL UNIQUE,
+  id TEXT NOT NULL,
+  reason TEXT NOT NULL
+) STRICT;
 CREATE UNIQUE INDEX history_content ON history (id, digest);
 CREATE INDEX history_bytes ON history (number, bytes);
 """

@@ -7,8 +7,8 @@ from typing import cast, get_args
 
 import apsw
 
-from moss_local.storage.encoding import MAX_DIMENSIONS
 from moss_sync import Life, VectorSpace
+from moss_sync.limits import MAX_DIMENSIONS
 from moss_sync.record import VectorType
 
 

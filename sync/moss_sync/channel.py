@@ -284,7 +284,8 @@ class Channel:
     ) -> list[Segment]:
         """Return what these entries and payloads hold; entries are read in parallel.
 
-        Vectors of another space than the session's are left out: it was moved since.
+        The one place where segments become records: what does not count is left out of them here,
+        for a pull, a compaction and an erasure alike (`limits`, `plan.admitted`).
 
         Raises:
             BlobNotFoundError: an entry's blob is gone: merged into another, or lost.
@@ -308,7 +309,7 @@ class Channel:
             if (decoded.dev, decoded.n) != (item.dev, item.n):
                 raise BlobCorruptError(f"{what} says that it is another one")
             segments.append(replace(decoded, records=plan.clamped(decoded.records, item.ct)))
-        return [plan.without_foreign_vectors(each, current) for each in segments]
+        return [plan.admitted(each, current) for each in segments]
 
     async def _read_segment(self, keys: Keys, current: Manifest, entry: Entry) -> Segment:
         blob = await self._store.get(self._repository.layout.blob(current.sid, entry.name))

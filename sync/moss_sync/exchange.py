@@ -205,12 +205,14 @@ class Exchange:
                 full=wanted.full,
                 space=current.space,
                 former=current.former,
+                rejected=[each for read in segments for each in read.rejected],
             )
             counts = await self._run(self._replica.merge, snapshot, seen)
             report.received += counts.received
             report.deleted += counts.deleted
             report.superseded += counts.superseded
             report.reasserted += counts.reasserted
+            report.tell(counts.rejected)
             return
         raise BlobMissingError(
             f"session {state.name!r} lists a blob that the store does not have",
@@ -476,6 +478,8 @@ class Exchange:
         elif state.pending is None:
             return state
         elif (found := plan.committed_at(current, state.dev, state.pending)) is not None:
+            # What is of another space than the session's may count for nobody else: it is not in.
+            self._check_space(current, state)
             committed = Committed(
                 state.dev, state.pending.n, found.seq, limit=stamp_limit(found.ct)
             )

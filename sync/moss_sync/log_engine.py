@@ -298,11 +298,13 @@ class LogEngine:
             doubtful = log_plan.doubtful(blob, floors)
             known: set[str] = await self._run(self._replica.known, doubtful) if doubtful else set()
             records += [r for r in blob.segment.records if r.id not in doubtful or r.id in known]
-        snapshot = Snapshot(records, APPLIED, space=space)
+        rejected = [each for blob in group for each in blob.segment.rejected]
+        snapshot = Snapshot(records, APPLIED, space=space, rejected=rejected)
         counts = await self._run(self._replica.merge, snapshot, _NOTHING_SEEN)
         report.received += counts.received
         report.deleted += counts.deleted
         report.superseded += counts.superseded
+        report.tell(counts.rejected)
 
     async def _take_over(self, blob: LogBlob, report: SyncReport) -> None:
         """Forget what a base that is whole does not hold any more."""

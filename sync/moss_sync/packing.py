@@ -18,6 +18,7 @@ import msgpack
 import zstandard
 
 from moss_sync.errors import BlobCorruptError, InvalidArgumentError
+from moss_sync.limits import name_fault
 
 LEVEL = 3
 """zstd level. Measured on 1 000 real turns with fp16 vectors: level 1 gives 707 335 bytes, level 3
@@ -72,12 +73,14 @@ def plain_size(packed: bytes) -> int:
         raise BlobCorruptError("a payload is not compressed as expected") from error
 
 
-def unpack(data: bytes, *, max_bytes: int, what: str) -> Any:
+def unpack(data: bytes, *, max_bytes: int, what: str, strict: bool = True) -> Any:
     """Return the value that `pack` got.
 
     Args:
         max_bytes: Bound of the decompressed size; a frame that declares more is refused unread.
         what: Names the blob in errors.
+        strict: False lets texts in that are no UTF-8; what is wrong in one is half of a surrogate
+            pair then, which no text that `pack` got has.
     Raises:
         BlobCorruptError: it is not such a value, or larger than allowed.
     """
@@ -88,23 +91,11 @@ def unpack(data: bytes, *, max_bytes: int, what: str) -> Any:
     size = params.content_size
     if size in (zstandard.CONTENTSIZE_UNKNOWN, zstandard.CONTENTSIZE_ERROR) or size > max_bytes:
         raise BlobCorruptError(f"{what} declares {size} bytes; at most {max_bytes} are allowed")
-    counted = _counter(MAX_CONTAINERS)
     try:
         plain = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES).decompress(
             data, max_output_size=max(size, 1), read_across_frames=False, allow_extra_data=False
         )
-        return msgpack.unpackb(
-            plain,
-            raw=False,
-            strict_map_key=False,
-            object_hook=counted,
-            list_hook=counted,
-            max_str_len=max_bytes,
-            max_bin_len=max_bytes,
-            max_array_len=MAX_LIST_ITEMS,
-            max_map_len=MAX_MAP_ITEMS,
-            max_ext_len=0,
-        )
+        return _unpacked(plain, max_bytes, strict=strict)
     # TypeError: a list or map as the key of a map.
     except (
         zstandard.ZstdError,
@@ -114,6 +105,23 @@ def unpack(data: bytes, *, max_bytes: int, what: str) -> Any:
         msgpack.UnpackException,
     ) as error:
         raise BlobCorruptError(f"{what} does not decode") from error
+
+
+def _unpacked(plain: bytes, max_bytes: int, *, strict: bool = True) -> Any:
+    counted = _counter(MAX_CONTAINERS)
+    return msgpack.unpackb(
+        plain,
+        raw=False,
+        unicode_errors="strict" if strict else "surrogateescape",
+        strict_map_key=False,
+        object_hook=counted,
+        list_hook=counted,
+        max_str_len=max_bytes,
+        max_bin_len=max_bytes,
+        max_array_len=MAX_LIST_ITEMS,
+        max_map_len=MAX_MAP_ITEMS,
+        max_ext_len=0,
+    )
 
 
 def as_uint(value: Any) -> int:
@@ -142,6 +150,13 @@ def as_str(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError("text")
     return value
+
+
+def as_name(value: Any) -> str:
+    """Return a field that must be a name within the limits of the format. Raises ValueError."""
+    if (fault := name_fault(value)) is not None:
+        raise ValueError(f"name: {fault}")
+    return str(value)
 
 
 def as_bytes(value: Any, size: int | None = None) -> bytes:

@@ -29,6 +29,7 @@ from moss_sync.floors import (
     tidied,
 )
 from moss_sync.layout import SegmentName
+from moss_sync.limits import rejected
 from moss_sync.manifest import (
     HASH_BYTES,
     INLINE_EACH_BYTES,
@@ -45,7 +46,7 @@ from moss_sync.merge import cut
 from moss_sync.record import Record, VectorSpace
 from moss_sync.replica import FIRST_LIFE, Aside, Correction, Keep, Life, Pending, ReplicaState
 from moss_sync.seal import epoch_of
-from moss_sync.segment import Segment
+from moss_sync.segment import CUSTOM, Segment
 
 MAX_LISTED = 1000
 """Entries of a manifest up to which waiting segments of others are taken in: about 128 KiB."""
@@ -434,13 +435,29 @@ def applied_with(
     return (parent is None or applied_seq >= parent.seq) and not adopted
 
 
-def without_foreign_vectors(segment: Segment, manifest: Manifest) -> Segment:
-    """Return a segment of a session as its readers take it: with vectors of its own space only."""
-    if segment.space is None or segment.space == manifest.space:
+def admitted(segment: Segment, manifest: Manifest) -> Segment:
+    """Return a segment as every reader of its session takes it: with vectors of its own space only.
+
+    Vectors of a model follow from the texts and are left out. The caller's own are content: where
+    they are of no space that the session ever had, such as one of another size, their records do
+    not count.
+    """
+    space = segment.space
+    if space is None or space == manifest.space:
         return segment
-    return replace(
-        segment, space=None, records=[replace(record, vector=None) for record in segment.records]
-    )
+    foreign = space.id == CUSTOM and space.fingerprint not in manifest.former
+    kept = [
+        replace(record, vector=None)
+        for record in segment.records
+        if not foreign or record.vector is None
+    ]
+    reason = f"its vector of {space.dim} components is of none of the session's spaces"
+    left_out = [
+        rejected(record.id, record.version.hlc, record.version.dev, reason)
+        for record in segment.records
+        if foreign and record.vector is not None
+    ]
+    return replace(segment, space=None, records=kept, rejected=(*segment.rejected, *left_out))
 
 
 def with_space(parent: Manifest, author: Author, space: VectorSpace) -> Manifest:

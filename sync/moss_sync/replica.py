@@ -18,11 +18,15 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 from moss_sync.errors import StoreChangedError, other_store_hint
+from moss_sync.limits import Rejected
 from moss_sync.record import Record, VectorSpace, Version
 
 Exclusive = Callable[[], AbstractAsyncContextManager[None]]
 """Opens a lock that one process at a time holds for a replica: held to push, never to pull."""
 
+
+KEPT_REJECTED = 100
+"""So many records that do not count a replica remembers, so that each is news once."""
 
 Aside = Literal["nothing", "pending", "dirty"]
 """Which dirty records a renewed identity sets aside: none, those in the pending push, or all."""
@@ -147,12 +151,14 @@ class MergeCounts:
         superseded: Local versions, dirty when they lost, that another device's version replaced.
         reasserted: Local changes that were stamped anew, because what they would have lost to may
             be a deletion that is forgotten by now.
+        rejected: Records that do not count, as far as this file has not been told of them before.
     """
 
     received: int = 0
     deleted: int = 0
     superseded: int = 0
     reasserted: int = 0
+    rejected: Sequence[Rejected] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +174,7 @@ class Snapshot:
             `tomb_seq`: what it holds besides was deleted.
         space: The session's vector space as the manifest states it.
         former: Fingerprints of the spaces that it had before.
+        rejected: What was read besides and does not count.
     """
 
     records: Sequence[Record]
@@ -177,6 +184,7 @@ class Snapshot:
     full: bool = False
     space: VectorSpace | None = None
     former: frozenset[str] = frozenset()
+    rejected: Sequence[Rejected] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +283,9 @@ class Replica(Protocol):
           2 where `full`: clean records that are not in the snapshot are forgotten; dirty ones, puts
             and deletes alike, that are not in it and not above `tomb_hlc` are stamped anew
           3 the records are merged; one of an equal version fills in a vector that is lacking here
-          4 the local clock rises to `tomb_hlc` and the highest stamp merged
+          4 what is rejected is remembered, the first KEPT_REJECTED of it, until a document of that
+            id arrives that counts
+          5 the local clock rises to `tomb_hlc` and the highest stamp merged
 
         Step 2 is only for a file that still is below `tomb_seq`. Where the vectors here are of a
         space that the session has left (`former`), they are forgotten first, and the file goes on

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from moss_sync.limits import Rejected
+
+SHOWN_REJECTIONS = 10
 
 
 @dataclass(slots=True)
@@ -24,6 +29,8 @@ class SyncReport:
             arrived, a sentence each. Nothing is wrong; a later exchange reads it.
         strays: What lies among the session's blobs and is none of them, such as the conflicted
             copies that a folder's replication leaves. Never read and never removed.
+        rejected: Records of others that were read and do not count, because they are over a limit
+            of the format; each is counted once. rejections: the first of them, a sentence each.
     """
 
     session_id: str = ""
@@ -43,6 +50,14 @@ class SyncReport:
     elapsed_ms: float = 0.0
     waiting: tuple[str, ...] = ()
     strays: tuple[str, ...] = ()
+    rejected: int = 0
+    rejections: tuple[str, ...] = ()
+
+    def tell(self, news: Sequence[Rejected]) -> None:
+        """Add what an exchange has read and left out."""
+        self.rejected += len(news)
+        room = SHOWN_REJECTIONS - len(self.rejections)
+        self.rejections += tuple(map(str, news[: max(0, room)]))
 
 
 @dataclass(slots=True)

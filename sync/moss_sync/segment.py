@@ -2,7 +2,12 @@
 
 Rules of this file: values in, values out.
 What holds (tests/moss_sync/test_segment.py): `decode(encode(x)) == x`; any other bytes give a value
-that encodes equal, or BlobCorruptError; what `decode` would refuse, `encode` does not make.
+that encodes equal, or BlobCorruptError; what `decode` would refuse or leave out, `encode` does not
+make.
+
+A fault of the form (columns that do not fit together, numbers that are none) refuses the blob. A
+fault of one record (`limits`) leaves out that record, and to every reader it is as if it had never
+been written: what is left counts.
 
 Columns compress better than rows, and vectors better still when the first bytes of all components
 stand together and then the second ones: signs and exponents of unit vectors repeat, mantissas do
@@ -19,7 +24,14 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-from moss_sync.errors import BlobCorruptError, UnsupportedFormatError
+from moss_sync.errors import BlobCorruptError, InvalidArgumentError, UnsupportedFormatError
+from moss_sync.limits import (
+    MAX_DIMENSIONS,
+    Rejected,
+    content_fault,
+    rejected,
+    vector_fault,
+)
 from moss_sync.packing import (
     MAX_LIST_ITEMS,
     MAX_UINT,
@@ -27,6 +39,7 @@ from moss_sync.packing import (
     as_int,
     as_list,
     as_map,
+    as_name,
     as_str,
     as_uint,
     pack,
@@ -68,6 +81,7 @@ class Segment:
         space: The vector space of the vectors inside; None when there are none.
         prev_tip: The tip of the author's push before; links a device's pushes to a chain.
         records: In the order of their authors' changes.
+        rejected: What a reader has left out of them; a writer has none.
     """
 
     dev: bytes
@@ -76,16 +90,17 @@ class Segment:
     space: VectorSpace | None
     prev_tip: bytes
     records: Sequence[Record]
+    rejected: Sequence[Rejected] = ()
 
 
 def encode(segment: Segment) -> bytes:
     """Return a segment's plain bytes, to be sealed, or to ride in a manifest.
 
     Raises:
-        InvalidArgumentError: they would be more than MAX_PLAIN_BYTES, which nobody could read.
-        ValueError: the segment contradicts itself: a bug of the caller's.
+        InvalidArgumentError: a record is over the limits of the format, they would be more than
+            MAX_PLAIN_BYTES, or the segment contradicts itself: nobody could read it.
     """
-    _check_encodable(segment)
+    check_encodable(segment)
     records = segment.records
     devs = sorted({record.version.dev for record in records})
     index = {dev: i for i, dev in enumerate(devs)}
@@ -123,16 +138,16 @@ def encode(segment: Segment) -> bytes:
 
 
 def decode(data: bytes, *, what: str, commit_seq: int | None = None) -> Segment:
-    """Return the segment that `encode` got.
+    """Return the segment that `encode` got; records that do not count are told and left out.
 
     Args:
         what: Names the blob in errors.
         commit_seq: The commit that carried it, given to the records that do not say another.
     Raises:
-        BlobCorruptError: anything about it is not as it must be.
+        BlobCorruptError: anything about its form is not as it must be.
         UnsupportedFormatError: a newer version of this library wrote it.
     """
-    fields = unpack(data, max_bytes=MAX_PLAIN_BYTES, what=what)
+    fields = unpack(data, max_bytes=MAX_PLAIN_BYTES, what=what, strict=False)
     try:
         version = as_uint(as_map(fields)["v"])
         if version != VERSION:
@@ -147,11 +162,12 @@ def decode(data: bytes, *, what: str, commit_seq: int | None = None) -> Segment:
 
 def _decode(fields: dict[str, Any], carried_by: int | None) -> Segment:
     space = None if fields["space"] is None else space_of(fields["space"])
-    ids = [as_str(id) for id in as_list(fields["id"])]
+    ids = as_list(fields["id"])
     columns = {name: as_list(fields[name]) for name in _COLUMNS}
     if any(len(column) != len(ids) for column in columns.values()):
         raise ValueError("column lengths")
-    if len(set(ids)) != len(ids):
+    named = [id for id in ids if isinstance(id, str)]
+    if len(set(named)) != len(named):
         raise ValueError("duplicate ids")
     devs = [as_bytes(dev, DEVICE_BYTES) for dev in as_list(fields["devs"])]
     clocks = accumulate(as_int(delta) for delta in columns["hlc"])
@@ -163,7 +179,8 @@ def _decode(fields: dict[str, Any], carried_by: int | None) -> Segment:
         as_uint(row): as_bytes(digest, DIGEST_BYTES)
         for row, digest in as_map(fields.get("digests", {})).items()
     }
-    records = []
+    records: list[Record] = []
+    left_out: list[Rejected] = []
     rows = zip(
         ids,
         clocks,
@@ -176,13 +193,16 @@ def _decode(fields: dict[str, Any], carried_by: int | None) -> Segment:
         vectors,
         strict=True,
     )
-    for row, (id, hlc, dev, flags, commit_seq, text, meta, payload, vector) in enumerate(rows):
-        if not 0 <= hlc <= MAX_UINT:
-            raise ValueError("clock")
+    for row, (id, hlc, dev, flags, commit_seq, text, meta, payload, found) in enumerate(rows):
+        seq = carried_by if commit_seq is None else as_uint(commit_seq)
         deleted = bool(flags & DELETED)
-        _check_content(text, meta, payload)
-        if deleted and (text, meta, payload, vector) != ("", None, None, None):
-            raise ValueError("tombstone")
+        vector, bad_vector = found
+        fault = _fault(id, hlc, deleted, text, meta, payload, has_vector=bool(flags & HAS_VECTOR))
+        if fault is None and own:
+            fault = bad_vector
+        if fault is not None:
+            left_out.append(rejected(id, hlc, dev, fault))
+            continue
         digest = kept.get(row) or content_digest(
             id,
             deleted=deleted,
@@ -191,20 +211,35 @@ def _decode(fields: dict[str, Any], carried_by: int | None) -> Segment:
             payload=payload,
             own_vector=vector if own else None,
         )
-        seq = carried_by if commit_seq is None else as_uint(commit_seq)
         version = Version(hlc, dev, digest)
         records.append(Record(id, version, deleted, text, meta, payload, vector, seq))
-    prev_tip = as_bytes(fields["prev_tip"])
-    if len(prev_tip) not in (0, TIP_BYTES):
-        raise ValueError("tip")
     return Segment(
         dev=as_bytes(fields["dev"], DEVICE_BYTES),
         n=as_uint(fields["n"]),
         base=as_uint(fields["base"]),
         space=space,
-        prev_tip=prev_tip,
+        prev_tip=_tip(fields["prev_tip"]),
         records=records,
+        rejected=tuple(left_out),
     )
+
+
+def _tip(value: Any) -> bytes:
+    tip = as_bytes(value)
+    if len(tip) not in (0, TIP_BYTES):
+        raise ValueError("tip")
+    return tip
+
+
+def _fault(
+    id: Any, hlc: int, deleted: bool, text: Any, meta: Any, payload: Any, *, has_vector: bool
+) -> str | None:
+    """Return why a record does not count, its vector aside, or None."""
+    if not 0 <= hlc <= MAX_UINT:
+        return "its clock is out of range"
+    if deleted and ((text, meta, payload) != ("", None, None) or has_vector):
+        return "it is a deletion with content"
+    return content_fault(id, text, meta, payload)
 
 
 def _kept_digests(segment: Segment) -> dict[str, dict[int, bytes]]:
@@ -245,17 +280,14 @@ def space_of(fields: dict[str, Any]) -> VectorSpace:
     """Return the vector space of msgpack fields; raises ValueError, KeyError or TypeError."""
     known = as_map(fields)
     dim = as_uint(known["dim"])
-    if not 1 <= dim <= MAX_DIM:
+    if not 1 <= dim <= MAX_DIMENSIONS:
         raise ValueError("dimensions")
     return VectorSpace(
-        as_str(known["id"]), as_str(known["fp"]), dim, _VECTOR_TYPES[as_str(known["dtype"])]
+        as_name(known["id"]), as_name(known["fp"]), dim, _VECTOR_TYPES[as_str(known["dtype"])]
     )
 
 
 _VECTOR_TYPES: dict[str, VectorType] = {"f2": "f2", "f4": "f4"}
-
-MAX_DIM = 8192
-"""sqlite-vec's own limit on the components of one vector."""
 
 
 def planes(data: bytes, width: int) -> bytes:
@@ -276,51 +308,99 @@ def unplanes(data: bytes, width: int) -> bytes:
     return bytes(items)
 
 
-def _vectors(space: VectorSpace | None, flags: list[Any], emb: bytes) -> list[bytes | None]:
-    """Return each row's vector, or None where its flags say that it has none."""
+def _vectors(
+    space: VectorSpace | None, flags: list[Any], emb: bytes
+) -> list[tuple[bytes | None, str | None]]:
+    """Return each row's vector, None where it has none that counts, and why it does not.
+
+    A column of another size than its rows need tells nothing of any of them.
+    """
     if any(type(each) is not int or each & ~(DELETED | HAS_VECTOR) for each in flags):
         raise ValueError("flags")
     held = sum(1 for each in flags if each & HAS_VECTOR)
     if space is None:
         if held or emb:
             raise ValueError("vectors without a space")
-        return [None] * len(flags)
-    flat, size = unplanes(emb, int(space.dtype[1])), space.vector_bytes
-    if len(flat) != held * size:
-        raise ValueError("vector bytes")
-    vectors: list[bytes | None] = []
+        return [(None, None)] * len(flags)
+    size = space.vector_bytes
+    if len(emb) != held * size:
+        lost = (None, f"its vector is not of {space.dim} components")
+        return [lost if each & HAS_VECTOR else (None, None) for each in flags]
+    flat = unplanes(emb, int(space.dtype[1]))
+    vectors: list[tuple[bytes | None, str | None]] = []
     at = 0
     for each in flags:
+        vector = fault = None
         if each & HAS_VECTOR:
-            vectors.append(flat[at : at + size])
+            vector = flat[at : at + size]
             at += size
-        else:
-            vectors.append(None)
+            if (fault := vector_fault(vector, space.dtype)) is not None:
+                vector = None
+        vectors.append((vector, fault))
     return vectors
 
 
-def _check_content(text: Any, meta: Any, payload: Any) -> None:
-    as_str(text)
-    if payload is not None:
-        as_str(payload)
-    if meta is not None:
-        for key, value in as_map(meta).items():
-            as_str(key)
-            as_str(value)
+def check_encodable(segment: Segment) -> None:
+    """Refuse what `decode` would refuse, or leave out: no device could read it.
 
-
-def _check_encodable(segment: Segment) -> None:
-    """Refuse what `decode` would refuse: a blob that no device can read must not be committed."""
-    records, space = segment.records, segment.space
+    Raises:
+        InvalidArgumentError: naming the record and the limit.
+    """
+    records = segment.records
     if len(records) > MAX_RECORDS:
-        raise ValueError(f"{len(records)} records in one segment, more than {MAX_RECORDS}")
-    if len({record.id for record in records}) != len(records):
-        raise ValueError("two records of one id in a segment")
+        raise InvalidArgumentError(
+            f"{len(records)} records in one segment, more than {MAX_RECORDS}"
+        )
+    if segment.rejected or len({record.id for record in records}) != len(records):
+        raise InvalidArgumentError("two records of one id in a segment, or one that was left out")
+    try:
+        _check_head(segment)
+        for record in records:
+            _check_numbers(record)
+    except ValueError as error:
+        raise InvalidArgumentError(f"a segment with a {error} out of range") from error
     for record in records:
-        if record.vector is not None and (
-            space is None or len(record.vector) != space.vector_bytes
-        ):
-            raise ValueError(f"record {record.id!r} has a vector of another space")
-        content = (record.text, record.metadata, record.payload, record.vector)
-        if record.deleted and content != ("", None, None, None):
-            raise ValueError(f"the tombstone {record.id!r} has content")
+        if (fault := record_fault(record, segment.space)) is not None:
+            raise InvalidArgumentError(
+                f"document {record.id!a:.80} cannot be pushed: {fault}",
+                hint="change or delete it; docs/limits.md has the limits",
+            )
+
+
+def record_fault(record: Record, space: VectorSpace | None) -> str | None:
+    """Return why readers would leave a record out, or its vector; None where they take all of it.
+
+    Args:
+        space: Of the vectors in its segment.
+    """
+    vector = record.vector
+    fault = _fault(
+        record.id,
+        record.version.hlc,
+        record.deleted,
+        record.text,
+        None if record.metadata is None else dict(record.metadata),
+        record.payload,
+        has_vector=vector is not None,
+    )
+    if fault is not None or vector is None:
+        return fault
+    if space is None or len(vector) != space.vector_bytes:
+        return "its vector is of another space"
+    return vector_fault(vector, space.dtype)
+
+
+def _check_head(segment: Segment) -> None:
+    as_bytes(segment.dev, DEVICE_BYTES)
+    _tip(segment.prev_tip)
+    as_uint(segment.n)
+    as_uint(segment.base)
+    if segment.space is not None:
+        space_of(space_fields(segment.space))
+
+
+def _check_numbers(record: Record) -> None:
+    as_bytes(record.version.dev, DEVICE_BYTES)
+    as_bytes(record.version.digest, DIGEST_BYTES)
+    if record.commit_seq is not None:
+        as_uint(record.commit_seq)

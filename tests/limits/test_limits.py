@@ -97,14 +97,12 @@ def big_file(size: int) -> None:
 
 
 CASES: dict[str, Callable[[int], object]] = {
-    "paths.MAX_NAME_BYTES": lambda n: check_name("x" * n),
-    "documents.MAX_ID_BYTES": lambda n: check_document(Document("x" * n, "")),
-    "documents.MAX_TEXT_BYTES": lambda n: check_document(Document("a", "x" * n)),
-    "documents.MAX_PAYLOAD_BYTES": lambda n: check_document(Document("a", "", None, "x" * n)),
-    "documents.MAX_METADATA_BYTES": lambda n: check_document(
-        Document("a", "", {"k": "x" * (n - 1)})
-    ),
-    "encoding.MAX_DIMENSIONS": lambda n: check_vector([1.0] * n, dim=None, what="it"),
+    "limits.MAX_NAME_BYTES": lambda n: check_name("x" * n),
+    "limits.MAX_ID_BYTES": lambda n: check_document(Document("x" * n, "")),
+    "limits.MAX_TEXT_BYTES": lambda n: check_document(Document("a", "x" * n)),
+    "limits.MAX_PAYLOAD_BYTES": lambda n: check_document(Document("a", "", None, "x" * n)),
+    "limits.MAX_METADATA_BYTES": lambda n: check_document(Document("a", "", {"k": "x" * (n - 1)})),
+    "limits.MAX_DIMENSIONS": lambda n: check_vector([1.0] * n, dim=None, what="it"),
     "options.MAX_TOP_K": lambda n: (
         choose_query(QueryOptions(top_k=n), now_ms=0),
         choose_get(GetDocumentsOptions(limit=n), now_ms=0),

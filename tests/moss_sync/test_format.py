@@ -14,6 +14,7 @@ from moss_sync import (
     floors,
     keyring,
     layout,
+    limits,
     log_blob,
     manifest,
     marks,
@@ -38,6 +39,7 @@ MODULES = {
     "floors": floors,
     "keyring": keyring,
     "layout": layout,
+    "limits": limits,
     "log_blob": log_blob,
     "manifest": manifest,
     "marks": marks,
@@ -48,7 +50,7 @@ MODULES = {
     "segment": segment,
     "tiers": tiers,
 }
-UNITS = {"": 1, "KiB": 1024, "MiB": 1024 * 1024}
+UNITS = {"": 1, "bytes": 1, "KiB": 1024, "MiB": 1024 * 1024}
 
 
 def section(title: str) -> str:
@@ -96,7 +98,7 @@ def test_every_limit_of_the_code_is_on_the_page(module: str) -> None:
         "keyring": {"MAX_EPOCH"},
         "layout": {"MAX_BASE", "MAX_PUSH"},
         "packing": {"MAX_UINT"},
-        "segment": {"MAX_LIST_ITEMS", "MAX_UINT"},
+        "segment": {"MAX_DIMENSIONS", "MAX_LIST_ITEMS", "MAX_UINT"},
     }
     defined = {name for name in vars(MODULES[module]) if name.startswith("MAX_")}
     assert defined - inner.get(module, set()) <= listed

@@ -47,7 +47,7 @@ def test_a_push_comes_out_as_it_went_in_and_its_records_are_its_own() -> None:
 
 
 def test_a_base_comes_out_as_it_went_in() -> None:
-    inner = payload(record("a", 2, vector=b"\0" * 4), n=0, space=SPACE)
+    inner = payload(record("a", 2, vector=b"\1" * 4), n=0, space=SPACE)
     covers = Coverage.of(DEV, 1).plus(Coverage.of(DEV, 2))
     inputs = (str(name("s", 1)), str(name("s", 2)))
     data = encode(
@@ -69,7 +69,7 @@ def test_a_base_comes_out_as_it_went_in() -> None:
         ("s", payload(record("a", None)), {"whole": {DEV: 3}}),
         ("s", payload(record("a", None)), {"forgot": 1}),
         ("s", payload(record("a", None)), {"since": Since(1, DEV)}),
-        ("s", payload(record("a", None, vector=b"\0" * 4), space=SPACE), {}),
+        ("s", payload(record("a", None, vector=b"\1" * 4), space=SPACE), {}),
         ("b", payload(record("a", 4), n=0), {}),
         ("b", payload(record("a", None), n=0), {}),
         ("b", payload(record("a", 3), n=1), {}),

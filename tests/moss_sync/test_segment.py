@@ -7,11 +7,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import msgpack
+import numpy as np
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moss_sync import segment
+from moss_sync import limits, segment
 from moss_sync.errors import BlobCorruptError, InvalidArgumentError, UnsupportedFormatError
 from moss_sync.packing import pack, unpack
 from moss_sync.record import Record, VectorSpace, Version, content_digest
@@ -99,7 +102,7 @@ def test_a_vector_is_content_only_where_the_caller_brought_it() -> None:
             opened(encode(of(record("a", vector=vector, own=own), space=space)))
             .records[0]
             .version.digest
-            for vector in (bytes(size), b"\1" * size)
+            for vector in (b"\2" * size, b"\1" * size)
         }
         assert len(digests) == (2 if own else 1)
 
@@ -165,36 +168,15 @@ HOSTILE: dict[str, Callable[[dict[str, Any]], None]] = {
     "a clock in fractions": change_at("hlc", 0, 1.5),
     "a clock that is not a number": change_at("hlc", 0, NAN),
     "an endless clock": change_at("hlc", 0, math.inf),
-    "a clock before zero": change_at("hlc", 1, -6),
-    "a clock past its end": change_at("hlc", 0, 2**63),
-    "clocks that sum up past their end": change("hlc", [2**63 - 1, 1]),
     "a clock of text": change_at("hlc", 0, "1"),
     # flags and vectors
     "an unknown flag": change_at("flags", 1, 5),
     "negative flags": change_at("flags", 1, -1),
     "flags that are a bool": change_at("flags", 1, True),
     "flags in fractions": change_at("flags", 1, 1.0),
-    "a tombstone with a vector": change("flags", [3, 0]),
-    "one vector too few": change_at("flags", 0, 0),
-    "one vector too many": change("flags", [2, 2]),
-    "half a component": change("emb", b"abc"),
     "a vector without a space": change("space", None),
     "vectors as text": change("emb", "acbd"),
     "vectors as a list": change("emb", [1, 2, 3, 4]),
-    # content
-    "a tombstone with a text": change_at("text", 1, "x"),
-    "a tombstone with metadata": change_at("meta", 1, {}),
-    "a tombstone with a payload": change_at("payload", 1, ""),
-    "a text of bytes": change_at("text", 0, b"x"),
-    "no text": change_at("text", 0, None),
-    "a payload of bytes": change_at("payload", 0, b"x"),
-    "metadata that is a list": change_at("meta", 0, []),
-    "a metadata key that is a number": change_at("meta", 0, {1: "x"}),
-    "a metadata value that is a number": change_at("meta", 0, {"x": 1}),
-    "a metadata value that is a map": change_at("meta", 0, {"x": {}}),
-    "an id that is a number": change_at("id", 0, 1),
-    "an id that is nothing": change_at("id", 0, None),
-    "an id that is a list": change_at("id", 0, ["a"]),
     "an id twice": change("id", ["a", "a"]),
     "a negative commit": change_at("commit_seq", 0, -1),
     "a commit that is a bool": change_at("commit_seq", 0, True),
@@ -227,11 +209,14 @@ HOSTILE: dict[str, Callable[[dict[str, Any]], None]] = {
     "a space that is a list": change("space", ["a"]),
     "a space without components": change_at("space", "dim", 0),
     "a space of a bool": change_at("space", "dim", True),
-    "a space past the limit": change_at("space", "dim", segment.MAX_DIM + 1),
+    "a space past the limit": change_at("space", "dim", limits.MAX_DIMENSIONS + 1),
     "a vector type of later": change_at("space", "dtype", "i8"),
     "a vector type that is a list": change_at("space", "dtype", ["f2"]),
     "a fingerprint of bytes": change_at("space", "fp", b"00ff"),
     "a model that is a number": change_at("space", "id", 1),
+    "a model without a name": change_at("space", "id", ""),
+    "a model of a long name": change_at("space", "id", "x" * (limits.MAX_NAME_BYTES + 1)),
+    "a long fingerprint": change_at("space", "fp", "0" * (limits.MAX_NAME_BYTES + 1)),
 }
 
 
@@ -244,6 +229,99 @@ def test_a_field_that_is_not_as_it_must_be_is_a_corrupt_segment(
     harm(fields)
     with pytest.raises(BlobCorruptError, match="segment 'x'"):
         opened(pack(fields))
+
+
+LEFT_OUT: dict[str, tuple[str, str, Callable[[dict[str, Any]], None]]] = {
+    "no id": ("a", "empty", change_at("id", 0, "")),
+    "an id over the limit": ("a", "1025 bytes", change_at("id", 0, "x" * 1025)),
+    "an id that is half a pair": ("a", "no UTF-8", change_at("id", 0, "\ud800")),
+    "an id that is a number": ("a", "type int", change_at("id", 0, 1)),
+    "an id that is nothing": ("a", "type NoneType", change_at("id", 0, None)),
+    "an id that is a list": ("a", "type list", change_at("id", 0, ["a"])),
+    "a text over the limit": ("a", "more than", change_at("text", 0, "é" * (2**19 + 1))),
+    "a text that is half a pair": ("a", "no UTF-8", change_at("text", 0, "x\udfff")),
+    "a text of bytes": ("a", "type bytes", change_at("text", 0, b"x")),
+    "no text": ("a", "type NoneType", change_at("text", 0, None)),
+    "a payload over the limit": ("a", "more than", change_at("payload", 0, "x" * (2**20 + 1))),
+    "a payload that is half a pair": ("a", "no UTF-8", change_at("payload", 0, "\ud800")),
+    "a payload of bytes": ("a", "type bytes", change_at("payload", 0, b"x")),
+    "metadata that is a list": ("a", "not a map", change_at("meta", 0, [])),
+    "a metadata key that is a number": ("a", "type int", change_at("meta", 0, {1: "x"})),
+    "a metadata value that is a number": ("a", "type int", change_at("meta", 0, {"x": 1})),
+    "a metadata value that is a map": ("a", "type dict", change_at("meta", 0, {"x": {}})),
+    "a metadata value that is half a pair": ("a", "UTF-8", change_at("meta", 0, {"x": "\udc00"})),
+    "metadata over the limit": ("a", "more than", change_at("meta", 0, {"k": "x" * 2**20})),
+    "metadata of many keys": (
+        "a",
+        "more than",
+        change_at("meta", 0, {f"{n:08}": "x" * 8 for n in range(2**16 + 1)}),
+    ),
+    "a clock before zero": ("b", "clock", change_at("hlc", 1, -6)),
+    "a clock past its end": ("a", "clock", change("hlc", [2**63, 5 - 2**63])),
+    "a tombstone with a text": ("b", "deletion", change_at("text", 1, "x")),
+    "a tombstone with metadata": ("b", "deletion", change_at("meta", 1, {})),
+    "a tombstone with a payload": ("b", "deletion", change_at("payload", 1, "")),
+    "a tombstone with a vector": ("b", "deletion", change("flags", [0, 3])),
+}
+
+
+def packed_as_it_is(fields: dict[str, Any]) -> bytes:
+    """Return what somebody without our checks would write."""
+    plain = msgpack.packb(fields, use_bin_type=True, unicode_errors="surrogatepass")
+    return zstandard.ZstdCompressor(write_content_size=True).compress(plain)
+
+
+@pytest.mark.parametrize(("harmed", "reason", "harm"), LEFT_OUT.values(), ids=LEFT_OUT)
+def test_a_record_over_the_limits_is_left_out_alone(
+    harmed: str, reason: str, harm: Callable[[dict[str, Any]], None]
+) -> None:
+    fields = fields_of(FULL)
+    harm(fields)
+    read = opened(packed_as_it_is(fields))
+    assert [each.id for each in read.records] == [id for id in ("a", "b") if id != harmed]
+    [told] = read.rejected
+    assert reason in str(told)
+    assert len(str(told)) < 300
+
+
+VECTORS = {
+    "nan": np.array([math.nan, 1]),
+    "infinite": np.array([1, -math.inf]),
+    "zero": np.array([0.0, -0.0]),
+}
+
+
+@pytest.mark.parametrize("values", VECTORS.values(), ids=VECTORS)
+def test_a_bad_vector_of_a_model_is_dropped_and_one_of_the_callers_own_sets_the_record_aside(
+    values: np.ndarray,
+) -> None:
+    for space in (SPACE, OWN):
+        good = np.array([1, 2], f"<{space.dtype}").tobytes()
+        bad = values.astype(f"<{space.dtype}").tobytes()
+        own = space is OWN
+        fields = fields_of(
+            of(record("a", vector=good, own=own), record("b", vector=good, own=own), space=space)
+        )
+        fields["emb"] = planes(bad + good, int(space.dtype[1]))
+        read = opened(pack(fields))
+        assert [(each.id, each.vector) for each in read.records] == (
+            [("b", good)] if own else [("a", None), ("b", good)]
+        )
+        assert len(read.rejected) == own
+
+
+@pytest.mark.parametrize("emb", [b"", b"abc", b"abcdefgh", b"abcdefghabcdefgh"])
+def test_a_column_of_vectors_of_another_size_tells_nothing_of_any(emb: bytes) -> None:
+    for space in (SPACE, OWN):
+        given = of(record("a"), record("b"), space=space)
+        fields = fields_of(given) | {"flags": [2, 0], "emb": emb}
+        if len(emb) == space.vector_bytes:
+            continue
+        read = opened(pack(fields))
+        assert [(each.id, each.vector) for each in read.records] == (
+            [("b", None)] if space is OWN else [("a", None), ("b", None)]
+        )
+        assert len(read.rejected) == (space is OWN)
 
 
 @pytest.mark.parametrize("value", [None, True, 1, 1.5, "v", b"v", [], ["v"], {}, {"v": 1}, {1: 1}])
@@ -271,7 +349,8 @@ def test_any_other_field_is_refused_or_encodes_equal(field: str, value: Any) -> 
         read = opened(pack(fields))
     except (BlobCorruptError, UnsupportedFormatError):
         return
-    assert opened(encode(read)) == read
+    counted = replace(read, rejected=())
+    assert opened(encode(counted)) == counted
 
 
 def test_a_segment_of_a_later_version_asks_for_an_upgrade() -> None:
@@ -306,11 +385,60 @@ def test_keys_of_a_later_version_are_passed_over() -> None:
         of(record("a", vector=b"abc"), space=SPACE),
         of(Record("a", Version(1, DEV, bytes(8)), deleted=True, text="x")),
         of(Record("a", Version(1, DEV, bytes(8)), deleted=True, vector=b"abcd"), space=SPACE),
+        of(record("")),
+        of(record("x" * 1025)),
+        of(record("a", "x" * (2**20 + 1))),
+        of(record("a", payload="x" * (2**20 + 1))),
+        of(record("a", metadata={"k": "x" * 2**20})),
+        of(record("a", vector=bytes(4)), space=SPACE),
+        of(record("a", vector=b"\x00\x7e\x00\x00"), space=SPACE),
+        of(Record("\ud800", Version(1, DEV, bytes(8)))),
+        of(Record("a", Version(1, DEV, bytes(8)), text="\udc00")),
+        of(record("a", hlc=2**63)),
+        of(record("a", hlc=-1)),
+        of(record("a", seq=2**63)),
+        of(record("a", dev=b"short")),
+        of(Record("a", Version(1, DEV, b""))),
+        replace(of(), n=-1),
+        replace(of(), n=2**63),
+        replace(of(), base=2**63),
+        replace(of(), dev=b""),
+        replace(of(), prev_tip=b"x"),
+        replace(of(), space=replace(SPACE, dim=0)),
+        replace(of(), space=replace(SPACE, dim=limits.MAX_DIMENSIONS + 1)),
+        replace(of(), space=replace(SPACE, id="")),
+        replace(of(), space=replace(SPACE, id="x" * 513)),
     ],
 )
 def test_a_segment_that_nobody_could_read_is_not_made(given: Segment) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(InvalidArgumentError):
         encode(given)
+
+
+@given(
+    given=segments(),
+    id=st.text(max_size=3) | st.just("x" * 1025),
+    number=st.integers(-2, 3) | st.integers(2**63 - 2, 2**64),
+    field=st.sampled_from(["n", "base", "hlc", "seq"]),
+    vector=st.none() | st.binary(max_size=20),
+)
+def test_what_is_encoded_is_read_and_nothing_else_is_encoded(
+    given: Segment, id: str, number: int, field: str, vector: bytes | None
+) -> None:
+    extra = Record(
+        id,
+        Version(number if field == "hlc" else 1, DEV, bytes(8)),
+        vector=vector,
+        commit_seq=number if field == "seq" else None,
+    )
+    odd = replace(given, records=[*given.records, extra])
+    if field in ("n", "base"):
+        odd = replace(odd, **{field: number})
+    try:
+        data = encode(odd)
+    except InvalidArgumentError:
+        return
+    assert opened(data) == odd
 
 
 def test_a_segment_too_large_for_its_readers_is_not_made() -> None:
@@ -357,13 +485,14 @@ def test_a_flip_in_the_plain_bytes_never_raises_anything_else(
         read = opened(bytes(data))
     except (BlobCorruptError, UnsupportedFormatError):
         return
-    assert opened(encode(read)) == read
+    counted = replace(read, rejected=())
+    assert opened(encode(counted)) == counted
 
 
 def test_a_version_stays_what_it_was_after_its_own_vector_is_gone() -> None:
-    with_own = record("a", "text", vector=bytes(8), own=True)
+    with_own = record("a", "text", vector=b"\1" * 8, own=True)
     without = replace(with_own, vector=None)
-    made = replace(with_own, vector=bytes(4))
+    made = replace(with_own, vector=b"\1" * 4)
     for changed, space in ((without, None), (made, SPACE)):
         [back] = decode(encode(of(changed, record("b"), space=space)), what="it").records[:1]
         assert back == changed

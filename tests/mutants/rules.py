@@ -614,7 +614,7 @@ MUTANTS: Sequence[Mutant] = (
     Mutant(
         "one-space",
         "vectors of a space that the session has left are left out",
-        swap(channel.plan, "without_foreign_vectors", lambda read, manifest: read),
+        swap(channel.plan, "admitted", lambda read, manifest: read),
         ("tests/moss_local/test_reembed.py",),
     ),
     Mutant(

@@ -1,8 +1,9 @@
 """Hypothesis strategies for what the protocol exchanges, and for schedules of its simulation.
 
 They are small on purpose, so that ids and devices collide, and they keep the preconditions: one
-write owns its version, a segment holds an id once. Texts are of every script, with NUL, marks,
-joiners and what lies beyond 16 bits; never a lone surrogate, which no UTF-8 can say.
+write owns its version, a segment holds an id once, and all is within the limits. Texts are of every
+script, with NUL, marks, joiners and what lies beyond 16 bits; never a lone surrogate, which no
+UTF-8 can say.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Literal
 
 from hypothesis import strategies as st
 
+from moss_sync.limits import vector_fault
 from moss_sync.packing import MAX_UINT
 from moss_sync.record import Record, VectorSpace, Version, content_digest
 from moss_sync.segment import CUSTOM, Segment
@@ -45,8 +47,8 @@ SCRIPTS = (
 """Texts that have broken programs before, one of each kind."""
 
 texts = st.sampled_from(SCRIPTS) | st.text(st.characters(codec="utf-8"), max_size=40)
-ids = st.sampled_from(["a", "b", "turn-1"]) | texts
 session_names = texts.filter(bool)
+ids = st.sampled_from(["a", "b", "turn-1"]) | session_names
 metadata = st.none() | st.dictionaries(texts, texts, max_size=3)
 devices = st.sampled_from([b"device-A", b"device-B"]) | st.binary(min_size=8, max_size=8)
 uints = st.integers(0, 9) | st.integers(0, MAX_UINT)
@@ -56,11 +58,18 @@ dtypes: st.SearchStrategy[Literal["f2", "f4"]] = st.sampled_from(["f2", "f4"])
 
 spaces = st.builds(
     VectorSpace,
-    id=st.sampled_from([CUSTOM, "moss-minilm"]) | texts,
+    id=st.sampled_from([CUSTOM, "moss-minilm"]) | session_names,
     fingerprint=st.sampled_from(["00ff", "1234"]),
     dim=st.integers(1, 5),
     dtype=dtypes,
 )
+
+
+def vectors(space: VectorSpace) -> st.SearchStrategy[bytes]:
+    """Vectors of a space, of any bytes that have a cosine."""
+    size = space.vector_bytes
+    anything = st.binary(min_size=size, max_size=size)
+    return anything.filter(lambda vector: vector_fault(vector, space.dtype) is None)
 
 
 @st.composite
@@ -93,8 +102,7 @@ def records(
     text, meta, payload = draw(texts), draw(metadata), draw(st.none() | texts)
     vector = None
     if space is not None:
-        size = space.vector_bytes
-        vector = draw(st.none() | st.binary(min_size=size, max_size=size))
+        vector = draw(st.none() | vectors(space))
     digest = content_digest(
         name,
         deleted=False,
