@@ -9,6 +9,7 @@ from pathlib import Path
 from moss_local.standing import Trouble, standing_in
 from moss_local.storage.connection import is_being_created
 from moss_local.storage.place import Place
+from moss_local.storage.rejections import count_rejected
 from moss_local.storage.replica import SqliteReplica, read_seen
 from moss_local.storage.schema import foreign_file
 from moss_local.storage.state import State, read_state
@@ -31,6 +32,7 @@ class LocalSession:
         checkpoint: As `session.checkpoint()`; None where it was never exchanged.
         deleted: It was deleted for everybody, as this device has learned, and not created again.
         set_aside: Changes made here that were not merged; see `session.quarantined`.
+        rejected: Documents of others that do not count, see `SyncReport.rejected`; at most 100.
     """
 
     name: str
@@ -43,6 +45,7 @@ class LocalSession:
     checkpoint: str | None = None
     deleted: bool = False
     set_aside: int = 0
+    rejected: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,7 @@ def _read(place: Place, path: Path, trouble: Trouble | None) -> LocalSession:
         with file.reading() as conn:
             state = read_state(conn)
             set_aside: int = conn.execute("SELECT count(*) FROM quarantine").get
+            rejected = count_rejected(conn)
             sync_state = standing_in(conn, trouble=trouble)
             seen = read_seen(conn, state.life)
     finally:
@@ -153,6 +157,7 @@ def _read(place: Place, path: Path, trouble: Trouble | None) -> LocalSession:
         checkpoint=None if seen is None else str(Checkpoint.of(seen)),
         deleted=_is_deleted(state, seen) and not sync_state.pending,
         set_aside=set_aside,
+        rejected=rejected,
     )
 
 

@@ -22,6 +22,7 @@ from moss_local.storage.connection import is_being_created
 from moss_local.storage.paths import SALVAGE, project_path
 from moss_local.storage.place import ENCRYPT, Place, Secrets, find_place
 from moss_local.storage.project_cache import ProjectCache
+from moss_local.storage.rejections import read_rejected
 from moss_local.storage.salvage import left_behind
 from moss_local.storage.schema import foreign_file
 from moss_local.storage.state import read_state
@@ -397,6 +398,7 @@ def _check_session(place: Place, path: Path) -> Finding:
             with file.writing() as conn:
                 wrong = check_file(conn)
                 count = conn.execute("SELECT live FROM state").get
+                rejected = read_rejected(conn)
         finally:
             file.close()
     except MossError as error:
@@ -406,6 +408,8 @@ def _check_session(place: Place, path: Path) -> Finding:
     if os.name == "posix" and mode & 0o077:
         wrong.append(f"its file has mode {mode:04o}: chmod 600 {path}")
     detail = "; ".join(wrong) if wrong else f"{render.plural(count, 'document')}, file whole"
+    if rejected:
+        detail += f"; of others, {len(rejected)} do not count, such as {rejected[0]}"
     return Finding(
         f"session {name}",
         not wrong,

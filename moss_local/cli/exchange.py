@@ -33,7 +33,8 @@ def push(
 
     JSON: {exchanges: [{session, error, sent, sent_deletes, received, deleted, superseded,
     reasserted, quarantined, adopted, seq, lost_races, requests, bytes_sent, bytes_received,
-    elapsed_ms, waiting, strays, session_id}]}; error is null or {code, message}.
+    elapsed_ms, waiting, strays, rejected, rejections, session_id}]}; error is null or {code,
+    message}.
     """
     _exchange(ctx, "push", session or [], all, as_json)
 
@@ -180,11 +181,22 @@ def _say(exchange: Synced) -> None:
         render.talk(f"waiting: {sentence}")
     if strays := exchange.report.strays:
         render.talk(f"not ours, left alone: {', '.join(strays)}")
+    tell_of_rejected(exchange.report)
+
+
+def tell_of_rejected(report: SyncReport) -> None:
+    """Say what others have written and does not count."""
+    for sentence in report.rejections:
+        render.talk(f"does not count: {sentence}")
+    if more := report.rejected - len(report.rejections):
+        render.talk(f"does not count: {render.plural(more, 'other document')}")
 
 
 def _is_idle(exchange: Synced) -> bool:
     report = exchange.report
-    return not (exchange.error or _did(report) or report.waiting or report.strays)
+    return not (
+        exchange.error or _did(report) or report.waiting or report.strays or report.rejected
+    )
 
 
 def _alike(errors: list[MossError]) -> dict[str, list[MossError]]:

@@ -10,7 +10,7 @@ import typer
 
 from moss_local.cli import render
 from moss_local.cli.command import AsJson, fail, run
-from moss_local.cli.exchange import Sessions, has_news, summary, tell_of_set_aside
+from moss_local.cli.exchange import Sessions, has_news, summary, tell_of_rejected, tell_of_set_aside
 from moss_sync import InvalidArgumentError, NetworkError
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def repair(
 
     JSON: {repairs: [{session, error, salvage, trouble, rebuilt, keys_restored, blobs, lost_blobs,
     sent, sent_deletes, received, deleted, superseded, reasserted, quarantined, adopted, seq,
-    lost_races, requests, bytes_sent, bytes_received, elapsed_ms, session_id, waiting, strays}]};
+    lost_races, requests, bytes_sent, bytes_received, elapsed_ms, session_id, waiting, strays,
+    rejected, rejections}]};
     session is null where a file does not tell it; error is null or {code, message}; salvage is
     null, or {trouble, written, set_aside, unreadable, exact, aside} of a damaged file, where exact
     is false if more may be lost than unreadable says; trouble says what was wrong with the store,
@@ -65,6 +66,7 @@ def repair(
             for line in _lines(each):
                 render.say(line)
             tell_of_set_aside(each.session, each.report)
+            tell_of_rejected(each.report)
         if whole:
             render.say(f"{render.plural(whole, 'session')}: nothing was wrong and nothing is new")
         if not done:

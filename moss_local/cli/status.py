@@ -41,9 +41,10 @@ def status(
     that the project's key was rotated elsewhere, it says how to take the new one over.
 
     JSON: {project, store, data_dir, sessions: [{name, documents, state, reason, pending,
-    set_aside, last_exchange, model, device, bytes, path, checkpoint}], unreadable}; reason is null
-    unless state is "stopped"; unreadable holds {path, code, message} of each file that cannot be
-    read. What is set aside is shown by moss-local quarantine.
+    set_aside, rejected, last_exchange, model, device, bytes, path, checkpoint}], unreadable};
+    reason is null unless state is "stopped"; unreadable holds {path, code, message} of each file
+    that cannot be read. What is set aside is shown by moss-local quarantine. Rejected are documents
+    of others that are over a limit, 100 of them at most; doctor names one.
     """
     settings = globals_of(ctx).settings()
     catalog = run(ctx, lambda client: client.local_sessions())
@@ -102,6 +103,7 @@ def _print_checkpoints(found: list[LocalSession], *, alone: bool) -> None:
 
 def _row(known: LocalSession) -> tuple[str, ...]:
     waiting = f", {known.set_aside} set aside" if known.set_aside else ""
+    waiting += f", {known.rejected} do not count" if known.rejected else ""
     return (
         str(known.documents),
         f"{render.sync_state(known.sync_state)}{waiting}",
@@ -121,6 +123,7 @@ def _fields(known: LocalSession) -> dict[str, Any]:
         "reason": known.sync_state.reason,
         "pending": known.sync_state.pending,
         "set_aside": known.set_aside,
+        "rejected": known.rejected,
         "last_exchange": render.iso_time(known.sync_state.last_exchange_ms),
         "model": known.model_id,
         "device": known.device_id,
