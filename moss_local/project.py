@@ -7,6 +7,7 @@ the package imported, without loading SQLite, numpy or cryptography.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -20,6 +21,7 @@ from moss_local.embedding.base import Progress
 from moss_local.embedding.models import resolve_model
 from moss_local.errors import FileBusyError, FileCorruptError
 from moss_local.exchange import Exchange
+from moss_local.key_strength import weakness_of
 from moss_local.model_choice import CUSTOM_ID, ModelChoice
 from moss_local.querying import query_several
 from moss_local.rounds import Round, check_round, go_round
@@ -71,6 +73,8 @@ from moss_sync.repository import Repository
 from moss_sync.rotation import rotate
 from moss_sync.stored_session import StoredSession
 from moss_sync.stores import BlobStore
+
+log = logging.getLogger("moss_local")
 
 FIRST_ANSWER_S = 15.0
 """Opening a session, and listing what the store has, wait no longer for a store that is silent. A
@@ -341,6 +345,9 @@ class Project:
         if mine:
             await runtime.blocking(rewrap, self._directory, new, new)
         self._secrets = new
+        weakness = weakness_of(new_key, project_id=self._settings.project_id)
+        if weakness is not None:
+            log.warning("%s; let one be made: moss-local rotate-key", weakness)
         return epoch
 
     async def encrypt_at_rest(self) -> int:

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moss_local.cli import render
-from moss_local.cli.command import ask_for_key, check_lasting, globals_of
+from moss_local.cli.command import (
+    ask_for_key,
+    check_copied,
+    check_lasting,
+    globals_of,
+    warn_of_weakness,
+)
 from moss_sync import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -16,6 +22,10 @@ if TYPE_CHECKING:
 
 PROJECT_RANDOM_BYTES = 5
 """40 random bits: two people who share a bucket do not choose the same project id."""
+
+
+_MADE_HERE = "let a key be made here: unset MOSS_PROJECT_KEY, and moss-local init --force"
+_REPLACED = "let another one be made, here or elsewhere: moss-local rotate-key"
 
 
 def init(
@@ -93,10 +103,13 @@ def init(
             )
         # Without its key nobody can read what a project has stored, so the old one is kept.
         kept = path.with_name(f"credentials-{clock.wall_ms()}.json")
-    key = key_of_environment() or (
-        ask_for_key(id, variable="MOSS_PROJECT_KEY", command="moss-local init --join")
-        if join
-        else new_key()
+    key = check_copied(
+        key_of_environment()
+        or (
+            ask_for_key(id, variable="MOSS_PROJECT_KEY", command="moss-local init --join")
+            if join
+            else new_key()
+        )
     )
     if kept is not None:
         kept.hardlink_to(path)
@@ -104,6 +117,7 @@ def init(
     made = Credentials(id, key, place, commit=mode)
     save_credentials(made)
     _print(made, path, show_key=show_key)
+    warn_of_weakness(key, id, remedy=_REPLACED if join else _MADE_HERE)
     render.talk(_second_device(id, place, mode))
 
 

@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from moss_local.cli import render
-from moss_local.cli.command import AsJson, ask_for_key, fail, globals_of, run
+from moss_local.cli.command import (
+    AsJson,
+    ask_for_key,
+    check_copied,
+    fail,
+    globals_of,
+    run,
+    warn_of_weakness,
+)
 from moss_sync import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -97,6 +105,8 @@ def _rotated(ctx: typer.Context, settings: Settings) -> tuple[int, str]:
     )
 
     given = new_key_of_environment()
+    if given is not None:
+        check_copied(given)
     kept = _kept(settings)
     if kept is None and given is None:
         raise InvalidArgumentError(
@@ -116,6 +126,11 @@ def _rotated(ctx: typer.Context, settings: Settings) -> tuple[int, str]:
     epoch = run(ctx, lambda client: client.rotate_key(key))
     if kept is not None:
         save_credentials(replace(kept, project_key=key, next_key=None))
+    warn_of_weakness(
+        key,
+        settings.project_id,
+        remedy="let one be made: unset MOSS_NEW_PROJECT_KEY, and moss-local rotate-key",
+    )
     if key_of_environment() is not None:
         render.talk("MOSS_PROJECT_KEY still holds the old key: set it to the new one")
     return epoch, key
@@ -130,10 +145,13 @@ def _joined(ctx: typer.Context, settings: Settings) -> int:
             f"the key of project {settings.project_id!r} is not in the credentials file",
             hint="set MOSS_PROJECT_KEY to the new key; nothing else is needed",
         )
-    key = new_key_of_environment() or ask_for_key(
-        settings.project_id,
-        variable="MOSS_NEW_PROJECT_KEY",
-        command="moss-local rotate-key --join",
+    key = check_copied(
+        new_key_of_environment()
+        or ask_for_key(
+            settings.project_id,
+            variable="MOSS_NEW_PROJECT_KEY",
+            command="moss-local rotate-key --join",
+        )
     )
     epoch = run(ctx, lambda client: client.check_key(), project_key=key)
     _let_open_files(settings, key, keep_old=True)
