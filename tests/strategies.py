@@ -10,10 +10,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from moss_sync.layout import new_name
+from moss_sync.layout import MAX_PUSH, new_name
+from moss_sync.limits import MAX_SEQ
 from moss_sync.manifest import Device, Entry, Inline, Manifest
 from moss_sync.marks import marks_size
-from moss_sync.packing import MAX_UINT
 from moss_sync.record import VectorSpace
 from moss_sync.testing.strategies import (
     SCRIPTS,
@@ -45,6 +45,8 @@ NAME_KEY = bytes(range(32))
 """The name key of every generated segment name."""
 
 SID = "s" * 26
+
+pushes = st.integers(0, 9) | st.integers(0, MAX_PUSH)
 
 unknown_values: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 5) | texts | st.binary(max_size=4),
@@ -96,13 +98,14 @@ def entries(draw: st.DrawFn, *, seq: int) -> Entry:
 @st.composite
 def manifests(draw: st.DrawFn) -> Manifest:
     """A manifest with unknown keys at every level that can have them."""
-    seq = draw(st.integers(1, 9) | st.integers(1, MAX_UINT))
+    seq = draw(st.integers(1, 9) | st.integers(1, MAX_SEQ))
+    counts = st.integers(0, seq)
     space = draw(st.none() | spaces)
     gc_floor = draw(st.integers(0, seq))
     inline = st.builds(
         Inline,
         dev=devices,
-        n=uints,
+        n=pushes,
         base=uints,
         seq=st.integers(1, seq),
         ct=uints,
@@ -111,12 +114,12 @@ def manifests(draw: st.DrawFn) -> Manifest:
     )
     known = st.builds(
         Device,
-        n=uints,
-        acked_seq=uints,
+        n=pushes,
+        acked_seq=counts,
         last_ct=uints,
         inc=st.binary(min_size=8, max_size=8),
         tip=st.binary(min_size=16, max_size=16),
-        label=st.none() | texts,
+        label=st.none() | session_names,
         extra=unknown,
     )
     extra = dict(draw(unknown))
@@ -134,7 +137,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
         ct=draw(uints),
         prev=draw(hashes),
         marks=random.Random(seq).randbytes(marks_size(seq)),
-        gen=draw(uints),
+        gen=draw(counts),
         deleted=draw(st.booleans()),
         entries=tuple(
             draw(st.lists(entries(seq=seq), max_size=3, unique_by=lambda entry: entry.name))

@@ -2,7 +2,8 @@
 
 Rules of this file: values in, values out.
 What holds (tests/moss_sync/test_manifest.py): `decode(encode(m)) == m`, unknown keys included, at
-every level; any other bytes give BlobCorruptError.
+every level; any other bytes give BlobCorruptError; what `decode` would refuse, `encode` does not
+make, because it asks the same function.
 
 It lists every segment that belongs to the session, carries small pushes itself, and remembers for
 each device the number of its last committed push, so "was it me?" is answered by state in here and
@@ -18,9 +19,10 @@ from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
 
-from moss_sync.errors import BlobCorruptError, UnsupportedFormatError
+from moss_sync.errors import BlobCorruptError, InvalidArgumentError, UnsupportedFormatError
 from moss_sync.features import UPGRADE, check_readable
-from moss_sync.layout import is_name
+from moss_sync.layout import MAX_LEVEL, MAX_PUSH, is_name
+from moss_sync.limits import MAX_SEQ, MAX_UNKNOWN_BYTES
 from moss_sync.marks import Past, marks_size
 from moss_sync.packing import (
     as_bool,
@@ -28,10 +30,12 @@ from moss_sync.packing import (
     as_kept,
     as_list,
     as_map,
+    as_name,
     as_str,
     as_strs,
     as_uint,
     pack,
+    packed,
     unpack,
 )
 from moss_sync.record import DEVICE_BYTES, VectorSpace
@@ -189,8 +193,23 @@ class Manifest:
             if each is not None:
                 models = [item for item in models if item.get("fp") != each.fingerprint]
                 models.append(space_fields(each))
-        models = models[-MAX_SPACES:]
-        return replace(self, space=space, extra={**self.extra, "models": models})
+        return replace(self, space=space, extra=_with_models(self.extra, models, space))
+
+    def without_unknown(self) -> Manifest:
+        """Return the manifest without what this version does not know: keys and features.
+
+        Former vector spaces are known, and say which device may follow a move: they stay.
+        """
+        models = [item for item in self.extra.get("models", ()) if item.keys() == _MODEL_KEYS]
+        return replace(
+            self,
+            entries=tuple(replace(each, extra={}) for each in self.entries),
+            inline=tuple(replace(each, extra={}) for each in self.inline),
+            devs={dev: replace(each, extra={}) for dev, each in self.devs.items()},
+            features_r=(),
+            features_w=(),
+            extra=_with_models({}, models, self.space),
+        )
 
     @property
     def inline_bytes(self) -> int:
@@ -202,6 +221,16 @@ class Manifest:
 
     def device(self, dev: bytes) -> Device | None:
         return self.devs.get(dev)
+
+
+def _with_models(
+    extra: Mapping[str, Any], models: list[dict[str, Any]], space: VectorSpace | None
+) -> dict[str, Any]:
+    """Return `extra` with these models, the newest ones, where they say more than `space` does."""
+    kept = {key: value for key, value in extra.items() if key != "models"}
+    if models and (space is None or models != [space_fields(space)]):
+        kept["models"] = models[-MAX_SPACES:]
+    return kept
 
 
 _KEYS = frozenset(
@@ -253,6 +282,7 @@ _ENTRY_KEYS = frozenset(
 _INLINE_KEYS = frozenset(["dev", "n", "base", "seq", "ct", "payload"])
 _DEVICE_KEYS = frozenset(["n", "acked_seq", "last_ct", "inc", "tip", "seq", "label"])
 _FLOOR_KEYS = frozenset(["seq", "hlc"])
+_MODEL_KEYS = frozenset(["id", "fp", "dim", "dtype"])
 
 
 def ciphertext_hash(sealed: bytes) -> bytes:
@@ -269,112 +299,141 @@ def encode(manifest: Manifest) -> bytes:
     """Return the plain bytes, to be sealed.
 
     Raises:
-        InvalidArgumentError: they would be more than MAX_PLAIN_BYTES before compression.
-        ValueError: `decode` would refuse it: a bug of the caller's.
+        InvalidArgumentError: they would be more than MAX_PLAIN_BYTES before compression, or
+            `decode` would refuse them.
     """
-    _check(manifest)
+    what = f"the manifest of session {manifest.name!a:.200}"
+    if manifest.seq > MAX_SEQ:
+        raise InvalidArgumentError(
+            f"{what} counts {MAX_SEQ} commits, and there can be no more",
+            hint="go on under another name: moss-local export SESSION FILE, and then "
+            "moss-local import FILE --session OTHER",
+        )
+    fields = _fields(manifest)
+    try:
+        _check_unknown(manifest)
+        _decode(fields, what)
+    except (KeyError, TypeError, ValueError, StopIteration) as error:
+        raise InvalidArgumentError(f"{what} could not be read again: {error}") from error
+    return pack(fields, max_bytes=MAX_PLAIN_BYTES, what=what)
+
+
+def _check_unknown(manifest: Manifest) -> None:
+    """Refuse known keys among those that are not: they would be lost. Raises ValueError."""
+    extras = [
+        (manifest.extra, _KEYS - {"models", "tomb_floor"}),
+        (manifest.extra.get("tomb_floor", {}), _FLOOR_KEYS),
+        *((each.extra, _ENTRY_KEYS) for each in manifest.entries),
+        *((each.extra, _INLINE_KEYS) for each in manifest.inline),
+        *((each.extra, _DEVICE_KEYS) for each in manifest.devs.values()),
+    ]
+    if any(extra.keys() & known for extra, known in extras):
+        raise ValueError("a known key among those that are not")
+
+
+def _fields(manifest: Manifest) -> dict[str, Any]:
     models = list(manifest.extra.get("models", ()))
     if manifest.space is not None and not any(
         item.get("fp") == manifest.space.fingerprint for item in models
     ):
         models.append(space_fields(manifest.space))
-    return pack(
-        {
-            **manifest.extra,
-            "v": VERSION,
-            "feat_r": list(manifest.features_r),
-            "feat_w": list(manifest.features_w),
-            "repo_id": manifest.repo_id,
-            "sid": manifest.sid,
-            "name": manifest.name,
-            "seq": manifest.seq,
-            "commit_id": manifest.commit_id,
-            "by": manifest.by,
-            "ct": manifest.ct,
-            "prev": manifest.prev,
-            "marks": manifest.marks,
-            "gen": manifest.gen,
-            "deleted": manifest.deleted,
-            "E": [
-                {
-                    **entry.extra,
-                    "name": entry.name,
-                    "bytes": entry.bytes,
-                    "docs": entry.docs,
-                    "tombs": entry.tombs,
-                    "lo": entry.lo,
-                    "hi": entry.hi,
-                    "bmin": entry.bmin,
-                    "lvl": entry.lvl,
-                    "ct": entry.ct,
-                    "plain": entry.plain,
-                    "hlc_max": entry.hlc_max,
-                    "fp": entry.fp,
-                    "epoch": entry.epoch,
-                }
-                for entry in manifest.entries
-            ],
-            "inl": [
-                {
-                    **item.extra,
-                    "dev": item.dev,
-                    "n": item.n,
-                    "base": item.base,
-                    "seq": item.seq,
-                    "ct": item.ct,
-                    "payload": item.payload,
-                }
-                for item in manifest.inline
-            ],
-            "devs": {
-                dev: {
-                    **device.extra,
-                    "n": device.n,
-                    "acked_seq": device.acked_seq,
-                    "last_ct": device.last_ct,
-                    "inc": device.inc,
-                    "tip": device.tip,
-                    "label": device.label,
-                    **({"seq": device.seq} if device.seq else {}),
-                }
-                for dev, device in manifest.devs.items()
-            },
-            "gc_floor": manifest.gc_floor,
-            "tomb_floor": {
-                **manifest.extra.get("tomb_floor", {}),
-                "seq": manifest.tomb_seq,
-                "hlc": manifest.tomb_hlc,
-            },
-            "models": models,
-            "active_model": None if manifest.space is None else manifest.space.fingerprint,
-            "epoch": manifest.epoch,
-            # Not in the first manifests that were written, so not there where they say nothing.
-            **({"tl": [[seq, ct] for seq, ct in manifest.tl]} if manifest.tl else {}),
-            **({"retired": manifest.retired} if manifest.retired else {}),
-            **({"repairs": manifest.repairs} if manifest.repairs else {}),
+    return {
+        **manifest.extra,
+        "v": VERSION,
+        "feat_r": list(manifest.features_r),
+        "feat_w": list(manifest.features_w),
+        "repo_id": manifest.repo_id,
+        "sid": manifest.sid,
+        "name": manifest.name,
+        "seq": manifest.seq,
+        "commit_id": manifest.commit_id,
+        "by": manifest.by,
+        "ct": manifest.ct,
+        "prev": manifest.prev,
+        "marks": manifest.marks,
+        "gen": manifest.gen,
+        "deleted": manifest.deleted,
+        "E": [
+            {
+                **entry.extra,
+                "name": entry.name,
+                "bytes": entry.bytes,
+                "docs": entry.docs,
+                "tombs": entry.tombs,
+                "lo": entry.lo,
+                "hi": entry.hi,
+                "bmin": entry.bmin,
+                "lvl": entry.lvl,
+                "ct": entry.ct,
+                "plain": entry.plain,
+                "hlc_max": entry.hlc_max,
+                "fp": entry.fp,
+                "epoch": entry.epoch,
+            }
+            for entry in manifest.entries
+        ],
+        "inl": [
+            {
+                **item.extra,
+                "dev": item.dev,
+                "n": item.n,
+                "base": item.base,
+                "seq": item.seq,
+                "ct": item.ct,
+                "payload": item.payload,
+            }
+            for item in manifest.inline
+        ],
+        "devs": {
+            dev: {
+                **device.extra,
+                "n": device.n,
+                "acked_seq": device.acked_seq,
+                "last_ct": device.last_ct,
+                "inc": device.inc,
+                "tip": device.tip,
+                "label": device.label,
+                **({"seq": device.seq} if device.seq else {}),
+            }
+            for dev, device in manifest.devs.items()
         },
-        max_bytes=MAX_PLAIN_BYTES,
-        what=f"the manifest of session {manifest.name!r}",
-    )
+        "gc_floor": manifest.gc_floor,
+        "tomb_floor": {
+            **manifest.extra.get("tomb_floor", {}),
+            "seq": manifest.tomb_seq,
+            "hlc": manifest.tomb_hlc,
+        },
+        "models": models,
+        "active_model": None if manifest.space is None else manifest.space.fingerprint,
+        "epoch": manifest.epoch,
+        # Not in the first manifests that were written, so not there where they say nothing.
+        **({"tl": [[seq, ct] for seq, ct in manifest.tl]} if manifest.tl else {}),
+        **({"retired": manifest.retired} if manifest.retired else {}),
+        **({"repairs": manifest.repairs} if manifest.repairs else {}),
+    }
 
 
-def decode(plain: bytes, *, what: str) -> Manifest:
+def decode(plain: bytes, *, what: str, known_only: bool = False) -> Manifest:
     """Return the manifest that `encode` got.
 
+    Args:
+        known_only: Leave out what this version does not know, whatever features it uses and
+            however much it is: of a repair, which puts another in its place.
     Raises:
         BlobCorruptError: anything about it is not as it must be.
         UnsupportedFormatError: it uses a feature that this version cannot read.
     """
     fields = unpack(plain, max_bytes=MAX_PLAIN_BYTES, what=what)
     try:
-        return _decode(fields, what)
+        return _decode(fields, what, known_only=known_only)
     except (KeyError, TypeError, ValueError, StopIteration) as error:
         raise BlobCorruptError(f"{what} does not decode: {type(error).__name__}") from error
 
 
-def _decode(fields: dict[str, Any], what: str) -> Manifest:
+def _decode(fields: dict[str, Any], what: str, *, known_only: bool = False) -> Manifest:
     version = as_uint(as_map(fields)["v"])
-    check_readable(as_strs(fields["feat_r"]), what=what)
+    if not known_only:
+        check_readable(as_strs(fields["feat_r"]), what=what)
     if version != VERSION:
         raise UnsupportedFormatError(
             f"{what} has version {version}, which this version does not know", hint=UPGRADE
@@ -393,7 +452,7 @@ def _decode(fields: dict[str, Any], what: str) -> Manifest:
     manifest = Manifest(
         repo_id=as_bytes(fields["repo_id"], 16),
         sid=as_str(fields["sid"]),
-        name=as_str(fields["name"]),
+        name=as_name(fields["name"]),
         seq=as_uint(fields["seq"]),
         commit_id=as_bytes(fields["commit_id"], 16),
         by=as_bytes(fields["by"], DEVICE_BYTES),
@@ -420,12 +479,40 @@ def _decode(fields: dict[str, Any], what: str) -> Manifest:
         features_w=as_strs(fields["feat_w"]),
         extra=extra,
     )
+    if known_only:
+        manifest = manifest.without_unknown()
     _check(manifest)
     return manifest
 
 
+def unknown_bytes(manifest: Manifest) -> int:
+    """Return how much of a manifest this version does not know."""
+    extras = [manifest.extra]
+    extras += [each.extra for each in manifest.entries if each.extra]
+    extras += [each.extra for each in manifest.inline if each.extra]
+    extras += [each.extra for each in manifest.devs.values() if each.extra]
+    unknown = [extras, list(manifest.features_r), list(manifest.features_w)]
+    return len(packed(unknown, what="what is not known"))
+
+
 def _check(manifest: Manifest) -> None:
-    """Refuse what no commit can have made. Raises ValueError."""
+    """Refuse what no commit can have made, and what none could follow. Raises ValueError.
+
+    A number that counts commits is at most that of the commit itself: so nobody is stuck for
+    want of a next one, but at MAX_SEQ.
+    """
+    if not 1 <= manifest.seq <= MAX_SEQ:
+        raise ValueError("number of commits")
+    if unknown_bytes(manifest) > MAX_UNKNOWN_BYTES:
+        raise ValueError("too much that is not known")
+    counted = [manifest.gen, manifest.repairs, manifest.retired]
+    counted += [seq for seq, _ in manifest.tl]
+    for device in manifest.devs.values():
+        counted += [device.acked_seq, device.seq]
+        if device.n > MAX_PUSH:
+            raise ValueError("push number")
+    if max(counted) > manifest.seq:
+        raise ValueError("a number past the last commit")
     names = [entry.name for entry in manifest.entries]
     if len(set(names)) != len(names) or not all(map(is_name, names)):
         raise ValueError("names")
@@ -433,8 +520,11 @@ def _check(manifest: Manifest) -> None:
         pushed = entry.name.startswith("s/")
         if not entry.lo < entry.hi <= manifest.seq or pushed != (entry.lvl == 0):
             raise ValueError("entries")
-    if not all(1 <= item.seq <= manifest.seq for item in manifest.inline):
-        raise ValueError("inline")
+        if entry.lvl > MAX_LEVEL:
+            raise ValueError("level")
+    for item in manifest.inline:
+        if not 1 <= item.seq <= manifest.seq or item.n > MAX_PUSH:
+            raise ValueError("inline")
     if len(manifest.marks) != marks_size(manifest.seq):
         raise ValueError("marks")
     # A floor above what exists could never be reached: every push would be turned away for ever.
@@ -460,7 +550,7 @@ def _entry(item: dict[str, Any]) -> Entry:
         ct=as_uint(item["ct"]),
         plain=_optional(item["plain"]),
         hlc_max=_optional(item["hlc_max"]),
-        fp=None if item["fp"] is None else as_str(item["fp"]),
+        fp=None if item["fp"] is None else as_name(item["fp"]),
         epoch=_optional(item.get("epoch")),
         extra=_extra(item, _ENTRY_KEYS),
     )
@@ -486,7 +576,7 @@ def _device(item: dict[str, Any]) -> Device:
         inc=as_bytes(item["inc"], DEVICE_BYTES),
         tip=as_bytes(item["tip"], TIP_BYTES),
         seq=as_uint(item.get("seq", 0)),
-        label=None if item["label"] is None else as_str(item["label"]),
+        label=None if item["label"] is None else as_name(item["label"]),
         extra=_extra(item, _DEVICE_KEYS),
     )
 

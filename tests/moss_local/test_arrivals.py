@@ -1,4 +1,4 @@
-"""What others write over the limits, as a user meets it: in both commit modes, and on the screen."""
+"""What others write over the limits, as a user meets it: in both modes, and on the screen."""
 
 from __future__ import annotations
 

@@ -97,6 +97,7 @@ def test_every_limit_of_the_code_is_on_the_page(module: str) -> None:
     inner = {
         "keyring": {"MAX_EPOCH"},
         "layout": {"MAX_BASE", "MAX_PUSH"},
+        "manifest": {"MAX_LEVEL", "MAX_PUSH", "MAX_SEQ", "MAX_UNKNOWN_BYTES"},
         "packing": {"MAX_UINT"},
         "segment": {"MAX_DIMENSIONS", "MAX_LIST_ITEMS", "MAX_UINT"},
     }

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from moss_sync import manifest
 from moss_sync.errors import BlobCorruptError, InvalidArgumentError, UnsupportedFormatError
 from moss_sync.layout import new_name
-from moss_sync.manifest import Device, Entry, Inline, Manifest, decode, encode
+from moss_sync.limits import MAX_SEQ, MAX_UNKNOWN_BYTES
+from moss_sync.manifest import Device, Entry, Inline, Manifest, decode, encode, unknown_bytes
 from moss_sync.marks import marks_size
 from moss_sync.packing import MAX_DEPTH, pack, unpack
 from moss_sync.record import VectorSpace
@@ -49,6 +50,31 @@ FULL = Manifest(
     space=SPACE,
     epoch=2,
 )
+
+
+OUT_OF_RANGE: dict[str, dict[str, Any]] = {
+    "no commit": {"seq": 0},
+    "more deletions than commits": {"gen": 8},
+    "more repairs than commits": {"repairs": 8},
+    "a device that left after the last commit": {"retired": 8},
+    "a moment after the last commit": {"tl": ((8, 1),)},
+    "a number past 2^63": {"tomb_hlc": 2**63},
+    "a name over the limit": {"name": "x" * 513},
+    "no name": {"name": ""},
+    "a push number that no name holds": {"devs": {DEV: replace(FULL.devs[DEV], n=2**32)}},
+    "a commit of a device after the last": {"devs": {DEV: replace(FULL.devs[DEV], seq=8)}},
+    "a device that has applied more": {"devs": {DEV: replace(FULL.devs[DEV], acked_seq=8)}},
+    "a label over the limit": {"devs": {DEV: replace(FULL.devs[DEV], label="x" * 513)}},
+    "an inline push number past its end": {"inline": (replace(FULL.inline[0], n=2**32),)},
+    "a level that no name holds": {"entries": (replace(FULL.entries[0], name=name("b"), lvl=256),)},
+}
+
+
+@pytest.mark.parametrize("change", OUT_OF_RANGE.values(), ids=OUT_OF_RANGE)
+def test_numbers_that_no_commit_can_have_are_refused(change: dict[str, Any]) -> None:
+    odd = replace(FULL, **change)
+    with pytest.raises(BlobCorruptError):
+        opened(pack(manifest._fields(odd)))
 
 
 def opened(data: bytes) -> Manifest:
@@ -157,7 +183,7 @@ def test_a_key_of_a_later_version_is_kept_wherever_it_stands(
     place["zz_later"] = value
     read = opened(pack(fields))
     assert fields_of(read) == fields
-    assert fields_of(replace(read, gen=8)) == {**fields, "gen": 8}
+    assert fields_of(replace(read, gen=7)) == {**fields, "gen": 7}
 
 
 def test_a_model_that_this_version_cannot_use_is_kept() -> None:
@@ -412,16 +438,84 @@ def test_a_flip_in_the_plain_bytes_never_raises_anything_else(
         replace(FULL, entries=FULL.entries * 2),
         replace(FULL, entries=(replace(FULL.entries[0], name="s/1"),)),
         replace(FULL, inline=(replace(FULL.inline[0], seq=0),)),
+        *(replace(FULL, **change) for change in OUT_OF_RANGE.values()),
+        replace(FULL, extra={"seq": 7}),
+        replace(FULL, extra={"tomb_floor": {"hlc": 1}}),
+        replace(FULL, entries=(replace(FULL.entries[0], extra={"hi": 1}),)),
+        replace(FULL, devs={DEV: replace(FULL.devs[DEV], extra={"n": 1})}),
+        replace(FULL, inline=(replace(FULL.inline[0], extra={"n": 1}),)),
     ],
 )
 def test_a_manifest_that_nobody_could_read_is_not_made(given: Manifest) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(InvalidArgumentError):
         encode(given)
 
 
+@given(
+    given=manifests(),
+    field=st.sampled_from(
+        ["seq", "ct", "gen", "gc_floor", "tomb_seq", "tomb_hlc", "retired", "repairs", "epoch"]
+    ),
+    number=st.integers(-2, 10) | st.integers(2**32 - 2, 2**32 + 1) | st.integers(2**63 - 2, 2**64),
+)
+def test_what_is_encoded_is_read_and_nothing_else_is_encoded(
+    given: Manifest, field: str, number: int
+) -> None:
+    odd = replace(given, **{field: number})
+    try:
+        data = encode(odd)
+    except InvalidArgumentError:
+        return
+    assert opened(data) == odd
+
+
+def test_the_last_commit_can_be_made_and_says_how_to_go_on() -> None:
+    last = replace(FULL, seq=MAX_SEQ, marks=bytes(marks_size(MAX_SEQ)))
+    assert opened(encode(last)) == last
+    with pytest.raises(InvalidArgumentError, match="can be no more") as raised:
+        encode(replace(last, seq=MAX_SEQ + 1))
+    assert "export" in str(raised.value.hint)
+
+
+def filler(size: int) -> dict[str, Any]:
+    return {"zz_later": bytes(size)}
+
+
+def test_what_is_not_known_is_kept_within_a_bound_and_a_repair_can_do_without() -> None:
+    most = MAX_UNKNOWN_BYTES - 20
+    full = replace(FULL, extra=filler(most))
+    assert opened(encode(full)) == full
+    assert MAX_UNKNOWN_BYTES - 20 < unknown_bytes(full) <= MAX_UNKNOWN_BYTES
+    for place in (
+        {"extra": filler(MAX_UNKNOWN_BYTES)},
+        {"entries": (replace(FULL.entries[0], extra=filler(MAX_UNKNOWN_BYTES)),)},
+        {"inline": (replace(FULL.inline[0], extra=filler(MAX_UNKNOWN_BYTES)),)},
+        {"devs": {DEV: replace(FULL.devs[DEV], extra=filler(MAX_UNKNOWN_BYTES))}},
+        {"extra": {"tomb_floor": filler(MAX_UNKNOWN_BYTES)}},
+        {"extra": {"models": [fields_of(FULL)["models"][0], filler(MAX_UNKNOWN_BYTES)]}},
+        {"features_w": ("x" * MAX_UNKNOWN_BYTES,)},
+        {"extra": filler(most // 2), "features_w": ("x" * (most // 2 + 50),)},
+    ):
+        over = replace(FULL, **place)
+        with pytest.raises(InvalidArgumentError, match="too much that is not known"):
+            encode(over)
+        data = pack(manifest._fields(over))
+        with pytest.raises(BlobCorruptError):
+            opened(data)
+        assert decode(data, what="it", known_only=True) == FULL
+
+
+def test_a_repair_reads_what_uses_a_feature_that_nobody_has() -> None:
+    data = pack({**fields_of(FULL), "feat_r": ["made-up"], "feat_w": ["too"]})
+    with pytest.raises(UnsupportedFormatError):
+        opened(data)
+    assert decode(data, what="it", known_only=True) == FULL
+
+
 def test_a_manifest_too_large_for_its_readers_is_not_made() -> None:
+    item = replace(FULL.inline[0], payload=bytes(manifest.MAX_PLAIN_BYTES))
     with pytest.raises(InvalidArgumentError, match="the manifest of session 'conv-123' has"):
-        encode(replace(FULL, extra={"zz_later": bytes(manifest.MAX_PLAIN_BYTES)}))
+        encode(replace(FULL, inline=(item,)))
 
 
 def test_a_device_that_the_session_does_not_know_is_none() -> None:
