@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Callable
+import random
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 from urllib.parse import unquote, urlsplit
@@ -39,7 +40,7 @@ class Answer:
 NEVER = Answer()
 """Keep the client waiting until the server stops."""
 
-Answering = Callable[[Request], Answer | None]
+Answering = Callable[[Request], Answer | None | Awaitable[Answer]]
 """None: close the connection without an answer."""
 
 
@@ -92,6 +93,8 @@ class WireServer:
                 request = await _read(reader, writer, nth)
                 self.seen.append(request)
                 answer = self._answering(request)
+                if isinstance(answer, Awaitable):
+                    answer = await answer
                 if answer is None:
                     return
                 if answer is NEVER:
@@ -177,3 +180,37 @@ class FakeBucket:
         if none_match is not None:
             return etag is None
         return match == (etag if self.bare else f'"{etag}"')
+
+
+class PretendingBucket(FakeBucket):
+    """Checks a condition, and carries the write out a moment later without any lock.
+
+    Args:
+        window_s: How long that moment is.
+        connect_s: How much longer the first request on a connection takes.
+        jitter_s: How much longer any request may take.
+    """
+
+    def __init__(self, *, window_s: float, connect_s: float = 0.0, jitter_s: float = 0.0) -> None:
+        super().__init__()
+        self.window_s, self.connect_s, self.jitter_s = window_s, connect_s, jitter_s
+
+    async def answered(self, request: Request) -> Answer:
+        if request.nth == 1:
+            await asyncio.sleep(self.connect_s)
+        await asyncio.sleep(random.random() * self.jitter_s)
+        if request.method == "PUT":
+            held = self.objects.get(request.path)
+            if not self._may_write(request, None if held is None else _md5(held)):
+                return s3_error(412, "PreconditionFailed")
+            await asyncio.sleep(self.window_s)
+            self.objects[request.path] = request.body
+            return Answer(headers={"ETag": f'"{_md5(request.body)}"'})
+        return super().__call__(request)
+
+    def __call__(self, request: Request) -> Awaitable[Answer]:  # type: ignore[override]  # later
+        return self.answered(request)
+
+
+def _md5(data: bytes) -> str:
+    return hashlib.md5(data).hexdigest()

@@ -354,8 +354,10 @@ class Channel:
             seen: The manifest that `following` replaces; None creates the first.
         Raises:
             OutcomeUnknownError, StoreBusyError: as the store does; read back what happened.
+            StoreLacksCasError: the store cannot compare and swap; nothing was sent.
             UnsupportedFormatError: this version must not write to it; nothing was sent.
         """
+        await self._repository.ready_to_write()
         self.check_writable(following)
         if seen is None:
             self.check_nothing()

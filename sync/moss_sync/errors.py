@@ -224,6 +224,10 @@ class ModelMismatchError(MossError, ValueError):
         self.session, self.stored, self.wanted = session, stored, wanted
 
 
+DOCTOR = "moss-local doctor"
+"""What a user types to have the store tried out, and to let it be written to again."""
+
+
 def repair_command(session: str | None = None) -> str:
     """Return what a user types to put a session, or all of them, together anew."""
     if session is None:

@@ -1,9 +1,15 @@
 """Finds out whether a store really compares and swaps, before anything is entrusted to it.
 
-A store that answers 200 to a condition it ignores loses updates silently, and several do. So the
-store is asked, with keys of its own that are deleted afterwards: the short form before a device's
-first write to a store without a verdict (at most 12 requests where answers are clear), the long
-form for `doctor`.
+A store that answers 200 to a condition it ignores loses updates silently, and several do; others
+check the condition and then write without a lock, which only shows in a race. So the store is
+asked, with keys of its own that are deleted afterwards: the short form before a device's first
+write to a store without a verdict (at most 66 requests where answers are clear), the long form a
+round at a time after a project's first push, and at once for `doctor`.
+
+What a race is made of decides what it finds. Of those that swap from one ETag only they overlap
+that arrive before the first has written, and a new connection arrives late: it has to be made
+first. So a race for a key that nobody has comes first, which leaves as many connections open as
+there are racers, and the races that count go over these.
 
 Rules of this file: the outcome of a write is what can be read back, as everywhere in the protocol.
 An answer that leaves the outcome open counts as a lost race only once reading has shown that
@@ -16,11 +22,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from moss_sync.clock import Clock
 from moss_sync.errors import (
+    DOCTOR,
     BlobCorruptError,
     BlobNotFoundError,
     MossError,
@@ -38,14 +46,20 @@ from moss_sync.stores.base import (
     NotModified,
     Swapped,
 )
+from moss_sync.packing import as_map, as_str, as_uint
 from moss_sync.stores.remedy import remedy
 from moss_sync.traffic import count, metered
 
+T = TypeVar("T")
+
 SHORT_RACERS = 4
+SHORT_KEYS = 4
+SHORT_HEATS = 1
 """A 16-way race takes 3 to 5 s on SeaweedFS, whose lock waits in steps of a second."""
 LONG_RACERS = 16
 LONG_ROUNDS = 4
 LONG_KEYS = 4
+LONG_HEATS = 1
 
 BUSY_TRIES = 5
 BUSY_WAIT_S = 1.1
@@ -53,22 +67,38 @@ BUSY_WAIT_S = 1.1
 
 VERDICT_VERSION = 1
 
+MAX_ROUNDS = 1000
+MAX_CHECK_CHARS = 200
+"""Of what is read from a stored verdict."""
+
 
 @dataclass(frozen=True, slots=True)
 class ProbeVerdict:
-    """What later devices need to know of a store that passed.
+    """What later devices need to know of a store that was tried out.
 
     Attributes:
         etag_form: How If-Match is to be written.
-        long: The long form was run.
+        rounds: How many rounds of the long form it has passed.
+        failed: The check that it has failed; empty where it has passed all.
     """
 
     etag_form: EtagForm = "quoted"
-    long: bool = False
+    rounds: int = 0
+    failed: str = ""
 
-    def to_dict(self) -> dict[str, int | str | bool]:
+    @property
+    def is_full(self) -> bool:
+        """Whether the store has passed the long form."""
+        return not self.failed and self.rounds >= LONG_ROUNDS
+
+    def to_dict(self) -> dict[str, int | str]:
         """Return the verdict in plain types, to be sealed and stored."""
-        return {"v": VERDICT_VERSION, "etag_form": self.etag_form, "long": self.long}
+        return {
+            "v": VERDICT_VERSION,
+            "etag_form": self.etag_form,
+            "rounds": self.rounds,
+            "failed": self.failed[:MAX_CHECK_CHARS],
+        }
 
     @classmethod
     def from_dict(cls, stored: object) -> ProbeVerdict:
@@ -78,18 +108,35 @@ class ProbeVerdict:
             BlobCorruptError: it is not such a dict.
         """
         form: dict[object, EtagForm] = {"quoted": "quoted", "bare": "bare"}
-        if not isinstance(stored, Mapping):
-            raise BlobCorruptError("the stored verdict on this store is no map")
-        version, stated, long = stored.get("v"), stored.get("etag_form"), stored.get("long")
-        known = isinstance(version, int) and version >= VERDICT_VERSION
-        if not known or not isinstance(stated, str) or stated not in form:
-            raise BlobCorruptError("the stored verdict on this store cannot be read")
-        return cls(form[stated], long is True)
+        try:
+            fields = as_map(stored)
+            version, rounds = as_uint(fields["v"]), as_uint(fields["rounds"])
+            stated, failed = as_str(fields["etag_form"]), as_str(fields["failed"])
+            if version < VERDICT_VERSION or rounds > MAX_ROUNDS or len(failed) > MAX_CHECK_CHARS:
+                raise ValueError("out of its bounds")
+            return cls(form[stated], rounds, failed)
+        except (KeyError, TypeError, ValueError) as error:
+            raise BlobCorruptError("the stored verdict on this store cannot be read") from error
 
     def apply(self, store: BlobStore) -> None:
         """Make `store` write its conditions as the probe found right."""
         if isinstance(store, ChoosesEtagForm):
             store.etag_form = self.etag_form
+
+    def require(self, store: BlobStore) -> None:
+        """Return where the store may be written to.
+
+        Raises:
+            StoreLacksCasError: it has failed a check.
+        """
+        if self.failed:
+            raise StoreLacksCasError(
+                store.url,
+                check=self.failed,
+                hint=f"what is here stays, and is read from the store too; {remedy(store.url)}; "
+                f"if the store was mended: {DOCTOR} tries it out again",
+                detail="as a device has found and told all others",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,13 +180,14 @@ class ProbeReport:
         return self.verdict
 
 
-async def probe(store: BlobStore, *, clock: Clock, prefix: str, long: bool = False) -> ProbeReport:
+async def probe(store: BlobStore, *, clock: Clock, prefix: str, rounds: int = 0) -> ProbeReport:
     """Try out `store` below `<prefix>_probe/` and set its ETag form to the one that works.
 
     Args:
         prefix: "" or a key prefix with its last `/`.
-        long: Run every check and 16-way races, and return the report also when a check fails
-            (see `ProbeReport.require`). The short form raises instead.
+        rounds: Of the long form: how often to run its races, beside every other check; it returns
+            the report also when a check fails (see `ProbeReport.require`). 0: the short form,
+            which raises instead.
 
     Raises:
         StoreLacksCasError: a check of the short form failed.
@@ -149,7 +197,7 @@ async def probe(store: BlobStore, *, clock: Clock, prefix: str, long: bool = Fal
     started = clock.monotonic()
     with metered() as meter:
         try:
-            await (run.long() if long else run.short())
+            await (run.long(rounds) if rounds else run.short())
         finally:
             await run.clean_up()
     # Whoever meters the exchange around this sees these requests as well.
@@ -158,8 +206,8 @@ async def probe(store: BlobStore, *, clock: Clock, prefix: str, long: bool = Fal
     report.requests = meter.requests
     report.elapsed_ms = (clock.monotonic() - started) * 1000
     if report.error is None:
-        report.verdict = ProbeVerdict(run.etag_form, long)
-    elif not long:
+        report.verdict = ProbeVerdict(run.etag_form, rounds)
+    elif not rounds:
         raise report.error
     return report
 
@@ -192,12 +240,15 @@ class _Probe:
             ("swap with the right ETag", self.swap_right),
             ("swap with a stale ETag", self.swap_stale),
             ("read after write", self.read_back),
-            (f"race of {SHORT_RACERS}", lambda: self.race(self.key, SHORT_RACERS)),
+            (
+                f"races of {SHORT_RACERS} on {SHORT_KEYS} keys",
+                lambda: self.races(SHORT_RACERS, SHORT_KEYS, SHORT_HEATS),
+            ),
         ):
             if not await self._run(name, check):
                 return
 
-    async def long(self) -> None:
+    async def long(self, rounds: int) -> None:
         """Run everything; only what builds on a blob that could not be made is left out."""
         if not await self._run("create", self.create):
             return
@@ -211,9 +262,10 @@ class _Probe:
             ("list after write", self.list_back),
         ):
             await self._run(name, check)
-        for number in range(LONG_ROUNDS):
+        for number in range(rounds):
             await self._run(
-                f"race of {LONG_RACERS} on {LONG_KEYS} keys, round {number + 1}", self.races
+                f"race of {LONG_RACERS} on {LONG_KEYS} keys, round {number + 1}",
+                lambda: self.races(LONG_RACERS, LONG_KEYS, LONG_HEATS),
             )
         await self._run("delete", self.delete)
 
@@ -346,39 +398,49 @@ class _Probe:
             raise _Failed("does not list what was written, or under another ETag")
         return "listed, same ETag"
 
-    async def races(self) -> str:
-        keys = [self._key(f"race{number}") for number in range(LONG_KEYS)]
-        await asyncio.gather(*(self.race(key, LONG_RACERS) for key in keys))
-        return f"one winner in each of {LONG_KEYS}"
+    async def races(self, racers: int, keys: int, heats: int) -> str:
+        """Race on several keys at once; on each for the key itself, then from ETag to ETag."""
+        chosen = [self._key(f"race{len(self._made) + number}") for number in range(keys)]
+        await _all(self._races_on(key, racers, heats) for key in chosen)
+        return f"one winner in each of {keys * (1 + heats)}"
 
-    async def race(self, key: str, racers: int) -> str:
-        """Let `racers` swap from one ETag at once: exactly one may win."""
+    async def _races_on(self, key: str, racers: int, heats: int) -> None:
+        winner = await self._race(key, racers, None)
+        for _ in range(heats):
+            winner = await self._race(key, racers, winner)
+        # Later heats find out by themselves if the winner's blob is not the one that is there.
+        if not isinstance(await self.store.get(key, if_none_match=winner), NotModified):
+            raise _Failed("holds another blob than the one that won the race")
+
+    async def _race(self, key: str, racers: int, start: ETag | None) -> ETag:
+        """Let `racers` swap from one ETag at once, and return the one winner's."""
+        tried: set[bytes] = set()
+        undecided: set[bytes] = set()
         for _ in range(BUSY_TRIES):
-            start, winners, opened = await self._race_once(key, racers)
+            bodies = [self._token() for _ in range(racers)]
+            winners, untold = await self._race_once(key, bodies, start)
             if len(winners) > 1:
                 raise _Failed(f"let {len(winners)} of {racers} win one race")
-            if not winners and opened:
-                # No racer was told that it won: ask the blob.
-                found = await self.store.get(key)
-                if isinstance(found, Blob) and found.etag != start:
-                    winners = [(found.data, found.etag)] if found.data in opened else []
             if winners:
-                data, etag = winners[0]
-                if not isinstance(await self.store.get(key, if_none_match=etag), NotModified):
-                    raise _Failed("holds another blob than the one that won the race")
-                if key == self.key:
-                    self.data, self.current = data, etag
-                return f"1 of {racers} won"
+                return winners[0]
+            # Nobody was told that it won: ask the blob.
+            tried.update(bodies)
+            undecided |= untold
+            etag, data = await self._state_of(key)
+            if etag is not None and etag != start and data in undecided:
+                return etag
+            if data in tried:
+                start = etag  # sent twice on its way, and told that the second one had lost
             await self.clock.sleep(BUSY_WAIT_S)
+        if untold:
+            raise StoreBusyError(f"{self.store.url} decided none of {BUSY_TRIES} races")
         raise _Failed(f"let none of {racers} win a race, {BUSY_TRIES} times")
 
     async def _race_once(
-        self, key: str, racers: int
-    ) -> tuple[ETag | None, list[tuple[bytes, ETag]], set[bytes]]:
-        """Return the ETag raced from, the winners, and what the undecided had tried to write."""
-        start = self.current if key == self.key else await self._etag_of(key)
+        self, key: str, bodies: Sequence[bytes], start: ETag | None
+    ) -> tuple[list[ETag], set[bytes]]:
+        """Return the winners, and what those had tried to write who were told nothing."""
         barrier = asyncio.Event()
-        bodies = [self._token() for _ in range(racers)]
 
         async def racer(data: bytes) -> Swapped | Conflict | None:
             await barrier.wait()
@@ -388,14 +450,14 @@ class _Probe:
                 return None  # Ceph tells half of the losers 500
 
         self._made.add(key)
-        tasks = [asyncio.ensure_future(racer(data)) for data in bodies]
+        running = asyncio.ensure_future(_all(racer(data) for data in bodies))
+        await asyncio.sleep(0)
         barrier.set()
-        # All of them end before one's error is told: a task group would wrap it, and nobody who
-        # asks for a MossError looks inside a group.
-        await asyncio.gather(*tasks, return_exceptions=True)
-        answers = [(data, task.result()) for data, task in zip(bodies, tasks, strict=True)]
-        winners = [(data, answer.etag) for data, answer in answers if isinstance(answer, Swapped)]
-        return start, winners, {data for data, answer in answers if answer is None}
+        answers = await running
+        winners = [answer.etag for answer in answers if isinstance(answer, Swapped)]
+        return winners, {
+            data for data, answer in zip(bodies, answers, strict=True) if answer is None
+        }
 
     async def delete(self) -> str:
         for key in sorted(self._made):
@@ -430,18 +492,15 @@ class _Probe:
             raise _Failed(finding)
 
     async def _etag_if_holds(self, key: str, data: bytes) -> ETag | None:
-        try:
-            found = await self.store.get(key)
-        except BlobNotFoundError:
-            return None
-        return found.etag if isinstance(found, Blob) and found.data == data else None
+        etag, found = await self._state_of(key)
+        return etag if found == data else None
 
-    async def _etag_of(self, key: str) -> ETag | None:
+    async def _state_of(self, key: str) -> tuple[ETag | None, bytes]:
         try:
             found = await self.store.get(key)
         except BlobNotFoundError:
-            return None
-        return found.etag if isinstance(found, Blob) else None
+            return None, b""
+        return (found.etag, found.data) if isinstance(found, Blob) else (None, b"")
 
     def _token(self) -> bytes:
         """Return a body that no other request of any probe has."""
@@ -449,3 +508,13 @@ class _Probe:
 
     def _key(self, name: str) -> str:
         return f"{self.base}-{name}"
+
+
+async def _all(works: Iterable[Awaitable[T]]) -> list[T]:
+    """Return what all of them return, once all have ended; then the first error, as it is.
+
+    A task group would wrap it, and nobody who asks for a MossError looks inside a group.
+    """
+    tasks = [asyncio.ensure_future(work) for work in works]
+    await asyncio.gather(*tasks, return_exceptions=True)
+    return [task.result() for task in tasks]

@@ -23,10 +23,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hmac
 import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from hashlib import blake2b
 from typing import Any, Protocol
 from weakref import WeakSet
 
@@ -45,6 +47,7 @@ from moss_sync.errors import (
     PermissionDeniedError,
     StoreBusyError,
     StoreChangedError,
+    StoreLacksCasError,
     UnauthorizedError,
     UnsupportedFormatError,
     other_store_hint,
@@ -56,16 +59,18 @@ from moss_sync.keyring import Format, KdfParams, Keys
 from moss_sync.layout import Layout, store_name
 from moss_sync.packing import as_map, as_uint, pack, unpack
 from moss_sync.patience import Patience
-from moss_sync.probe import ProbeVerdict, probe
-from moss_sync.seal import SALT_BYTES, Place, RootKeys, epoch_of, seal, unseal
+from moss_sync.probe import ProbeReport, ProbeVerdict
+from moss_sync.seal import RootKeys, epoch_of
 from moss_sync.stores.base import Blob, BlobStore, ETag, MayBeAway, MayBeReplicated, Swapped
+from moss_sync.verdict import StoreVerdict
 
 log = logging.getLogger("moss_sync")
 
 Runner = Callable[..., Awaitable[Any]]
 """Runs a blocking function and returns what it returns: in a thread, or at once in a simulation."""
 
-MAX_VERDICT_BYTES = 4096
+MAX_REMEMBERED_BYTES = 4096
+CHECKSUM_BYTES = 16
 RESTORE_ATTEMPTS = 8
 
 
@@ -88,6 +93,7 @@ def _after_fork() -> None:
     """In a forked child: whoever held a lock in the parent will not give it back here."""
     for repository in _repositories:
         repository._lock = asyncio.Lock()
+        repository._probing = asyncio.Lock()
 
 
 if hasattr(os, "register_at_fork"):
@@ -136,8 +142,18 @@ class Repository:
         self._just_absent = False
         self._away: NetworkError | None = None
         self._made_here = False
-        self._verdict: ProbeVerdict | None = None
+        self._verdict = StoreVerdict(
+            store,
+            clock,
+            prefix=self.layout.prefix,
+            key=self.layout.probe,
+            time=self.time,
+            load=lambda: self._load(self._cached("probe")),
+            save=lambda data: self._save(self._cached("probe"), data),
+            keys_for=self._keys_for,
+        )
         self._lock = asyncio.Lock()
+        self._probing = asyncio.Lock()
         _repositories.add(self)
 
     @property
@@ -349,10 +365,9 @@ class Repository:
         if keys.commit == "log":
             return await self._put_back_log(cached)
         try:
-            verdict = await self._probe()
-            self._adopt(verdict)
+            verdict = await self._verdict.find()
             lacked = await self._put_back(keyring.decode(cached))
-            await self._publish(verdict, self.opened)
+            await self._publish(verdict)
         finally:
             self._expect()
         return lacked
@@ -499,28 +514,47 @@ class Repository:
         if keys.commit == "log":
             return
         async with self._lock:
-            if self._verdict is not None:
-                return
-            cached = await self._run(self._cache.load, self._cached("probe"))
-            if cached is not None:
-                try:
-                    self._adopt(await self._opened_verdict(cached, keys))
-                    return
-                except BlobCorruptError as error:
-                    _forgotten("what is remembered of the probe", error)
-            try:
-                saved = (await self._read(self.layout.probe)).data
-            except BlobNotFoundError:
-                await self._publish(await self._probe(), keys)
-                return
-            self._adopt(await self._opened_verdict(saved, keys))
-            # Not before it has been opened: a body that was damaged on its way would be
-            # remembered, and this device could never write again.
-            await self._run(self._cache.save, self._cached("probe"), saved)
+            await self._verdict.require(self.opened)
 
-    async def _probe(self) -> ProbeVerdict:
-        report = await probe(self.store, clock=self._clock, prefix=self.layout.prefix)
-        return report.require()
+    async def verdict(self) -> ProbeVerdict | None:
+        """Return what this device knows of whether the store compares and swaps; asks no store."""
+        return await self._verdict.remembered()
+
+    async def probe_further(self) -> bool:
+        """Run one round of the probe's long form, if it has not passed; return whether it was.
+
+        For after a push, in the background: it needs no attention, and whoever comes next goes on
+        where this one was cut off.
+
+        Raises:
+            StoreLacksCasError: the store has failed; nobody writes to it any more.
+            NetworkError, PermissionDeniedError: the store could not be asked.
+        """
+        if self._keys is None or self._keys.commit == "log" or self._probing.locked():
+            return False
+        async with self._probing:
+            report = await self._verdict.round()
+            if report is None:
+                return False
+            async with self._lock:
+                await self._verdict.count(report, self.opened)
+            return True
+
+    async def publish_probe(self, report: ProbeReport) -> None:
+        """Tell every device what a probe has found that somebody asked for; it overrules any other.
+
+        Nothing is told where the store has no repository, or could not be asked to the end.
+        """
+        keys = await self.keys()
+        if keys is None or keys.commit == "log":
+            return
+        check_writable(keys, None)
+        verdict = report.verdict
+        if isinstance(report.error, StoreLacksCasError):
+            verdict = ProbeVerdict(failed=report.error.check)
+        async with self._lock:
+            if verdict is not None:
+                await self._verdict.overrule(verdict, self.opened)
 
     async def _known(self) -> Keys | None:
         just_absent, self._just_absent = self._just_absent, False
@@ -608,7 +642,7 @@ class Repository:
 
     async def _known_keys(self) -> KnownKeys | None:
         """Return what is known of the key; None where nothing is, or what there was is damaged."""
-        saved = await self._run(self._cache.load, "key")
+        saved = await self._load("key")
         if saved is None:
             return None
         try:
@@ -621,10 +655,12 @@ class Repository:
         """Return the newest epoch of a `fmt` that the key no longer opened; 0 before any."""
         if self._refused is None:
             self._refused = 0
-            saved = await self._run(self._cache.load, self._cached("refused"))
+            saved = await self._load(self._cached("refused"))
             if saved is not None:
                 try:
-                    fields = unpack(saved, max_bytes=MAX_VERDICT_BYTES, what="a rotation's epoch")
+                    fields = unpack(
+                        saved, max_bytes=MAX_REMEMBERED_BYTES, what="a rotation's epoch"
+                    )
                     self._refused = as_uint(as_map(fields)["epoch"])
                 except (BlobCorruptError, KeyError, TypeError, ValueError) as error:
                     _forgotten("that the key was rotated", error)
@@ -632,7 +668,7 @@ class Repository:
 
     async def _note_refused(self, epoch: int) -> None:
         self._refused = epoch
-        await self._run(self._cache.save, self._cached("refused"), pack({"epoch": epoch}))
+        await self._save(self._cached("refused"), pack({"epoch": epoch}))
 
     async def _cached_fmt(self) -> bytes | None:
         """Return the repository as this device remembers it; None where that is damaged too.
@@ -691,8 +727,7 @@ class Repository:
         return await self._accept(raw)
 
     async def _create_cas(self) -> Keys:
-        verdict = await self._probe()
-        self._adopt(verdict)
+        verdict = await self._verdict.find()
         # The salt of the local key check serves the repository too: one argon2id for both.
         kdf = self._kdf
         if kdf is None or not kdf.suits(self._project_key):
@@ -708,12 +743,12 @@ class Repository:
             keys = await self._accept(fmt.raw)
             self._made_here = True
         else:
-            self._verdict = None
             found = await self._found()
             if found is None:
                 raise OutcomeUnknownError(f"it is not known whether {self.store.url} was set up")
             keys = found
-        await self._publish(verdict, keys)
+        self._keys = keys
+        await self._publish(verdict)
         return keys
 
     async def _accept(self, raw: bytes) -> Keys:
@@ -745,28 +780,15 @@ class Repository:
             )
         return keys
 
-    async def _publish(self, verdict: ProbeVerdict, keys: Keys) -> None:
-        self._adopt(verdict)
-        check_writable(keys, None)  # a race for setting up may have been won by a later version
-        sealed = seal(
-            keys.roots,
-            self._probe_place(keys),
-            pack(verdict.to_dict()),
-            salt=self._clock.token(SALT_BYTES),
-        )
-        self.time.observe(await self.store.put(self.layout.probe, sealed))
-        await self._run(self._cache.save, self._cached("probe"), sealed)
+    async def _publish(self, verdict: ProbeVerdict) -> None:
+        check_writable(self.opened, None)  # a race for setting up may be won by a later version
+        await self._verdict.publish(verdict, self.opened)
 
-    async def _opened_verdict(self, saved: bytes, keys: Keys) -> ProbeVerdict:
-        if (epoch_of(saved) or 0) > self.roots.newest:
-            await self._reread()  # the lock is held, or this were roots_for
-        plain = unseal(self.roots, self._probe_place(keys), saved, max_plain=MAX_VERDICT_BYTES)
-        fields = unpack(plain, max_bytes=MAX_VERDICT_BYTES, what="the probe's verdict")
-        return ProbeVerdict.from_dict(fields)
-
-    def _adopt(self, verdict: ProbeVerdict) -> None:
-        verdict.apply(self.store)
-        self._verdict = verdict
+    async def _keys_for(self, sealed: bytes) -> Keys:
+        """As roots_for, where the lock is held."""
+        if (epoch_of(sealed) or 0) > self.roots.newest:
+            await self._reread()
+        return self.opened
 
     def _fresh_kdf(self) -> KdfParams:
         return KdfParams.choose(self._project_key, self._clock.token(keyring.KDF_SALT_BYTES))
@@ -813,20 +835,35 @@ class Repository:
         else:
             known = known.succeeded_by(check)
         self._former = False
-        await self._run(self._cache.save, "key", key_check.encode(known))
+        await self._save("key", key_check.encode(known))
+
+    async def _load(self, name: str) -> bytes | None:
+        """Return what `_save` has kept; None where there is nothing, or it is damaged."""
+        saved: bytes | None = await self._run(self._cache.load, name)
+        if saved is None:
+            return None
+        data, checksum = saved[:-CHECKSUM_BYTES], saved[-CHECKSUM_BYTES:]
+        if not hmac.compare_digest(checksum, _checksum(data)):
+            log.warning("%s, remembered on this device, is damaged, and is asked for anew", name)
+            return None
+        return data
+
+    async def _save(self, name: str, data: bytes) -> None:
+        await self._run(self._cache.save, name, data + _checksum(data))
 
     def _cached(self, what: str) -> str:
         # One project may meet several stores; each has its own repository.
         return f"{what}-{store_name(self.store.url)}"
-
-    def _probe_place(self, keys: Keys) -> Place:
-        return Place(keys.repo_id, "", "probe", "probe")
 
     def _changed(self, how: str) -> StoreChangedError:
         return StoreChangedError(
             f"the store {self.store.url} {how}",
             hint=other_store_hint("the store that this project used before"),
         )
+
+
+def _checksum(data: bytes) -> bytes:
+    return blake2b(data, digest_size=CHECKSUM_BYTES).digest()
 
 
 def _forgotten(what: str, error: Exception) -> None:

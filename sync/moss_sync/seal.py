@@ -2,8 +2,9 @@
 
 Rules of this file: values in, values out; salts are arguments.
 What holds (tests/moss_sync/test_seal.py): any flipped, missing, added or exchanged byte, another
-name, another session, another repository or another key gives BlobCorruptError, never other bytes
-(UnsupportedFormatError for a flip in the three bytes that tell a newer frame from this one).
+name, another session, another repository or another key gives BlobCorruptError, never other bytes.
+A frame of a newer version gives UnsupportedFormatError; a flip in the bytes that tell the two apart
+does not, because the blob opens once they are put right.
 
 A blob is a header, then the plain text in chunks of 1 MiB, each sealed on its own so that memory
 stays bounded. Every blob has its own key (HKDF over 32 random bytes), so the nonce only has to
@@ -18,6 +19,7 @@ from __future__ import annotations
 import hmac
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -122,6 +124,8 @@ def unseal(roots: RootKeys, place: Place, sealed: bytes, *, max_plain: int) -> b
         raise BlobCorruptError(f"{where} is not a sealed blob ({len(sealed)} bytes)")
     _, version, suite, flags, epoch, salt, commitment, length = _HEADER.unpack_from(sealed)
     if version != FRAME_VERSION or suite != SUITE_CHACHA20POLY1305 or flags != 0:
+        if unseal_without_header(roots, place, sealed, max_plain=max_plain) is not None:
+            raise BlobCorruptError(f"{where} has a damaged header: it opens without it")
         raise UnsupportedFormatError(
             f"{where} has frame version {version}, suite {suite}, flags {flags}",
             hint="upgrade moss_local on this device",
@@ -153,6 +157,31 @@ def unseal(roots: RootKeys, place: Place, sealed: bytes, *, max_plain: int) -> b
             raise BlobCorruptError(f"{where} was changed, or belongs under another name") from None
         parts.append(chunk)
     return b"".join(parts)
+
+
+def unseal_without_header(
+    roots: RootKeys, place: Place, sealed: bytes, *, max_plain: int
+) -> bytes | None:
+    """Return the plain text of a blob of this version whose header does not count; None if it is none.
+
+    Of the header only salt and key commitment are believed, which nothing else could stand for.
+    That the rest opens proves that this version sealed it: what differs in the header is damage, and
+    neither a newer version nor a key that this device has never heard of.
+    """
+    if len(sealed) < HEADER_BYTES + TAG_BYTES:
+        return None
+    *_, salt, commitment, _ = _HEADER.unpack_from(sealed)
+    body = len(sealed) - HEADER_BYTES
+    length = body - TAG_BYTES * -(-body // (CHUNK_BYTES + TAG_BYTES))
+    for epoch, root in roots.by_epoch.items():
+        if not hmac.compare_digest(commitment, _blob_keys(root, salt, place.kind)[1]):
+            continue
+        header = _HEADER.pack(
+            MAGIC, FRAME_VERSION, SUITE_CHACHA20POLY1305, 0, epoch, salt, commitment, length
+        )
+        with suppress(BlobCorruptError):
+            return unseal(roots, place, header + sealed[HEADER_BYTES:], max_plain=max_plain)
+    return None
 
 
 def sealed_size(sealed: bytes) -> int | None:
