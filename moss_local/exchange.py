@@ -25,7 +25,7 @@ from moss_local.standing import Trouble, newest_unpushed, standing, trouble_of
 from moss_local.storage.file import SessionFile
 from moss_local.storage.replica import SqliteReplica
 from moss_local.types import SyncState
-from moss_sync import MossError, RepairReport, SyncReport, VectorSpace
+from moss_sync import MossError, RepairReport, StoreLacksCasError, SyncReport, VectorSpace
 from moss_sync.checkpoint import Checkpoint
 from moss_sync.clock import Clock
 from moss_sync.modes import Engine
@@ -37,6 +37,10 @@ log = logging.getLogger("moss_local")
 
 COMPACTION_WAIT_S = 2.0
 """What closing leaves a compaction to end by itself. It is never needed."""
+
+PROBE_WAIT_S = 15.0
+"""What closing leaves a round of the probe. Programs that end after each push would never finish it
+on a slow store; there are a few rounds in the life of a project."""
 
 
 class Exchange:
@@ -56,12 +60,14 @@ class Exchange:
         engine: Engine,
         clock: Clock,
         *,
+        probe_further: Callable[[], Awaitable[bool]],
         interval_s: float | None = None,
         trouble: Trouble | None = None,
     ) -> None:
         """Make the exchanges of the session called `name`.
 
         Args:
+            probe_further: As `Repository.probe_further`; what is left of it follows a push.
             interval_s: Of pulls in the background, once `start` was called; None for none.
             trouble: What is known to stop them, before the first.
         """
@@ -73,6 +79,7 @@ class Exchange:
         self._replica = replica
         self._engine = engine
         self._clock = clock
+        self._probe_further = probe_further
         self._interval_s = interval_s
         self._trouble = trouble
         self._at_the_end: SyncState | None = None
@@ -84,7 +91,8 @@ class Exchange:
         self._turn = asyncio.Lock()
         self._under_way = False
         self._closed = False
-        self._compaction: Future[None] | None = None
+        self._upkeep: Future[None] | None = None
+        self._probing = False
         self._auto: AutoSync | None = None
         if self._interval_s is not None:
             self._auto = AutoSync(
@@ -193,7 +201,7 @@ class Exchange:
             await self._auto.close(seconds)
             self._file.ignore(self._auto.written)
         self._closed = True
-        await self._finish_compaction()
+        await self._finish_upkeep()
         end = self._at_the_end = await runtime.blocking(self.state)
         if end.pending and self._auto is not None:
             log.warning(
@@ -204,12 +212,13 @@ class Exchange:
             )
         return end
 
-    async def _finish_compaction(self) -> None:
-        """Leave a running compaction a moment, then cancel it."""
-        running, self._compaction = self._compaction, None
+    async def _finish_upkeep(self) -> None:
+        """Leave what follows a push a moment, then cancel it."""
+        running, self._upkeep = self._upkeep, None
         if running is None or running.done():
             return
-        done, _ = await asyncio.wait([asyncio.wrap_future(running)], timeout=COMPACTION_WAIT_S)
+        seconds = PROBE_WAIT_S if self._probing else COMPACTION_WAIT_S
+        done, _ = await asyncio.wait([asyncio.wrap_future(running)], timeout=seconds)
         if not done:
             running.cancel()
 
@@ -236,9 +245,9 @@ class Exchange:
             self._tell(work, None)
         if self.after is not None and not self._closed:
             self.after()
-        idle = self._compaction is None or self._compaction.done()
+        idle = self._upkeep is None or self._upkeep.done()
         if (report.sent or report.sent_deletes) and idle and not self._closed:
-            self._compaction = runtime.in_background(self._compact())
+            self._upkeep = runtime.in_background(self._keep_up())
         return report
 
     async def _unpushed(self) -> int | None:
@@ -247,6 +256,25 @@ class Exchange:
     def _tell(self, work: Work, error: MossError | None) -> None:
         if self.outcome is not None:
             self.outcome(work, error)
+
+    async def _keep_up(self) -> None:
+        """Do what follows a push, which nobody waits for."""
+        await self._probe()
+        await self._compact()
+
+    async def _probe(self) -> None:
+        """Run what is left of the probe's long form, a round at a time."""
+        try:
+            self._probing = True
+            while not self._closed and await self._probe_further():
+                log.debug("session %r: its store has passed a round of the probe", self.name)
+        except StoreLacksCasError as error:
+            self.stop(error)
+            log.error("session %r is not pushed any more: %s; %s", self.name, error, error.hint)
+        except MossError as error:
+            log.warning("the store of session %r was not probed further: %s", self.name, error)
+        finally:
+            self._probing = False
 
     async def _compact(self) -> None:
         try:

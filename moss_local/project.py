@@ -69,6 +69,7 @@ from moss_sync.engine import SyncEngine
 from moss_sync.log_engine import LogEngine
 from moss_sync.modes import EitherEngine, Engine
 from moss_sync.patience import Patience
+from moss_sync.probe import ProbeVerdict
 from moss_sync.repository import Repository
 from moss_sync.rotation import rotate
 from moss_sync.stored_session import StoredSession
@@ -181,6 +182,7 @@ class Project:
                 replica,
                 engine,
                 self._clock,
+                probe_further=repository.probe_further,
                 interval_s=interval_s,
                 trouble=None if outdated is None else trouble_of(outdated),
             ),
@@ -496,6 +498,10 @@ class Project:
         return Salvage(
             tuple(trouble), written, set_aside, found.unreadable, found.exact, found.aside
         )
+
+    async def probed(self) -> ProbeVerdict | None:
+        """Return what this device knows of whether the store compares and swaps; asks no store."""
+        return await runtime.on_loop(self._repository.verdict())
 
     async def close_sessions(self, seconds: float) -> None:
         """Close every open session, all within the same time."""

@@ -40,7 +40,7 @@ class Answer:
 NEVER = Answer()
 """Keep the client waiting until the server stops."""
 
-Answering = Callable[[Request], Answer | None | Awaitable[Answer]]
+Answering = Callable[[Request], Answer | Awaitable[Answer] | None]
 """None: close the connection without an answer."""
 
 

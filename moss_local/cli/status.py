@@ -12,14 +12,15 @@ from moss_local.cli.command import (
     globals_of,
     run,
     tell_not_listed,
-    tell_of_state,
     unreadable_fields,
 )
 from moss_sync import MossError, NotFoundError
+from moss_sync.errors import DOCTOR
 
 if TYPE_CHECKING:
     from moss_local.catalog import Catalog, LocalSession
     from moss_local.storage.place import Place
+    from moss_sync.probe import ProbeVerdict
 
 
 def status(
@@ -40,14 +41,19 @@ def status(
     Reads this device's files only; neither the store nor a model is asked. If this device knows
     that the project's key was rotated elsewhere, it says how to take the new one over.
 
-    JSON: {project, store, data_dir, sessions: [{name, documents, state, reason, pending,
+    Says so where the store has not yet passed the whole probe that follows a project's first push,
+    or has failed it: then nothing is pushed until moss-local doctor finds it well.
+
+    JSON: {project, store, probed, data_dir, sessions: [{name, documents, state, reason, pending,
     set_aside, rejected, last_exchange, model, device, bytes, path, checkpoint}], unreadable};
-    reason is null unless state is "stopped"; unreadable holds {path, code, message} of each file
-    that cannot be read. What is set aside is shown by moss-local quarantine. Rejected are documents
-    of others that are over a limit, 100 of them at most; doctor names one.
+    probed is "fully", "not fully", "failed", or null before a push and where the project commits by
+    log; reason is null unless state is "stopped"; unreadable holds {path, code, message} of each
+    file that cannot be read. What is set aside is shown by moss-local quarantine. Rejected are
+    documents of others that are over a limit, 100 of them at most; doctor names one.
     """
     settings = globals_of(ctx).settings()
     catalog = run(ctx, lambda client: client.local_sessions())
+    verdict = run(ctx, lambda client: client._opened().probed())
     found = [known for known in catalog.sessions if session in (None, known.name)]
     if session is not None and not found:
         raise _why_not_here(session, catalog, run(ctx, lambda client: client._opened().place()))
@@ -57,6 +63,7 @@ def status(
             {
                 "project": settings.project_id,
                 "store": settings.store,
+                "probed": _probed(verdict),
                 "data_dir": str(settings.data_dir),
                 "sessions": [_fields(each) for each in found],
                 "unreadable": unreadable_fields(catalog),
@@ -67,8 +74,7 @@ def status(
         _print_checkpoints(found, alone=session is not None)
         return
     render.talk(f"project {settings.project_id}, store {settings.store}")
-    if found:
-        tell_of_state(found[0].sync_state)
+    _tell_of_probe(verdict)
     if not found:
         render.talk(f"there are no sessions in {settings.data_dir}")
         return
@@ -76,6 +82,31 @@ def status(
         [_row(each) for each in found],
         header=("documents", "state", "last exchange", "size", "model", "device", "session"),
     )
+
+
+def _tell_of_probe(verdict: ProbeVerdict | None) -> None:
+    from moss_sync.probe import LONG_ROUNDS
+
+    if verdict is None or verdict.is_full:
+        return
+    if verdict.failed:
+        render.talk(
+            f"the store cannot be used: check {verdict.failed!r} failed; nothing is pushed until "
+            f"it passes: {DOCTOR}"
+        )
+        return
+    render.talk(
+        f"the store is not fully probed: {verdict.rounds} of {LONG_ROUNDS} rounds; every push goes "
+        f"on with it, and all at once: {DOCTOR}"
+    )
+
+
+def _probed(verdict: ProbeVerdict | None) -> str | None:
+    if verdict is None:
+        return None
+    if verdict.failed:
+        return "failed"
+    return "fully" if verdict.is_full else "not fully"
 
 
 def _why_not_here(session: str, catalog: Catalog, place: Place) -> MossError:

@@ -226,8 +226,8 @@ def check_history(
     if not retired and (0 if device is None else device.n) < state.acked_n:
         raise LostCommitError(
             f"push {state.acked_n} of this device to session {name!r} was committed and is gone",
-            hint="the store was restored or rewritten, or does not compare and swap, which is found "
-            f"out by: {DOCTOR}; put back what this device holds: {repair_command(name)}",
+            hint="the store was restored or rewritten, or does not compare and swap (which "
+            f"{DOCTOR} finds out); put back what this device holds: {repair_command(name)}",
         )
 
 
@@ -572,8 +572,8 @@ def next_commit(parent: Manifest | None, author: Author, *, repo_id: bytes, sid:
 def _fork(name: str, seq: int) -> ForkDetectedError:
     return ForkDetectedError(
         f"the store's history of session {name!r} differs from this device's at commit {seq}",
-        hint="the store was restored or rewritten, or does not compare and swap, which is found out "
-        f"by: {DOCTOR}; on the device that has what you want to keep: {repair_command(name)}",
+        hint=f"the store was restored or rewritten, or does not compare and swap (which {DOCTOR} "
+        f"finds out); on the device that has what you want to keep: {repair_command(name)}",
     )
 
 

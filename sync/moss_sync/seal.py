@@ -162,11 +162,11 @@ def unseal(roots: RootKeys, place: Place, sealed: bytes, *, max_plain: int) -> b
 def unseal_without_header(
     roots: RootKeys, place: Place, sealed: bytes, *, max_plain: int
 ) -> bytes | None:
-    """Return the plain text of a blob of this version whose header does not count; None if it is none.
+    """Return the plain text of a blob of this version with a damaged header; None for any other.
 
     Of the header only salt and key commitment are believed, which nothing else could stand for.
-    That the rest opens proves that this version sealed it: what differs in the header is damage, and
-    neither a newer version nor a key that this device has never heard of.
+    That the rest opens proves that this version sealed it: what differs in the header is damage,
+    and neither a newer version nor a key that this device has never heard of.
     """
     if len(sealed) < HEADER_BYTES + TAG_BYTES:
         return None

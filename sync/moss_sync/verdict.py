@@ -32,7 +32,7 @@ from moss_sync.errors import (
 )
 from moss_sync.keyring import Keys
 from moss_sync.packing import as_str, pack, unpack
-from moss_sync.probe import ProbeReport, ProbeVerdict, probe
+from moss_sync.probe import RACE, ProbeReport, ProbeVerdict, probe
 from moss_sync.seal import SALT_BYTES, Place, seal, unseal
 from moss_sync.stores.base import Blob, BlobStore, ETag, NotModified, Swapped
 
@@ -126,7 +126,12 @@ class StoreVerdict:
         """Run one round of the long form, if the store has not passed them all; else None."""
         if self.known is None or self.known.failed or self.known.is_full:
             return None
-        return await probe(self._store, clock=self._clock, prefix=self._prefix, rounds=1)
+        report = await probe(self._store, clock=self._clock, prefix=self._prefix, rounds=1)
+        error = report.error
+        if isinstance(error, StoreLacksCasError) and not error.check.startswith(RACE):
+            # What is seen of single blobs may also come of a bucket that was just restored.
+            report = await probe(self._store, clock=self._clock, prefix=self._prefix, rounds=1)
+        return report
 
     async def count(self, report: ProbeReport, keys: Keys) -> None:
         """Publish what a round has found.
@@ -149,7 +154,7 @@ class StoreVerdict:
         self._looked_at = self._clock.monotonic()
 
     async def publish(self, verdict: ProbeVerdict, keys: Keys, *, on: ETag | None = None) -> None:
-        """Publish a verdict on top of the one that was read; one that says more, or has failed, stays.
+        """Publish a verdict on top of the one that was read; one that failed, or says more, stays.
 
         Args:
             on: The ETag of what is there; None: of what was read last.

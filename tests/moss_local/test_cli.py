@@ -639,7 +639,7 @@ def test_the_doctor_finds_a_healthy_device_and_store_well(cli: Cli) -> None:
     assert all(check["ok"] for check in found.values())
     for name in ("settings", "key", "model: weights", "session conv", "store: create", "clock"):
         assert name in found
-    assert sum(name.startswith("store: race of 16") for name in found) == 4
+    assert sum(name.startswith("store: race of 4") for name in found) == 4
     assert blobs(Path("shared")) == before
 
 

@@ -24,6 +24,7 @@ from moss_sync import (
     seal,
     segment,
     tiers,
+    verdict,
 )
 from moss_sync.coverage import Coverage
 from moss_sync.keyring import KdfParams
@@ -49,6 +50,7 @@ MODULES = {
     "seal": seal,
     "segment": segment,
     "tiers": tiers,
+    "verdict": verdict,
 }
 UNITS = {"": 1, "bytes": 1, "KiB": 1024, "MiB": 1024 * 1024}
 
@@ -99,6 +101,7 @@ def test_every_limit_of_the_code_is_on_the_page(module: str) -> None:
         "layout": {"MAX_BASE", "MAX_PUSH"},
         "manifest": {"MAX_LEVEL", "MAX_PUSH", "MAX_SEQ", "MAX_UNKNOWN_BYTES"},
         "packing": {"MAX_UINT"},
+        "repository": {"MAX_REMEMBERED_BYTES"},
         "segment": {"MAX_DIMENSIONS", "MAX_LIST_ITEMS", "MAX_UINT"},
     }
     defined = {name for name in vars(MODULES[module]) if name.startswith("MAX_")}

@@ -16,6 +16,8 @@ from moss_sync.verdict import LOOK_AGAIN_S, LOOK_AGAIN_SOON_S
 from tests.devices import Device, MemoryCache
 from tests.moss_sync.world import Crash, Once, World
 
+pytestmark = pytest.mark.usefixtures("long_form")
+
 
 def verdict(world: World) -> Sequence[str]:
     return [key for key in world.store.inner._content.blobs if key.endswith("/probe")]
