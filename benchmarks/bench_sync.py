@@ -27,10 +27,10 @@ from benchmarks.texts import first
 from moss_local.storage.documents import Document
 from moss_local.storage.edits import put_documents
 from moss_sync import SyncReport, VectorSpace
-from moss_sync.floors import DAY_MS, HOUR_MS, MINUTE_MS
 from moss_sync.stores import MemoryStore
 from moss_sync.stores.base import Blob, BlobStore, Conflict, ETag, Listed, NotModified, Swapped
 from moss_sync.stores.url import open_store
+from moss_sync.times import DAY_MS, HOUR_MS, MINUTE_MS
 from tests.devices import Device, QuickClock
 from tests.seaweed import SeaweedServer
 

@@ -79,6 +79,7 @@ from moss_local.types import (
 from moss_sync import (
     BlobCorruptError,
     BlobMissingError,
+    ClockError,
     ContentionError,
     ForkDetectedError,
     HistoryError,
@@ -119,6 +120,7 @@ __all__ = [
     "Chunker",
     "Chunking",
     "CiphersMissingError",
+    "ClockError",
     "ContentionError",
     "CreateWebSourceResult",
     "DeleteWebSourceResult",

@@ -227,7 +227,7 @@ class Exchange:
             self._under_way = True
             try:
                 report = await exchange()
-                await runtime.blocking(self._replica.set_exchanged, self._clock.wall_ms())
+                await runtime.blocking(self._replica.set_exchanged, self._engine.now_ms())
             except MossError as error:
                 self.last_report = error.report
                 self._trouble = trouble_of(error) or self._trouble

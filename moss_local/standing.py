@@ -10,7 +10,7 @@ import apsw
 from moss_local.storage.file import SessionFile
 from moss_local.storage.state import read_state
 from moss_local.types import SyncState
-from moss_sync import MossError, NetworkError, PermissionDeniedError
+from moss_sync import ClockError, MossError, NetworkError, PermissionDeniedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,9 @@ def trouble_of(error: MossError) -> Trouble | None:
     """Return what an error says of a session and its store; None if it speaks of neither.
 
     Refused credentials pass for absence: they are renewed without anybody touching the session,
-    and an expired one must not take the agent's memory away.
+    and an expired one must not take the agent's memory away. A clock that is wrong may be set.
     """
-    if isinstance(error, NetworkError | PermissionDeniedError):
+    if isinstance(error, NetworkError | PermissionDeniedError | ClockError):
         return Trouble(False, str(error), error.code, error.hint)
     if error.retryable:  # this device's own: a busy file, a full disk
         return None

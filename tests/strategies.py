@@ -10,6 +10,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from moss_sync.hlc import stamp_limit
 from moss_sync.layout import MAX_PUSH, new_name
 from moss_sync.limits import MAX_SEQ
 from moss_sync.manifest import Device, Entry, Inline, Manifest
@@ -29,6 +30,7 @@ from moss_sync.testing.strategies import (
     texts,
     uints,
 )
+from moss_sync.times import latest
 
 __all__ = [
     "SCRIPTS",
@@ -60,7 +62,7 @@ unknown = st.dictionaries(
 
 
 @st.composite
-def entries(draw: st.DrawFn, *, seq: int) -> Entry:
+def entries(draw: st.DrawFn, *, seq: int, commit_ms: int) -> Entry:
     """An entry of a manifest that has reached `seq`, which must not be 0."""
     hi = draw(st.integers(1, seq))
     lo = draw(st.integers(0, hi - 1))
@@ -86,7 +88,7 @@ def entries(draw: st.DrawFn, *, seq: int) -> Entry:
         hi=hi,
         bmin=base,
         lvl=level,
-        ct=draw(uints),
+        ct=draw(st.integers(0, commit_ms)),
         plain=draw(uints) if known else None,
         hlc_max=draw(hlcs) if known else None,
         fp=draw(st.none() | st.just("00ff")),
@@ -102,13 +104,16 @@ def manifests(draw: st.DrawFn) -> Manifest:
     counts = st.integers(0, seq)
     space = draw(st.none() | spaces)
     gc_floor = draw(st.integers(0, seq))
+    commit_ms = draw(st.integers(0, latest(seq)))
+    times = st.integers(0, commit_ms)
+    listed = entries(seq=seq, commit_ms=commit_ms)
     inline = st.builds(
         Inline,
         dev=devices,
         n=pushes,
         base=uints,
         seq=st.integers(1, seq),
-        ct=uints,
+        ct=times,
         payload=st.binary(max_size=20),
         extra=unknown,
     )
@@ -116,7 +121,8 @@ def manifests(draw: st.DrawFn) -> Manifest:
         Device,
         n=pushes,
         acked_seq=counts,
-        last_ct=uints,
+        last_ct=times,
+        seq=st.integers(1, seq),
         inc=st.binary(min_size=8, max_size=8),
         tip=st.binary(min_size=16, max_size=16),
         label=st.none() | session_names,
@@ -134,19 +140,18 @@ def manifests(draw: st.DrawFn) -> Manifest:
         seq=seq,
         commit_id=draw(st.binary(min_size=16, max_size=16)),
         by=draw(devices),
-        ct=draw(uints),
+        ct=commit_ms,
         prev=draw(hashes),
         marks=random.Random(seq).randbytes(marks_size(seq)),
         gen=draw(counts),
         deleted=draw(st.booleans()),
-        entries=tuple(
-            draw(st.lists(entries(seq=seq), max_size=3, unique_by=lambda entry: entry.name))
-        ),
+        entries=tuple(draw(st.lists(listed, max_size=3, unique_by=lambda entry: entry.name))),
         inline=tuple(draw(st.lists(inline, max_size=2))),
         devs=draw(st.dictionaries(devices, known, max_size=3)),
         gc_floor=gc_floor,
         tomb_seq=draw(st.integers(0, gc_floor)),
-        tomb_hlc=draw(hlcs),
+        tomb_hlc=draw(st.integers(0, stamp_limit(commit_ms))),
+        tl=((seq, draw(times)),),
         space=space,
         epoch=draw(st.none() | st.integers(1, 2**32 - 1)),
         features_w=tuple(draw(st.lists(texts, max_size=2))),

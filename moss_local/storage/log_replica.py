@@ -79,11 +79,11 @@ class SqliteLogReplica(SqliteReplica):
         """Stamp dirty versions above `limit` anew; take over dirty records of another identity."""
         lowest = max(limit, high)
         with self.file.reading() as conn:
-            if _disciplined(conn, limit, lowest):
+            if _disciplined(conn, lowest):
                 return 0
         with self.file.writing() as conn:
             state = read_state(conn)
-            update_state(conn, hlc=min(state.hlc, limit))
+            update_state(conn, hlc=min(state.hlc, lowest))
             if conn.execute("SELECT 1 FROM pending").get is not None:
                 return 0  # what is in it must not fall below what others are about to see
             conn.execute("UPDATE document SET dev = ?1 WHERE dirty = 1 AND dev != ?1", (state.dev,))
@@ -94,6 +94,7 @@ class SqliteLogReplica(SqliteReplica):
                 "UPDATE document SET hlc = min(hlc, ?) WHERE rowid = ?",
                 ((lowest + place, rowid) for place, (rowid,) in enumerate(rows, 1)),
             )
+            update_state(conn, hlc=min(state.hlc, lowest + len(rows)))
         return len(rows)
 
     def become(self, dev: bytes, inc: bytes, *, was: bytes, since: int) -> None:
@@ -115,11 +116,11 @@ def _recalled(conn: apsw.Connection) -> bytes | None:
     return None if row is None else row[0]
 
 
-def _disciplined(conn: apsw.Connection, limit: int, lowest: int) -> bool:
+def _disciplined(conn: apsw.Connection, lowest: int) -> bool:
     """Return whether there is nothing to set right: the common case, and no write."""
     state = read_state(conn)
     wrong: Any = conn.execute(
         "SELECT 1 FROM document WHERE dirty = 1 AND (hlc > ?2 OR dev != ?1) LIMIT 1",
         (state.dev, lowest + STAMPED_ANEW),
     ).get
-    return wrong is None and state.hlc <= limit
+    return wrong is None and state.hlc <= lowest + STAMPED_ANEW

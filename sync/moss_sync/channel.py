@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from moss_sync import checkpoint, epochs, features, layout, manifest, plan, segment
 from moss_sync.checkpoint import Checkpoint
-from moss_sync.clock import Clock
+from moss_sync.clock import Clock, SessionClock
 from moss_sync.errors import (
     BlobCorruptError,
     BlobNotFoundError,
@@ -53,7 +53,7 @@ class Channel:
     """The blobs of one session.
 
     Attributes:
-        time: The store's clock as its answers tell it.
+        time: The time as this device believes it.
         policy: When to tidy up.
     """
 
@@ -76,7 +76,7 @@ class Channel:
         self._name = name
         self._clock = clock
         self._run = run
-        self.time = repository.time
+        self.time = SessionClock(repository.time)
 
     async def read_manifest(self, keys: Keys, state: ReplicaState) -> View | None:
         """Read and verify the manifest; None where the session was never pushed."""
@@ -121,6 +121,7 @@ class Channel:
         sealed_epoch = epoch_of(answer.data) or epochs.FIRST
         if sealed_epoch < self._repository.opened.roots.newest:
             epochs.check_epoch(current, sealed_epoch, None if before is None else before[0])
+        self.time.committed(current.ct)
         return current, found
 
     def check_nothing(self) -> None:
@@ -267,7 +268,9 @@ class Channel:
         if state.seen is None:
             return None
         what = f"the remembered manifest of session {self._name!r}"
-        return self._decoded(state.seen.plain, what), state.seen
+        known = self._decoded(state.seen.plain, what)
+        self.time.committed(known.ct)
+        return known, state.seen
 
     def _decoded(self, plain: bytes, what: str) -> Manifest:
         """Decode a manifest, or take it from the last time: most exchanges meet one twice."""
@@ -381,6 +384,7 @@ class Channel:
         self.time.observe(answer.time_ms)
         if not isinstance(answer, Swapped):
             return None
+        self.time.committed(following.ct)
         mark = manifest.ciphertext_hash(sealed)
         return Seen(following.seq, mark, answer.etag, plain, plan.life_of(following))
 
@@ -468,11 +472,16 @@ class Channel:
         """Write an immutable blob; repeating it is no error."""
         self.time.observe(await self._store.put(key, blob))
 
-    def author(self, state: ReplicaState, seen: Seen | None) -> plan.Author:
-        """Return who commits, when and after what."""
+    async def author(self, state: ReplicaState, seen: Seen | None) -> plan.Author:
+        """Return who commits, when and after what.
+
+        Raises:
+            ClockError: this device cannot tell when.
+        """
+        await self._repository.check_time(self.time)
         return plan.Author(
             state=state,
-            now_ms=max(0, self.time.now_ms()),
+            now_ms=self.time.now_ms(),
             prev=None if seen is None else seen.hash,
             commit_id=self._clock.token(16),
             policy=self.policy,

@@ -157,7 +157,7 @@ async def _listed(
             return None
         following = tiers.with_compaction(
             parent,
-            channel.author(state, seen),
+            await channel.author(state, seen),
             merged,
             output.entries,
             tomb_hlc=output.tomb_hlc,

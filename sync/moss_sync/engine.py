@@ -50,7 +50,7 @@ class SyncEngine(Exchange):
         Now and then it also deletes what was merged away long enough ago.
         """
         policy = self._channel.policy
-        done = await self._compact(lambda current: plan_compaction(current, policy))
+        done = await self._compact(lambda current: plan_compaction(current, policy, self.now_ms()))
         now = self._clock.monotonic()
         pause_s = policy.grace_ms / 4000
         if done and (self._collected_at is None or now - self._collected_at >= pause_s):
@@ -134,7 +134,7 @@ class SyncEngine(Exchange):
                     return
                 parent, seen = current
                 self._channel.check_writable(parent)
-                following = plan.with_space(parent, self._channel.author(state, seen), space)
+                following = plan.with_space(parent, await self._channel.author(state, seen), space)
                 if await self._written(keys, following, seen):
                     return
                 report.lost_races += 1
@@ -268,7 +268,7 @@ class SyncEngine(Exchange):
                     break
                 parent, seen = current
                 self._channel.check_writable(parent)
-                following = plan.with_deletion(parent, self._channel.author(state, seen))
+                following = plan.with_deletion(parent, await self._channel.author(state, seen))
                 if await self._written(keys, following, seen):
                     break
                 await self._clock.sleep(self._channel.backoff(CONFLICT_BACKOFF_S, attempt))
@@ -330,7 +330,7 @@ class SyncEngine(Exchange):
             following = plan.with_repair(
                 current,
                 known,
-                self._channel.author(state, seen),
+                await self._channel.author(state, seen),
                 known_hash=known_hash,
                 lost=lost,
             )

@@ -118,6 +118,14 @@ class ContentionError(NetworkError):
     default_code = "CONTENTION"
 
 
+class ClockError(MossError):
+    """The clocks contradict each other. Nothing was committed; the changes stay pending."""
+
+    default_code = "CLOCK"
+    retryable = True
+    exit_code = 10
+
+
 class BlobCorruptError(MossError):
     """A blob is not what its name says: flipped, truncated, swapped or foreign. Nothing changed."""
 

@@ -38,7 +38,8 @@ from moss_sync.errors import (
     StoreBusyError,
     repair_command,
 )
-from moss_sync.floors import DEFAULT_POLICY, Policy, stamp_limit
+from moss_sync.floors import DEFAULT_POLICY, Policy
+from moss_sync.hlc import stamp_limit
 from moss_sync.keyring import Keys
 from moss_sync.layout import SegmentName
 from moss_sync.manifest import Manifest
@@ -130,6 +131,8 @@ class Exchange:
             NetworkError: the store could not be reached, or ContentionError: every race was lost;
                 the changes stay pending and go with a later push.
             StoreLacksCasError, HistoryError, ModelMismatchError: nothing was written.
+            ClockError: the store's clock and this device's contradict each other; the changes stay
+                pending.
         """
         return await self._exchange(self._push, SyncReport())
 
@@ -255,6 +258,7 @@ class Exchange:
                     if state.dirty == 0 and current is not None:
                         report.seq = current[0].seq
                         return
+                    await self._repository.check_time(self._channel.time)
                     await self._prepare(keys, state, current, race)
                 current = await self._commit(keys, current, report, race)
                 state = await self._run(self._replica.state)
@@ -401,7 +405,7 @@ class Exchange:
             adopted = plan.adoptable(parent, await self._waiting(keys, parent), dev=state.dev)
         following = plan.with_push(
             parent,
-            self._channel.author(state, seen),
+            await self._channel.author(state, seen),
             pending,
             repo_id=keys.repo_id,
             sid=self._channel.sid(keys),

@@ -11,11 +11,18 @@ Source: Kulkarni et al. 2014, "Logical Physical Clocks"; SYNC-PROTOCOL 2.8.
 
 from __future__ import annotations
 
+from moss_sync.errors import ClockError
+from moss_sync.times import MAX_DRIFT_MS, MAX_TIME_MS
+
 COUNTER_BITS = 16
 STAMP_BYTES = 8
 
 MAX_STAMP = 2**63 - 1
-"""SQLite's and most languages' integers end here: the stamp of a write in the year 6429."""
+"""SQLite's and most languages' integers end here, in the year 6429."""
+
+LAST_STAMP = 2**62
+"""The highest stamp that a write gets, of the year 4199. Wall clocks count until the year 3000 only
+(`MAX_TIME_MS`), so 2^60 stamps, and more, are left for the writes that come after."""
 
 
 def from_ms(wall_ms: int, counter: int = 0) -> int:
@@ -28,19 +35,29 @@ def to_ms(stamp: int) -> int:
     return stamp >> COUNTER_BITS
 
 
+def stamp_limit(commit_ms: int) -> int:
+    """Return the highest stamp that a record committed at `commit_ms` keeps."""
+    return from_ms(commit_ms + MAX_DRIFT_MS)
+
+
 def tick(last: int, wall_ms: int, seen: int = 0) -> int:
     """Return the stamp of a local write.
 
     Args:
         last: The highest stamp that this clock has issued or observed.
-        wall_ms: What the wall clock says, corrected where a correction is known.
+        wall_ms: What the wall clock says, corrected where a correction is known; past the year 3000
+            it counts as that.
         seen: The stamp of the version that the write replaces; 0 when there is none.
     Raises:
-        OverflowError: the clock stands at `MAX_STAMP`.
+        ClockError: the version to replace stands at the end of all stamps, where only a broken
+            program can have put it.
     """
-    stamp = max(last + 1, from_ms(wall_ms), seen + 1)
-    if stamp > MAX_STAMP:
-        raise OverflowError("the hybrid logical clock is at its end")
+    stamp = max(last + 1, from_ms(min(wall_ms, MAX_TIME_MS)), seen + 1)
+    if stamp > LAST_STAMP:
+        raise ClockError(
+            "no later version of this document can be written: its stamp is the last that there is",
+            hint="write it under another id",
+        )
     return stamp
 
 

@@ -40,6 +40,7 @@ from moss_sync.packing import (
 from moss_sync.record import DEVICE_BYTES
 from moss_sync.seal import HEADER_BYTES, MAGIC, TAG_BYTES, sealed_size
 from moss_sync.segment import Segment
+from moss_sync.times import check_time
 
 VERSION = 1
 
@@ -168,6 +169,7 @@ def decode(data: bytes, name: SegmentName) -> LogBlob:
         raise BlobCorruptError(f"{what} does not say since when its vectors are the session's")
     if pushed and (covers != Coverage.of(name.dev, name.number) or replaces or whole or forgot):
         raise BlobCorruptError(f"{what} is one push and says that it is more")
+    check_time(max(ct, 0 if since is None else since.ms), name.number, what=what)
     for record in decoded.records:
         # Whose push a record came with is told by its version and this number together.
         if record.commit_seq is None or not covers.has(record.version.dev, record.commit_seq):
@@ -217,6 +219,7 @@ def decode_head(data: bytes, sid: str, dev: bytes) -> Head:
         raise BlobCorruptError(f"{what} does not decode: {type(error).__name__}") from error
     if (head.sid, head.dev) != (sid, dev):
         raise BlobCorruptError(f"{what} says that it is another one")
+    check_time(head.ct, head.n, what=what)
     return head
 
 

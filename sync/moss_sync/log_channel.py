@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from moss_sync import layout, log_blob
 from moss_sync.channel import MAX_BACKOFF_S, PARALLEL_READS
-from moss_sync.clock import Clock
+from moss_sync.clock import Clock, SessionClock
 from moss_sync.errors import BlobCorruptError, BlobNotFoundError
 from moss_sync.keyring import Keys
 from moss_sync.layout import SegmentName
@@ -47,7 +47,7 @@ class LogChannel:
     """The log of one session.
 
     Attributes:
-        time: The store's clock as its answers tell it.
+        time: The time as this device believes it.
     """
 
     def __init__(self, repository: Repository, name: str, *, clock: Clock, run: Runner) -> None:
@@ -56,7 +56,7 @@ class LogChannel:
         self._name = name
         self._clock = clock
         self._run = run
-        self.time = repository.time
+        self.time = SessionClock(repository.time)
 
     @property
     def replicated(self) -> bool:
@@ -100,7 +100,7 @@ class LogChannel:
     async def _read(self, keys: Keys, name: str) -> LogBlob | Partial:
         blob = await self._get(self.key(keys, name))
         if self.replicated and (part := log_blob.arrived(blob.data)) is not None:
-            return Partial(str(blob.etag), *part, since_ms=max(0, self._clock.wall_ms()))
+            return Partial(str(blob.etag), *part, since_ms=self.time.wall_ms())
 
         return await self.opened(keys, name, blob.data)
 

@@ -33,7 +33,7 @@ from moss_sync.errors import (
     MossError,
     NotInLogModeError,
 )
-from moss_sync.hlc import MAX_STAMP
+from moss_sync.hlc import LAST_STAMP, stamp_limit, to_ms
 from moss_sync.keyring import Keys
 from moss_sync.log_blob import Head, LogBlob, Since
 from moss_sync.log_channel import Listing, LogChannel
@@ -112,6 +112,8 @@ class LogEngine:
         Raises:
             NetworkError: the store could not be reached; the changes stay pending.
             ModelMismatchError, UnsupportedFormatError: nothing was written.
+            ClockError: the store's clock and this device's contradict each other; the changes stay
+                pending.
         """
         return await self._exchange(self._push)
 
@@ -247,7 +249,7 @@ class LogEngine:
         floors: list[Floor] = list(view.floors)
         for group in _grouped(taken):
             await self._merge_group(group, floors, space, report)
-        now_ms = max(0, self._clock.wall_ms())
+        now_ms = self._channel.time.wall_ms()
 
         def change(stored: bytes | None) -> bytes:
             held = log_view.decode(stored)
@@ -280,7 +282,7 @@ class LogEngine:
         report.seq = view.known.total
         report.strays = listing.strays
         report.waiting = log_plan.waiting(
-            view, state.dev, state.acked_n, listing.names.values(), self._clock.wall_ms()
+            view, state.dev, state.acked_n, listing.names.values(), self._channel.time.wall_ms()
         )
 
     async def _merge_group(
@@ -340,6 +342,7 @@ class LogEngine:
                 await self._repository.confirm()
             state = await self._run(self._replica.state)
             check_space(state.name, theirs=view.space, ours=state.space, accepts=self._accepts)
+            await self._repository.check_time(self._channel.time)
             if view.head_ms is None:
                 await self._write_head(keys, state, view)
             while state.pending is not None or state.dirty:
@@ -365,7 +368,7 @@ class LogEngine:
         if not records:
             return
         has_vectors = any(record.vector is not None for record in records)
-        n, now_ms = state.n + 1, max(0, self._channel.time.now_ms())
+        n, now_ms = state.n + 1, self._channel.time.now_ms()
         # Its own number is not written: the reader takes it from the name.
         fresh = [replace(record, commit_seq=None) for record in records]
         pushed = Segment(state.dev, n, 0, state.space if has_vectors else None, view.tip, fresh)
@@ -400,7 +403,7 @@ class LogEngine:
         await self._channel.put(pending.key, pending.body)
         name = "s/" + pending.key.rsplit("/", 1)[1].removeprefix("s-")
         covers = Coverage.of(state.dev, pending.n)
-        now_ms = max(0, self._clock.wall_ms())
+        now_ms = self._channel.time.wall_ms()
         first: LogBlob | None = None
         if (await self._view()).since is None and state.space is not None:
             # It may be this push that says of which space the session is; its bytes tell.
@@ -435,7 +438,7 @@ class LogEngine:
 
         await self._run(self._replica.remember, change)
         # Stamps are never cut: there is no agreed time to cut them by.
-        committed = Committed(state.dev, pending.n, commit_seq=pending.n, limit=MAX_STAMP)
+        committed = Committed(state.dev, pending.n, commit_seq=pending.n, limit=LAST_STAMP)
         await self._run(self._replica.settle, committed)
         report.sent += pending.docs
         report.sent_deletes += pending.tombs
@@ -446,13 +449,14 @@ class LogEngine:
         """Write the head anew, if it is time to: deletions everybody knows of can be forgotten."""
         view = await self._view()
         if view.head_ms is None or not log_plan.head_is_due(
-            view, self._clock.wall_ms(), self._policy
+            view, self._channel.time.wall_ms(), self._policy
         ):
             return
         async with self._exclusive():
             state: ReplicaState = await self._run(self._replica.state)
             # A prepared push may hold what has lost to a deletion since; it must be in first.
             if state.pending is None:
+                await self._repository.check_time(self._channel.time)
                 await self._write_head(keys, state, await self._view())
 
     async def _write_head(self, keys: Keys, state: ReplicaState, view: View) -> None:
@@ -463,12 +467,12 @@ class LogEngine:
             dev=state.dev,
             inc=state.inc,
             n=state.n,
-            ct=max(0, self._channel.time.now_ms()),
+            ct=self._channel.time.now_ms(),
             applied=applied,
             model_id=None if state.space is None else state.space.id,
         )
         await self._channel.write_head(keys, head)
-        now_ms = max(0, self._clock.wall_ms())
+        now_ms = self._channel.time.wall_ms()
         await self._run(
             self._replica.remember,
             lambda stored: log_view.encode(
@@ -514,9 +518,10 @@ class LogEngine:
             return False
         if partial:
             return False
+        await self._repository.check_time(self._channel.time)
         ids = {record.id for blob in blobs for record in blob.segment.records}
         known: set[str] = await self._run(self._replica.known, ids)
-        now_ms = max(0, self._channel.time.now_ms())
+        now_ms = self._channel.time.now_ms()
         union = log_plan.merged(blobs, known, merge, now_ms=now_ms, policy=self._policy)
         if merge.stable is not None and not union.left_out:
             return False  # everything is still too young
@@ -542,7 +547,7 @@ class LogEngine:
         made = log_blob.decode(base, name)
         if merge.stable is not None:
             await self._take_over(made, SyncReport())
-        listed, at_ms = {**listing.sizes, str(name): len(sealed)}, self._clock.wall_ms()
+        listed, at_ms = {**listing.sizes, str(name): len(sealed)}, self._channel.time.wall_ms()
         await self._run(
             self._replica.remember,
             lambda stored: log_view.encode(
@@ -556,12 +561,11 @@ class LogEngine:
     async def _sweep(self, keys: Keys, listing: Listing) -> None:
         """Delete what is inside a base that is held here."""
         state: ReplicaState = await self._run(self._replica.state)
-        settled_ms = None
-        if self._channel.replicated:
-            settled_ms = self._clock.wall_ms() - self._policy.settle_ms
+        now_ms = self._channel.time.wall_ms() if self._channel.replicated else None
         view = await self._view()
         await self._channel.delete(
-            keys, log_plan.sweepable(view, listing.sizes, state.dev, settled_ms=settled_ms)
+            keys,
+            log_plan.sweepable(view, listing.sizes, state.dev, now_ms=now_ms, policy=self._policy),
         )
 
     # -- both ------------------------------------------------------------------------------
@@ -571,7 +575,10 @@ class LogEngine:
         await self._run(self._replica.attach, keys.repo_id)
 
     async def _view(self) -> View:
-        return log_view.decode(await self._run(self._replica.recall))
+        view = log_view.decode(await self._run(self._replica.recall))
+        if view.high:
+            self._channel.time.committed(to_ms(view.high))
+        return view
 
     async def _check_identity(self, listing: Listing, view: View) -> View:
         """Go on as another device where another file writes under this one's id."""
@@ -610,7 +617,7 @@ class LogEngine:
 
     async def _discipline(self) -> None:
         view = await self._view()
-        limit = log_plan.stamp_limit(self._channel.time.now_ms())
+        limit = stamp_limit(self._channel.time.now_ms())
         await self._run(self._replica.discipline, limit, view.high)
 
 

@@ -19,19 +19,13 @@ from dataclasses import dataclass, replace
 
 from moss_sync import segment
 from moss_sync.coverage import Coverage, Floor, below, highest, joined, reaches
-from moss_sync.hlc import from_ms, to_ms
+from moss_sync.hlc import to_ms
 from moss_sync.layout import SegmentName
 from moss_sync.log_blob import Head, LogBlob, Since
 from moss_sync.log_view import OWN_TIPS, Held, Partial, View
 from moss_sync.merge import newest
 from moss_sync.record import Record, VectorSpace
-
-MINUTE_MS = 60_000
-HOUR_MS = 60 * MINUTE_MS
-DAY_MS = 24 * HOUR_MS
-
-DRIFT_MS = MINUTE_MS
-"""A stamp further than this past the store's time is a wrong clock's."""
+from moss_sync.times import DAY_MS, HOUR_MS, MINUTE_MS, is_ahead
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,14 +212,6 @@ def _gap(dev: bytes, first: int, last: int) -> str:
     return f"{what} of device {dev.hex()} have not arrived, though a later one has"
 
 
-# -- clocks --------------------------------------------------------------------------------
-
-
-def stamp_limit(now_ms: int) -> int:
-    """Return the highest stamp that a record may have that is pushed now."""
-    return from_ms(max(0, now_ms) + DRIFT_MS)
-
-
 # -- compaction ----------------------------------------------------------------------------
 
 
@@ -303,7 +289,12 @@ def _stable(
     covered = Coverage().plus(*(held.covers for held in live.values()))
     if next(covered.gaps(), None) is not None:
         return None
-    awake = [head for head in heads if now_ms - head.ct <= policy.retention_ms]
+    # Of a head from the future nobody can say how old it is.
+    awake = [
+        head
+        for head in heads
+        if now_ms - head.ct <= policy.retention_ms and not is_ahead(head.ct, now_ms)
+    ]
     if any(covered.prefix(head.dev) < head.n for head in awake):
         return None
     said = [head.applied for head in awake if head.dev != dev]
@@ -311,14 +302,22 @@ def _stable(
         author: min([n, *(each.get(author, 0) for each in said)])
         for author, n in covered.floor().items()
     }
-    oldest = now_ms - policy.purge_after_ms
     worth_while = any(
         held.tombs
-        and to_ms(held.oldest_tomb) <= oldest
+        and is_old(held.oldest_tomb, now_ms, policy)
         and any(first <= stable[dev] for dev, ((first, _), *_) in held.covers.spans.items())
         for held in live.values()
     )
     return stable if worth_while else None
+
+
+def is_old(stamp: int, now_ms: int, policy: LogPolicy) -> bool:
+    """Return whether a deletion has waited long enough; one from the future must not wait for it.
+
+    Waiting is no part of what makes it safe to forget a deletion.
+    """
+    deleted_ms = to_ms(stamp)
+    return deleted_ms <= now_ms - policy.purge_after_ms or is_ahead(deleted_ms, now_ms)
 
 
 def _fits(held: Iterable[Held]) -> bool:
@@ -366,13 +365,12 @@ def merged(
     stable = merge.stable
     if stable is None:
         return Union(list(records.values()), whole, forgot, 0)
-    oldest = now_ms - policy.purge_after_ms
     left_out = {
         record.id: record.version.hlc
         for record in records.values()
         if record.deleted
         and below(record.version.dev, record.commit_seq or 0, stable)
-        and to_ms(record.version.hlc) <= oldest
+        and is_old(record.version.hlc, now_ms, policy)
     }
     everything = Coverage().plus(*(blob.covers for blob in blobs)).floor()
     return Union(
@@ -384,19 +382,26 @@ def merged(
 
 
 def sweepable(
-    view: View, listed: Collection[str], dev: bytes, *, settled_ms: int | None
+    view: View, listed: Collection[str], dev: bytes, *, now_ms: int | None, policy: LogPolicy
 ) -> list[str]:
     """Return the listed blobs that are inside one that is held here, and may be deleted.
 
     Args:
-        settled_ms: Where files travel one by one: bases of this device that were made after this
-            moment may not have left it, so what they were made of stays. None: none of that.
+        now_ms: Where files travel one by one, this machine's clock: a base of this device that is
+            younger than `policy.settle_ms` may not have left it, so what it was made of stays.
+            None: none of that.
     """
     own = f"-{dev.hex()}-"
+
+    def is_settled(at_ms: int) -> bool:
+        if now_ms is None:
+            return True
+        return at_ms <= now_ms - policy.settle_ms or is_ahead(at_ms, now_ms)
+
     safe = [
         held
         for name, held in view.held.items()
-        if name in listed and (settled_ms is None or own not in name or held.at_ms <= settled_ms)
+        if name in listed and (own not in name or is_settled(held.at_ms))
     ]
     return sorted(name for name in replaced(safe) if name in listed)
 
@@ -405,7 +410,9 @@ def head_is_due(view: View, now_ms: int, policy: LogPolicy) -> bool:
     """Return whether this device should say anew what it has applied."""
     if view.head_ms is None:
         return True
-    return now_ms - view.head_ms >= policy.head_ms and view.known.floor() != view.head_applied
+    # Written in the future, it was by a clock that has been set since.
+    old = now_ms - view.head_ms >= policy.head_ms or is_ahead(view.head_ms, now_ms)
+    return old and view.known.floor() != view.head_applied
 
 
 def still_partial(view: View, name: str, found: Partial) -> Partial:

@@ -48,8 +48,9 @@ class LogReplica(Replica, Protocol):
 
         A wrong clock made them and nobody else has seen them. They go to just above `high`, the
         highest stamp that others may have seen, or to `limit`, whichever is higher, so that one
-        that replaced another's version still does. The local clock falls to `limit`. Dirty records
-        of a device that this file was before become this device's.
+        that replaced another's version still does. The local clock falls to the highest of them:
+        what is written next comes after all that is here. Dirty records of a device that this file
+        was before become this device's.
         """
         ...
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from moss_sync.errors import BlobCorruptError, InvalidArgumentError, UnsupportedFormatError
 from moss_sync.features import UPGRADE, check_readable
+from moss_sync.hlc import stamp_limit
 from moss_sync.layout import MAX_LEVEL, MAX_PUSH, is_name
 from moss_sync.limits import MAX_SEQ, MAX_UNKNOWN_BYTES
 from moss_sync.marks import Past, marks_size
@@ -40,6 +41,7 @@ from moss_sync.packing import (
 )
 from moss_sync.record import DEVICE_BYTES, VectorSpace
 from moss_sync.segment import TIP_BYTES, space_fields, space_of
+from moss_sync.times import check_time
 
 VERSION = 1
 HASH_BYTES = 32
@@ -117,7 +119,7 @@ class Device:
         inc: Its incarnation nonce; UNKNOWN_INC where others committed its first push.
         tip: 16-byte digest of its last committed push: of the name, or of the inline payload.
         label: What its user calls it; None unless said.
-        seq: The commit of that push; 0 where an earlier version committed it.
+        seq: The commit of that push.
     """
 
     n: int
@@ -126,7 +128,7 @@ class Device:
     inc: bytes
     tip: bytes
     label: str | None = None
-    seq: int = 0
+    seq: int = 1
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -138,11 +140,13 @@ class Manifest:
         prev: Hash of the ciphertext of the manifest before; zeros where there is none of the number
             before.
         marks: Beginnings of the hashes of manifests before this one, as `moss_sync.marks` has them.
-        ct: Store time of this commit in milliseconds; never falls.
+        ct: Time of this commit in milliseconds; rises from one to the next, but for a repair that
+            finds it in the future.
         by: The committing device.
         gc_floor: No name with a lower `base` may be committed any more.
         tomb_seq, tomb_hlc: Tombstones up to here may have been dropped.
-        tl: (seq, ct) of some commits before, thinner the older: which commit was a day ago.
+        tl: (seq, what its committer believed the time was) of this commit and some before, thinner
+            the older: which commit was a day ago.
         retired: The last commit of any device that has left `devs`; 0 if none has.
         repairs: How often the session was put together anew from what a device held.
         space: The vector space of the session; None before its first vector.
@@ -393,7 +397,7 @@ def _fields(manifest: Manifest) -> dict[str, Any]:
                 "inc": device.inc,
                 "tip": device.tip,
                 "label": device.label,
-                **({"seq": device.seq} if device.seq else {}),
+                "seq": device.seq,
             }
             for dev, device in manifest.devs.items()
         },
@@ -527,9 +531,32 @@ def _check(manifest: Manifest) -> None:
             raise ValueError("inline")
     if len(manifest.marks) != marks_size(manifest.seq):
         raise ValueError("marks")
+    if not all(1 <= device.seq <= manifest.seq for device in manifest.devs.values()):
+        raise ValueError("devices")
+    _check_times(manifest)
     # A floor above what exists could never be reached: every push would be turned away for ever.
     if not manifest.tomb_seq <= manifest.gc_floor <= manifest.seq:
         raise ValueError("floors")
+
+
+def _check_times(manifest: Manifest) -> None:
+    """Refuse times that no commit can have had, so that one more can always be made.
+
+    Raises:
+        BlobCorruptError: one is past what the format can store.
+        ValueError: one is past that of the manifest.
+    """
+    what = f"the manifest of session {manifest.name!r}"
+    check_time(manifest.ct, manifest.seq, what=what)
+    for _, at_ms in manifest.tl:
+        check_time(at_ms, manifest.seq, what=what)
+    times = [
+        *(entry.ct for entry in manifest.entries),
+        *(item.ct for item in manifest.inline),
+        *(device.last_ct for device in manifest.devs.values()),
+    ]
+    if max(times, default=0) > manifest.ct or manifest.tomb_hlc > stamp_limit(manifest.ct):
+        raise ValueError("times")
 
 
 def _sample(item: Any) -> tuple[int, int]:
@@ -575,7 +602,7 @@ def _device(item: dict[str, Any]) -> Device:
         last_ct=as_uint(item["last_ct"]),
         inc=as_bytes(item["inc"], DEVICE_BYTES),
         tip=as_bytes(item["tip"], TIP_BYTES),
-        seq=as_uint(item.get("seq", 0)),
+        seq=as_uint(item["seq"]),
         label=None if item["label"] is None else as_name(item["label"]),
         extra=_extra(item, _DEVICE_KEYS),
     )

@@ -22,13 +22,12 @@ from moss_sync.errors import (
 )
 from moss_sync.floors import (
     DEFAULT_POLICY,
-    HOUR_MS,
     Policy,
     commit_time,
     sampled,
-    stamp_limit,
     tidied,
 )
+from moss_sync.hlc import stamp_limit
 from moss_sync.layout import SegmentName
 from moss_sync.limits import rejected
 from moss_sync.manifest import (
@@ -48,6 +47,7 @@ from moss_sync.record import Record, VectorSpace
 from moss_sync.replica import FIRST_LIFE, Aside, Correction, Keep, Life, Pending, ReplicaState
 from moss_sync.seal import epoch_of
 from moss_sync.segment import CUSTOM, Segment
+from moss_sync.times import HOUR_MS
 
 MAX_LISTED = 1000
 """Entries of a manifest up to which waiting segments of others are taken in: about 128 KiB."""
@@ -72,8 +72,8 @@ class Author:
     """Who commits, when and after what: everything of a commit but its contents.
 
     Attributes:
-        now_ms: Store time as the author believes it; the manifest's `ct` never falls below the
-            one before.
+        now_ms: What the author believes the time is; the manifest's `ct` rises from the one before
+            whatever that is.
         prev: Hash of the ciphertext of the parent; None where there is none.
         commit_id: 16 fresh random bytes.
     """
@@ -266,7 +266,7 @@ def committed_at(manifest: Manifest, dev: bytes, pending: Pending) -> Found | No
     device = manifest.device(dev)
     if device is None or device.n < pending.n:
         return None
-    return Found(device.seq or manifest.seq, device.last_ct)
+    return Found(device.seq, device.last_ct)
 
 
 def may_commit(manifest: Manifest | None, pending: Pending, applied_seq: int) -> bool:
@@ -404,7 +404,7 @@ def with_push(
         space=following.space or state.space,
     )
     ceiling = min([pending.base, *(name.base for name, _ in adopted)])
-    return tidied(following, author.policy, ceiling=ceiling, author=state.dev)
+    return tidied(following, author.policy, ceiling=ceiling, author=state.dev, now_ms=author.now_ms)
 
 
 def _with_adopted(manifest: Manifest, name: SegmentName, size: int) -> Manifest:
@@ -521,7 +521,7 @@ def with_repair(
     )
     return replace(
         following,
-        tl=(),
+        tl=sampled((), following.seq, author.now_ms),
         ct=max(following.ct, *(manifest.ct + 1 for manifest in both)),
         repairs=max(manifest.repairs for manifest in both) + 1,
         gen=max(manifest.gen for manifest in both),
@@ -554,6 +554,7 @@ def next_commit(parent: Manifest | None, author: Author, *, repo_id: bytes, sid:
             by=state.dev,
             ct=commit_time(None, author.now_ms),
             prev=bytes(HASH_BYTES),
+            tl=sampled((), 1, author.now_ms),
         )
     if author.prev is None:
         raise ValueError("a manifest with a parent takes the parent's hash")
@@ -565,7 +566,7 @@ def next_commit(parent: Manifest | None, author: Author, *, repo_id: bytes, sid:
         ct=commit_time(parent, author.now_ms),
         prev=author.prev,
         marks=continued(parent.seq, parent.marks, author.prev, parent.seq + 1),
-        tl=sampled(parent.tl, parent.seq, parent.ct),
+        tl=sampled(parent.tl, parent.seq + 1, author.now_ms),
     )
 
 

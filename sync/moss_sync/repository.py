@@ -33,7 +33,7 @@ from typing import Any, Protocol
 from weakref import WeakSet
 
 from moss_sync import key_check, keyring
-from moss_sync.clock import Clock, StoreClock
+from moss_sync.clock import OFFSET_SAMPLES, Clock, SessionClock, StoreClock
 from moss_sync.commit import MODES, Commit
 from moss_sync.derivation import derived
 from moss_sync.errors import (
@@ -501,6 +501,32 @@ class Repository:
         if not self.time.heard:
             with suppress(BlobNotFoundError):
                 await self._read(self.layout.fmt)
+
+    async def check_time(self, time: SessionClock) -> None:
+        """Make sure that something may be committed by a session's clock.
+
+        One answer may be wrong: where they contradict this device's clock, the store is asked
+        again, until the last few answers are all of now.
+
+        Raises:
+            ClockError: they still contradict it.
+        """
+        for _ in range(OFFSET_SAMPLES):
+            if not time.is_doubtful:
+                return
+            await self._ask_time()
+        time.check()
+
+    async def _ask_time(self) -> None:
+        """Have the store say its time; one that says it of writes only gets one, and loses it."""
+        with suppress(BlobNotFoundError):
+            blob = await self.store.get(self.layout.fmt)
+            if isinstance(blob, Blob) and blob.time_ms is not None:
+                self.time.observe(blob.time_ms)
+                return
+        key = f"{self.layout.prefix}_probe/{self._clock.token(10).hex()}-clock"
+        self.time.observe(await self.store.put(key, self._clock.token(16)))
+        await self.store.delete(key)
 
     async def ready_to_write(self) -> None:
         """Make sure that the store was probed, by this device or by one before it.

@@ -25,6 +25,7 @@ from itertools import accumulate
 from typing import Any
 
 from moss_sync.errors import BlobCorruptError, InvalidArgumentError, UnsupportedFormatError
+from moss_sync.hlc import LAST_STAMP
 from moss_sync.limits import (
     MAX_DIMENSIONS,
     Rejected,
@@ -34,7 +35,6 @@ from moss_sync.limits import (
 )
 from moss_sync.packing import (
     MAX_LIST_ITEMS,
-    MAX_UINT,
     as_bytes,
     as_int,
     as_list,
@@ -235,7 +235,7 @@ def _fault(
     id: Any, hlc: int, deleted: bool, text: Any, meta: Any, payload: Any, *, has_vector: bool
 ) -> str | None:
     """Return why a record does not count, its vector aside, or None."""
-    if not 0 <= hlc <= MAX_UINT:
+    if not 0 <= hlc <= LAST_STAMP:
         return "its clock is out of range"
     if deleted and ((text, meta, payload) != ("", None, None) or has_vector):
         return "it is a deletion with content"

@@ -61,15 +61,15 @@ class Compaction:
         return min(MAX_LEVEL, 1 + max((entry.lvl for entry in self.entries), default=0))
 
 
-def plan_compaction(manifest: Manifest, policy: Policy) -> Compaction | None:
-    """Return what to merge now, or None.
+def plan_compaction(manifest: Manifest, policy: Policy, now_ms: int) -> Compaction | None:
+    """Return what to merge now, or None; `now_ms` is what the compactor believes the time is.
 
     Small sessions keep few entries of falling size: the inline payloads, and then the youngest
     entries while those are not at least twice what has been gathered, become one. Each document
     is so rewritten about log2(session / 12 KiB) times, and a reader needs few requests. Large
     sessions merge by level instead, so that a big blob is rewritten rarely.
     """
-    purge = plan_purge(manifest, policy)
+    purge = plan_purge(manifest, policy, now_ms)
     if purge is not None:
         return purge
     entries = sorted(manifest.entries, key=lambda entry: (entry.hi, entry.lo))
@@ -94,12 +94,12 @@ def plan_compaction(manifest: Manifest, policy: Policy) -> Compaction | None:
     return Compaction(tuple(reversed(chosen)), inline)
 
 
-def plan_purge(manifest: Manifest, policy: Policy) -> Compaction | None:
+def plan_purge(manifest: Manifest, policy: Policy, now_ms: int) -> Compaction | None:
     """Return what to rewrite so that enough tombstones can be dropped, or None if too few could.
 
     Their number is estimated from the counts of the entries, as if they were spread evenly.
     """
-    floor = tomb_floor(manifest, policy)
+    floor = tomb_floor(manifest, policy, now_ms)
     if floor <= manifest.tomb_seq:
         return None
     tombs = docs = 0.0
@@ -237,7 +237,7 @@ def with_compaction(
         inline=inline,
         gc_floor=max(following.gc_floor, min(floor, ceiling)),
     )
-    return tidied(following, author.policy, ceiling=ceiling, author=state.dev)
+    return tidied(following, author.policy, ceiling=ceiling, author=state.dev, now_ms=author.now_ms)
 
 
 def _by_level(entries: Sequence[Entry], manifest: Manifest, policy: Policy) -> Compaction | None:

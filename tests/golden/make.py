@@ -142,7 +142,7 @@ def files() -> dict[str, bytes]:
                 commit_seq=1,
             ),
             record("b", "two", hlc=7, dev=LAPTOP, payload="", commit_seq=3),
-            record("c", hlc=2**63 - 1, dev=b"e-mail-1", deleted=True, commit_seq=2),
+            record("c", hlc=2**62, dev=b"e-mail-1", deleted=True, commit_seq=2),
         ],
     )
     small = Segment(
@@ -177,9 +177,11 @@ def files() -> dict[str, bytes]:
         inline=(Inline(LAPTOP, 2, 3, 5, 1_700_000_000_000, payload),),
         devs={
             PHONE: Device(
-                1, 0, 1_700_000_000_000, b"phoneinc", manifest.tip_of(push_name.encode())
+                1, 0, 1_700_000_000_000, b"phoneinc", manifest.tip_of(push_name.encode()), seq=4
             ),
-            LAPTOP: Device(2, 3, 1_700_000_000_000, b"laptinc1", manifest.tip_of(payload), "work"),
+            LAPTOP: Device(
+                2, 3, 1_700_000_000_000, b"laptinc1", manifest.tip_of(payload), "work", 5
+            ),
         },
         gc_floor=0,
         space=SPACE,

@@ -249,6 +249,8 @@ INSIDE = {
     "moss_sync.log_engine.MAX_RELISTS": "tries",
     "moss_sync.log_view.MAX_VIEW_BYTES": "of what this device has kept itself",
     "moss_sync.packing.MAX_UINT": "of the number itself",
+    "moss_sync.times.MAX_DRIFT_MS": "a stamp that is further ahead is cut, never refused",
+    "moss_sync.times.MAX_TIME_MS": "of times, which nobody hands in",
     "moss_sync.stores.keys.MAX_LIST_KEYS": "a page of a listing",
     "moss_sync.stores.s3_client.MAX_CONNECTIONS": "connections",
 }

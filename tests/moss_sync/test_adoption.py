@@ -380,7 +380,7 @@ def test_the_list_does_not_grow_past_its_bound(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_floor_of_a_commit_stays_below_everything_that_it_adds() -> None:
-    parent = replace(history(9, B), tl=((8, 0),))
+    parent = history(9, B)
     late = replace(author(state(), parent=parent), now_ms=10**9)
     name, size = waiting(B, 10, 3)
     alone = plan.with_push(parent, late, inline_push(1, 9), repo_id=bytes(16), sid=SID)

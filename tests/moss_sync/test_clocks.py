@@ -11,8 +11,8 @@ import pytest
 
 from moss_sync import OutcomeUnknownError
 from moss_sync.clock import StoreClock
-from moss_sync.floors import DRIFT_MS, stamp_limit
-from moss_sync.hlc import to_ms
+from moss_sync.hlc import stamp_limit, to_ms
+from moss_sync.times import MAX_DRIFT_MS
 from tests.devices import Device, QuickClock
 from tests.moss_sync.world import Crash, Once, World, noise
 
@@ -182,7 +182,7 @@ def test_the_author_learns_the_time_of_a_commit_whose_answer_was_lost(
         one, two = world.device(), world.device()
         await two.engine.push()
         await one.engine.pull()
-        one.clock.now_ms += 2 * DRIFT_MS
+        one.clock.now_ms += 2 * MAX_DRIFT_MS
         one.put("a", "x")
         setattr(world.store, lost, Once("swap", "/m/", OutcomeUnknownError("lost")))
         await one.engine.push()
@@ -228,7 +228,7 @@ def test_a_device_whose_clock_was_put_right_writes_in_the_present_again(world: W
         one.clock.now_ms -= YEAR_MS
         await one.engine.push()
         one.put("b", "x")
-        assert to_ms(stamps(one)["b"]) <= one.clock.now_ms + 2 * DRIFT_MS
+        assert to_ms(stamps(one)["b"]) <= one.clock.now_ms + 2 * MAX_DRIFT_MS
 
     asyncio.run(story())
 
@@ -262,6 +262,6 @@ def test_the_stores_clock_corrects_a_device_that_is_wrong(world: World) -> None:
         assert abs(wrong.engine.now_ms() - right_now) < 2000
         current = await wrong.manifest()
         assert abs(current.ct - right_now) < 5000
-        assert to_ms(stamps(wrong)["before"]) <= current.ct + DRIFT_MS
+        assert to_ms(stamps(wrong)["before"]) <= current.ct + MAX_DRIFT_MS
 
     asyncio.run(story())

@@ -8,9 +8,7 @@ from dataclasses import replace
 import pytest
 
 from moss_sync.floors import (
-    DAY_MS,
     DEFAULT_POLICY,
-    HOUR_MS,
     TIMELINE_SAMPLES,
     Policy,
     sampled,
@@ -19,6 +17,7 @@ from moss_sync.floors import (
 )
 from moss_sync.manifest import Device as Row
 from moss_sync.tiers import plan_compaction
+from moss_sync.times import DAY_MS, HOUR_MS
 from tests.devices import Device
 from tests.moss_sync.manifests import A, B, history
 from tests.moss_sync.world import Crash, Once, World, noise
@@ -59,9 +58,9 @@ def test_the_samples_of_time_stay_few_and_know_the_recent_past_best() -> None:
     assert [seq for seq, _ in timeline] == sorted(seq for seq, _ in timeline)
     now = 100_000
     for minutes in (1, 60, 24 * 60, 60 * 24 * 60):
-        known = seq_at(timeline, (now - minutes) * 60_000)
+        known = seq_at(timeline, (now - minutes) * 60_000, now * 60_000)
         assert now - 1.35 * minutes - 1 <= known <= now - minutes
-    assert seq_at(timeline, 0) == 0
+    assert seq_at(timeline, 0, now * 60_000) == 0
 
 
 # -- collection --------------------------------------------------------------------------------
@@ -417,7 +416,7 @@ def test_a_tombstone_stays_while_an_older_put_may_still_be_listed() -> None:
 
 
 def test_few_tombstones_are_not_worth_a_rewrite() -> None:
-    current = replace(history(10), tl=((9, 0),), ct=10 * DAY_MS, inline=(), devs={})
+    current = replace(history(10), tl=((9, 0),), inline=(), devs={})
     from tests.moss_sync.manifests import entry
 
     for tombs, purge in (
@@ -425,37 +424,39 @@ def test_few_tombstones_are_not_worth_a_rewrite() -> None:
         (DEFAULT_POLICY.min_tombstones + 1, 9),
     ):
         full = replace(entry(lo=0, hi=9), tombs=tombs)
-        merged = plan_compaction(replace(current, entries=(full,)), DEFAULT_POLICY)
+        merged = plan_compaction(replace(current, entries=(full,)), DEFAULT_POLICY, 10 * DAY_MS)
         assert (0 if merged is None else merged.purge) == purge
 
 
 # -- devices -------------------------------------------------------------------------------------
 
 
-def crowd(number: int, *, seen_ms: int = 0, seq: int = 3) -> dict[bytes, Row]:
+def crowd(number: int) -> dict[bytes, Row]:
+    """Devices that pushed in this order, one a commit from commit 4 on."""
     return {
-        at.to_bytes(8, "big"): Row(1, seq, seen_ms + at, b"i" * 8, b"t" * 16, seq=seq)
-        for at in range(number)
+        at.to_bytes(8, "big"): Row(1, 3, 0, b"i" * 8, b"t" * 16, seq=4 + at) for at in range(number)
     }
 
 
 def test_devices_that_were_silent_longest_leave_together_with_a_floor() -> None:
     policy = Policy(max_devices=10, retire_after_ms=100)
-    current = replace(history(9), devs=crowd(14), ct=1000)
-    after = tidied(current, policy, ceiling=9, author=A)
+    current = replace(history(20), devs=crowd(14), tl=((18, 800), (20, 1000)))
+    after = tidied(current, policy, ceiling=20, author=A, now_ms=1000)
     assert [int.from_bytes(dev, "big") for dev in after.devs] == list(range(4, 14))
-    assert after.gc_floor == 3
-    assert tidied(current, policy, ceiling=2, author=A).devs == current.devs
-    assert tidied(replace(current, ct=50), policy, ceiling=9, author=A).devs == current.devs
-    kept = tidied(current, policy, ceiling=9, author=(0).to_bytes(8, "big"))
+    assert after.gc_floor == after.retired == 7
+    for ceiling, now_ms in ((2, 1000), (20, 850)):
+        kept = tidied(current, policy, ceiling=ceiling, author=A, now_ms=now_ms)
+        assert kept.devs == current.devs
+    kept = tidied(current, policy, ceiling=20, author=(0).to_bytes(8, "big"), now_ms=1000)
     assert (0).to_bytes(8, "big") in kept.devs
 
 
 def test_a_crowd_of_a_day_leaves_however_young_it_is() -> None:
     policy = Policy(max_devices=10, max_crowd=12)
-    after = tidied(replace(history(9), devs=crowd(14), ct=14), policy, ceiling=9, author=A)
+    current = replace(history(20), devs=crowd(14))
+    after = tidied(current, policy, ceiling=20, author=A, now_ms=1000)
     assert len(after.devs) == 12
-    assert after.gc_floor == 3
+    assert after.gc_floor == 5
 
 
 def test_a_device_that_was_forgotten_goes_on_as_a_new_one_and_loses_nothing(

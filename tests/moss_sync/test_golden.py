@@ -90,7 +90,7 @@ MERGED = Segment(
         ),
         Record(
             "c",
-            Version(2**63 - 1, b"e-mail-1", bytes.fromhex("1a95468b7723b2cd")),
+            Version(2**62, b"e-mail-1", bytes.fromhex("1a95468b7723b2cd")),
             deleted=True,
             commit_seq=2,
         ),
@@ -229,9 +229,10 @@ def test_the_golden_manifest_says_what_it_said(keys: Keys) -> None:
                 1_700_000_000_000,
                 b"phoneinc",
                 bytes.fromhex("45e3ef36730a90f793ce6bf5aeb6662b"),
+                seq=4,
             ),
             LAPTOP: Device(
-                2, 3, 1_700_000_000_000, b"laptinc1", manifest.tip_of(read("inline")), "work"
+                2, 3, 1_700_000_000_000, b"laptinc1", manifest.tip_of(read("inline")), "work", 5
             ),
         },
         space=SPACE,

@@ -15,7 +15,7 @@ from moss_sync.engine import SyncEngine
 from moss_sync.log_engine import LogEngine
 from moss_sync.log_plan import LogPolicy
 from moss_sync.stores import BlobStore, FolderStore, MemoryStore, open_store
-from tests.devices import Device, QuickClock
+from tests.devices import START_MS, Device, QuickClock
 
 DEVICES = 3
 EAGER = LogPolicy(max_blobs=1, spread=1, kept_blobs=1, min_tombstones=0, purge_after_ms=0)
@@ -67,7 +67,7 @@ async def played(
     try:
         for place, (verb, number, id, value) in enumerate(schedule):
             for clock in clocks:
-                clock.now_ms = 1_700_000_000_000 + 10_000 * place
+                clock.now_ms = START_MS + 10_000 * place
             if verb == "put":
                 devices[number].put(id, f"{number}-{value}", None)
             elif verb == "delete":

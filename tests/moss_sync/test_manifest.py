@@ -43,7 +43,7 @@ FULL = Manifest(
     marks=b"".join(bytes([at]) * 8 for at in range(6, 0, -1)),
     entries=(Entry(name(), 900, 3, 1, 4, 5, 1, 0, 1_700_000_000_000, 9, "00ff", 2000, 2),),
     inline=(Inline(DEV, 3, 6, 7, 1_700_000_000_000, b"payload"),),
-    devs={DEV: Device(3, 6, 1_700_000_000_000, b"incarn-1", b"t" * 16, "laptop")},
+    devs={DEV: Device(3, 6, 1_700_000_000_000, b"incarn-1", b"t" * 16, "laptop", 7)},
     gc_floor=2,
     tomb_seq=1,
     tomb_hlc=8,
@@ -151,6 +151,7 @@ def test_a_manifest_holds_these_fields() -> None:
                 "inc": b"incarn-1",
                 "tip": b"t" * 16,
                 "label": "laptop",
+                "seq": 7,
             }
         },
         "gc_floor": 2,

@@ -188,12 +188,6 @@ def test_a_push_is_found_by_its_own_entry_after_any_number_of_later_commits(
     assert plan.committed_at(current, B, inline_push(6)) == plan.Found(7, 1006)
 
 
-def test_where_an_earlier_version_did_not_keep_the_commit_the_manifest_bounds_it() -> None:
-    current = history(3)
-    older = replace(current, devs={A: replace(current.devs[A], seq=0)})
-    assert plan.committed_at(older, A, inline_push(3)) == plan.Found(3, current.devs[A].last_ct)
-
-
 @pytest.mark.parametrize("push", [inline_push(1), segment_push(1)])
 def test_a_push_that_was_merged_away_is_found_with_its_own_commit_and_time(push: Pending) -> None:
     current = pushed(None, state(n=1, pending=push), push)

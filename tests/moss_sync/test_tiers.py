@@ -77,15 +77,14 @@ def test_a_compaction_prepared_below_the_floor_is_given_up() -> None:
 
 def test_a_small_session_of_few_entries_is_left_alone() -> None:
     few = tuple(entry(lo=at, hi=at + 1) for at in range(DEFAULT_POLICY.small_session_entries))
-    assert plan_compaction(replace(history(9), entries=few), DEFAULT_POLICY) is None
+    assert plan_compaction(replace(history(9), entries=few), DEFAULT_POLICY, 1000) is None
+    inline = carrying(8000, DEFAULT_POLICY.spill_bytes - 8000)
+    assert plan_compaction(inline, DEFAULT_POLICY, 1000) is None
     assert (
-        plan_compaction(carrying(8000, DEFAULT_POLICY.spill_bytes - 8000), DEFAULT_POLICY) is None
-    )
-    assert (
-        plan_compaction(carrying(8000, DEFAULT_POLICY.spill_bytes - 7999), DEFAULT_POLICY)
+        plan_compaction(carrying(8000, DEFAULT_POLICY.spill_bytes - 7999), DEFAULT_POLICY, 1000)
         is not None
     )
-    assert plan_compaction(history(1), DEFAULT_POLICY) is None
+    assert plan_compaction(history(1), DEFAULT_POLICY, 1000) is None
 
 
 class Simulated:
@@ -113,11 +112,11 @@ class Simulated:
             new = entry(lo=at, hi=seq, size=size, base=at, token=seq)
             self.current = replace(self.current, seq=seq, entries=(*self.current.entries, new))
         for _ in range(3):
-            merged = plan_compaction(self.current, DEFAULT_POLICY)
+            merged = plan_compaction(self.current, DEFAULT_POLICY, 1000)
             if merged is None:
                 break
             self.compact(merged)
-        assert plan_compaction(self.current, DEFAULT_POLICY) is None
+        assert plan_compaction(self.current, DEFAULT_POLICY, 1000) is None
         self.observe()
 
     def compact(self, merged: Compaction) -> None:
@@ -228,10 +227,10 @@ def test_what_would_be_too_large_to_read_is_not_merged_however_well_it_compresse
         replace(entry(lo=at, hi=at + 1, size=9000, base=at, token=at + 1), plain=9_000_000)
         for at in range(8)
     )
-    merged = plan_compaction(replace(history(8), inline=(), entries=entries), DEFAULT_POLICY)
+    merged = plan_compaction(replace(history(8), inline=(), entries=entries), DEFAULT_POLICY, 1000)
     assert merged is not None
     assert len(merged.entries) == 3
     items = tuple(Inline(A, at, 0, at, 0, payload(7000, plain=30_000_000)) for at in (1, 2))
-    spilled = plan_compaction(replace(history(8), inline=items, entries=()), DEFAULT_POLICY)
+    spilled = plan_compaction(replace(history(8), inline=items, entries=()), DEFAULT_POLICY, 1000)
     assert spilled is not None
     assert spilled.inline == items[:1]

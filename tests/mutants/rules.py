@@ -290,7 +290,10 @@ def _named_by_anybody(shipped: Any, self: Any, keys: Any, sid: str, key: str) ->
 
 def _retire_unfenced(shipped: Any, manifest: Manifest, policy: Any, **options: Any) -> Any:
     after = shipped(manifest, policy, **options)
-    return replace(after, gc_floor=floors.gc_floor(manifest, policy, ceiling=options["ceiling"]))
+    ceiling, now_ms = options["ceiling"], options["now_ms"]
+    return replace(
+        after, gc_floor=floors.gc_floor(manifest, policy, ceiling=ceiling, now_ms=now_ms)
+    )
 
 
 def _aad_of_nothing(place: seal.Place, header: bytes) -> bytes:

@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from moss_sync import MossError, OutcomeUnknownError, Version
-from moss_sync.floors import DAY_MS, HOUR_MS, Policy
+from moss_sync.floors import Policy
 from moss_sync.repository import Repository
+from moss_sync.times import DAY_MS, HOUR_MS
 from tests.devices import PROJECT_KEY, Device, MemoryCache, run_here
 from tests.moss_sync.world import Crash, World
 

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moss_sync import hlc
+from moss_sync import ClockError, hlc
+from moss_sync.times import MAX_TIME_MS
 
-stamps = st.integers(0, hlc.MAX_STAMP - 1)
-wall_times = st.integers(-(2**50), 2**50)
+stamps = st.integers(0, hlc.LAST_STAMP - 1)
+wall_times = st.integers(-(2**70), 2**70)
 
 
 @given(last=stamps, wall_ms=wall_times, seen=stamps)
@@ -19,12 +20,12 @@ def test_a_write_is_stamped_above_the_clock_and_above_the_version_it_replaces(
     stamp = hlc.tick(last, wall_ms, seen)
     assert stamp > last
     assert stamp > seen
-    assert stamp <= hlc.MAX_STAMP
+    assert stamp <= hlc.LAST_STAMP
 
 
 @given(last=stamps, ahead_ms=st.integers(1, 2**30))
 def test_a_clock_that_lags_behind_the_wall_jumps_to_it(last: int, ahead_ms: int) -> None:
-    wall_ms = min(hlc.to_ms(last) + ahead_ms, 2**47 - 1)
+    wall_ms = min(hlc.to_ms(last) + ahead_ms, MAX_TIME_MS)
     stamp = hlc.tick(last, wall_ms)
     assert hlc.to_ms(stamp) >= wall_ms
     assert stamp == max(last + 1, hlc.from_ms(wall_ms))
@@ -34,7 +35,7 @@ def test_a_clock_that_lags_behind_the_wall_jumps_to_it(last: int, ahead_ms: int)
 def test_a_wall_clock_that_jumps_back_never_takes_the_stamps_with_it(walls: list[int]) -> None:
     issued = [0]
     for wall_ms in walls:
-        issued.append(hlc.tick(issued[-1], min(wall_ms, 2**40)))
+        issued.append(hlc.tick(issued[-1], wall_ms))
     assert issued == sorted(set(issued))
 
 
@@ -59,6 +60,15 @@ def test_the_counter_carries_into_the_milliseconds() -> None:
     assert hlc.tick(hlc.from_ms(7, 2**16 - 1), 0) == hlc.from_ms(8)
 
 
-def test_a_clock_at_its_end_refuses_to_go_on() -> None:
-    with pytest.raises(OverflowError):
-        hlc.tick(hlc.MAX_STAMP, 0)
+@given(walls=st.lists(st.integers(MAX_TIME_MS - 10, 2**70), min_size=2, max_size=50))
+def test_no_wall_clock_makes_two_stamps_equal_nor_ends_the_room_for_more(walls: list[int]) -> None:
+    issued = [0]
+    for wall_ms in walls:
+        issued.append(hlc.tick(issued[-1], wall_ms))
+    assert issued == sorted(set(issued))
+    assert issued[-1] < hlc.LAST_STAMP - 2**60
+
+
+def test_the_last_stamp_that_there_is_is_told_by_name() -> None:
+    with pytest.raises(ClockError, match="last"):
+        hlc.tick(0, 0, seen=hlc.LAST_STAMP)

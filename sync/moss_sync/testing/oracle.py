@@ -24,9 +24,7 @@ from moss_sync.merge import newest
 from moss_sync.record import Record, Version
 from moss_sync.seal import Place, unseal
 from moss_sync.testing.copies import Look, Row
-
-DRIFT_MS = 60_000
-"""SYNC-PROTOCOL 2.8: what a clock may be ahead before its stamps are cut."""
+from moss_sync.times import MAX_DRIFT_MS
 
 CHECKS: Mapping[str, str] = {
     "no lost update": "1",
@@ -210,9 +208,10 @@ class Oracle:
     def as_committed(self, records: Sequence[Record], ct: int) -> list[Record]:
         """Return records as everybody takes them from a commit of that time.
 
-        Told once more here, and not asked of the program: no stamp is more than DRIFT_MS past it.
+        Told once more here, and not asked of the program: no stamp is more than MAX_DRIFT_MS past
+        it.
         """
-        limit = (ct + DRIFT_MS) << 16
+        limit = (ct + MAX_DRIFT_MS) << 16
         return [
             record
             if record.version.hlc <= limit

@@ -20,10 +20,12 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 from moss_sync import layout
+from moss_sync.clock import RESOLUTION_MS
 from moss_sync.engine import SyncEngine
 from moss_sync.errors import (
     BlobCorruptError,
     BlobMissingError,
+    ClockError,
     ManifestMissingError,
     MossError,
     NetworkError,
@@ -49,6 +51,7 @@ from moss_sync.testing.loop import VirtualLoop, VirtualTime
 from moss_sync.testing.oracle import Oracle, ViolationError, require
 from moss_sync.testing.schedule import Schedule, Step
 from moss_sync.testing.store import FaultyStore, Request
+from moss_sync.times import ANSWER_AHEAD_MS
 
 T = TypeVar("T")
 
@@ -560,7 +563,7 @@ class World:
         try:
             report = await verb()
         except MossError as error:
-            self._check_error(error, operation)
+            self._check_error(error, actor, operation)
             return
         self.say(actor, f"   done: {_shown(report)}")
         self.stats["lost races"] += report.lost_races
@@ -616,9 +619,17 @@ class World:
             f"a push took {report.requests} requests, more than {bound}: {_shown(report)}",
         )
 
-    def _check_error(self, error: MossError, operation: Operation) -> None:
+    def _check_error(self, error: MossError, actor: Actor, operation: Operation) -> None:
         self.stats[f"error {type(error).__name__}"] += 1
         self.say(None, f"   failed: {type(error).__name__}: {error}")
+        if isinstance(error, ClockError):
+            behind_ms = EPOCH_MS + self.time.ms - actor.clock.wall_ms()
+            require(
+                behind_ms > ANSWER_AHEAD_MS - RESOLUTION_MS,
+                "named errors",
+                f"ClockError of a clock that is {behind_ms} ms behind: {error}",
+            )
+            return
         for kind, faults in EXCUSES.items():
             if isinstance(error, kind):
                 require(
@@ -639,7 +650,7 @@ class World:
         try:
             done = await getattr(process.engine, step.verb)()
         except MossError as error:
-            self._check_error(error, operation)
+            self._check_error(error, actor, operation)
             return
         self.say(actor, f"   done: {done}")
 

@@ -12,6 +12,7 @@ from typing import Literal
 
 from hypothesis import strategies as st
 
+from moss_sync.hlc import LAST_STAMP
 from moss_sync.limits import vector_fault
 from moss_sync.packing import MAX_UINT
 from moss_sync.record import Record, VectorSpace, Version, content_digest
@@ -52,7 +53,7 @@ ids = st.sampled_from(["a", "b", "turn-1"]) | session_names
 metadata = st.none() | st.dictionaries(texts, texts, max_size=3)
 devices = st.sampled_from([b"device-A", b"device-B"]) | st.binary(min_size=8, max_size=8)
 uints = st.integers(0, 9) | st.integers(0, MAX_UINT)
-hlcs = st.integers(0, 9) | st.integers(0, MAX_UINT)
+hlcs = st.integers(0, 9) | st.integers(0, LAST_STAMP)
 hashes = st.binary(min_size=32, max_size=32)
 dtypes: st.SearchStrategy[Literal["f2", "f4"]] = st.sampled_from(["f2", "f4"])
 
