@@ -35,6 +35,13 @@ R = TypeVar("R", bound=SyncReport)
 
 log = logging.getLogger("moss_local")
 
+OLDER_COPY = (
+    "this device's file is an older copy: more has been pushed under its device id than it knows "
+    "of. It goes on under a new id; what was pushed is merged, and changes that were only in the "
+    "newer file are not here"
+)
+"""What `SyncReport.older_copy` means, for people."""
+
 COMPACTION_WAIT_S = 2.0
 """What closing leaves a compaction to end by itself. It is never needed."""
 
@@ -230,18 +237,14 @@ class Exchange:
                 await runtime.blocking(self._replica.set_exchanged, self._engine.now_ms())
             except MossError as error:
                 self.last_report = error.report
+                self._warn(error.report)
                 self._trouble = trouble_of(error) or self._trouble
                 self._tell(work, error)
                 raise
             finally:
                 self._under_way = False
             self._trouble, self.last_report = None, report
-            if report.quarantined:
-                log.warning(
-                    "session %r: %d changes made here were set aside; see session.quarantined()",
-                    self.name,
-                    report.quarantined,
-                )
+            self._warn(report)
             self._tell(work, None)
         if self.after is not None and not self._closed:
             self.after()
@@ -249,6 +252,17 @@ class Exchange:
         if (report.sent or report.sent_deletes) and idle and not self._closed:
             self._upkeep = runtime.in_background(self._keep_up())
         return report
+
+    def _warn(self, report: SyncReport | None) -> None:
+        """Log what somebody should know even if nobody reads the report."""
+        if report is not None and report.older_copy:
+            log.warning("session %r: %s", self.name, OLDER_COPY)
+        if report is not None and report.quarantined:
+            log.warning(
+                "session %r: %d changes made here were set aside; see session.quarantined()",
+                self.name,
+                report.quarantined,
+            )
 
     async def _unpushed(self) -> int | None:
         return await runtime.blocking(newest_unpushed, self._file)

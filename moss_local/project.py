@@ -332,7 +332,8 @@ class Project:
         place = await self.place()
         if salvage.salvage_path(place, name).exists():
             return  # a repair that was cut off has yet to fill it
-        await runtime.blocking(partial(remove_unused, place.path(name), key=place.cipher_key))
+        path = place.path(name)
+        await runtime.blocking(partial(remove_unused, path, key=place.key_of(path)))
 
     async def rotate_key(self, new_key: str | None) -> int:
         """Rotate the project's key; see `MossClient.rotate_key`."""

@@ -224,6 +224,10 @@ async def open_to_read(
     """Open a session that exists, pulled if the store answers; say so if it does not."""
     session = await client.session(name, auto_load_on_init=not local, create=False, warm_up=warm_up)
     tell_of_state(session.sync_state)
+    if session.last_report is not None and session.last_report.older_copy:
+        from moss_local.exchange import OLDER_COPY
+
+        render.talk(f"{name}: {OLDER_COPY}")
     return session
 
 

@@ -32,9 +32,9 @@ def push(
     """Publish what changed here, merging it with what others publish.
 
     JSON: {exchanges: [{session, error, sent, sent_deletes, received, deleted, superseded,
-    reasserted, quarantined, adopted, seq, lost_races, requests, bytes_sent, bytes_received,
-    elapsed_ms, waiting, strays, rejected, rejections, session_id}]}; error is null or {code,
-    message}.
+    reasserted, quarantined, older_copy, adopted, seq, lost_races, requests, bytes_sent,
+    bytes_received, elapsed_ms, waiting, strays, rejected, rejections, session_id}]}; error is null
+    or {code, message}.
     """
     _exchange(ctx, "push", session or [], all, as_json)
 
@@ -107,7 +107,11 @@ def _did(report: SyncReport) -> str:
 
 
 def tell_of_set_aside(session: str, report: SyncReport) -> None:
-    """Say where local changes went that were not merged."""
+    """Say what became of this device's file, and where changes went that were not merged."""
+    if report.older_copy:
+        from moss_local.exchange import OLDER_COPY
+
+        render.talk(f"{session}: {OLDER_COPY}")
     if report.quarantined:
         render.talk(
             f"{session}: changes made here were set aside, because the session was deleted "
@@ -195,7 +199,12 @@ def tell_of_rejected(report: SyncReport) -> None:
 def _is_idle(exchange: Synced) -> bool:
     report = exchange.report
     return not (
-        exchange.error or _did(report) or report.waiting or report.strays or report.rejected
+        exchange.error
+        or _did(report)
+        or report.older_copy
+        or report.waiting
+        or report.strays
+        or report.rejected
     )
 
 

@@ -41,13 +41,12 @@ def repair(
     is wrong it is an ordinary sync, after every blob was read once.
 
     JSON: {repairs: [{session, error, salvage, trouble, rebuilt, keys_restored, blobs, lost_blobs,
-    sent, sent_deletes, received, deleted, superseded, reasserted, quarantined, adopted, seq,
-    lost_races, requests, bytes_sent, bytes_received, elapsed_ms, session_id, waiting, strays,
-    rejected, rejections}]};
-    session is null where a file does not tell it; error is null or {code, message}; salvage is
-    null, or {trouble, written, set_aside, unreadable, exact, aside} of a damaged file, where exact
-    is false if more may be lost than unreadable says; trouble says what was wrong with the store,
-    null where nothing was.
+    sent, sent_deletes, received, deleted, superseded, reasserted, quarantined, older_copy,
+    adopted, seq, lost_races, requests, bytes_sent, bytes_received, elapsed_ms, session_id,
+    waiting, strays, rejected, rejections}]}; session is null where a file does not tell it; error
+    is null or {code, message}; salvage is null, or {trouble, written, set_aside, unreadable, exact,
+    aside} of a damaged file, where exact is false if more may be lost than unreadable says; trouble
+    says what was wrong with the store, null where nothing was.
     """
     names = session or []
     if all == bool(names):

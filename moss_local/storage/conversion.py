@@ -152,6 +152,13 @@ def _convert_all(directory: Path, keys: FileKeys, done: list[Path], *, to_plain:
     with translated_os(directory):
         files = [path for path in files if is_plain(path) != to_plain]
     for path in files:
+        if here.keys is not None and not path.name.startswith(here.keys.mark):
+            raise FileCorruptError(
+                f"{path} is encrypted, and has not the name of a session's file: its key follows "
+                "from its name",
+                hint="if it is a copy, or of another device, move it away",
+            )
+    for path in files:
         _convert(path, here, there, done)
 
 
@@ -161,7 +168,7 @@ def _convert(path: Path, here: Place, there: Place, done: list[Path]) -> None:
     From there on the key must not be forgotten, whatever fails: the new form may be the only one.
     """
     with translated(path), translated_os(path):
-        conn = connection.connect(path, durability="full", busy_ms=0, key=here.cipher_key)
+        conn = connection.connect(path, durability="full", busy_ms=0, key=here.key_of(path))
         try:
             deadline = time.monotonic() + _BUSY_S
             while not connection.take_alone(conn):
@@ -180,8 +187,8 @@ def _convert(path: Path, here: Place, there: Place, done: list[Path]) -> None:
                 target = there.path(session)
                 copy = target.with_name(_COPY + target.name)
                 connection.make_private_file(copy)  # an empty one is taken, with its mode
-                ciphers.copy_into(conn, copy, there.cipher_key)
-                _check(copy, there)
+                ciphers.copy_into(conn, copy, there.key_of(target))
+                _check(copy, there.key_of(target))
                 with copy.open("rb+") as written:
                     sync_file(written.fileno())
                 done.append(path)
@@ -194,8 +201,8 @@ def _convert(path: Path, here: Place, there: Place, done: list[Path]) -> None:
         remove_what_is_beside(path)
 
 
-def _check(copy: Path, there: Place) -> None:
-    conn = connection.connect(copy, durability="full", busy_ms=0, key=there.cipher_key)
+def _check(copy: Path, key: bytes | None) -> None:
+    conn = connection.connect(copy, durability="full", busy_ms=0, key=key)
     try:
         wrong = conn.pragma("integrity_check")
     finally:

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from moss_local.errors import AtRestError, FileCorruptError
 from moss_local.storage.ciphers import KEY_BYTES
-from moss_local.storage.paths import HASH_CHARS
+from moss_local.storage.paths import ENCRYPTED, HASH_CHARS
 from moss_sync import BlobCorruptError, UnauthorizedError, UnsupportedFormatError
 from moss_sync.keyring import (
     KDF_SALT_BYTES,
@@ -43,6 +43,9 @@ VERSION = 1
 MAX_SLOTS = 4
 """A rotation needs two. Each costs a slow derivation to whoever tries it."""
 
+MARK_CHARS = 8
+"""40 bits: the key files of two projects, or of two devices, are not taken for each other."""
+
 MAX_KEY_FILE_BYTES = 16 * 1024
 
 Kind = Literal["project", "app"]
@@ -56,17 +59,32 @@ class FileKeys:
     """What encrypted files are read and named with.
 
     Attributes:
-        cipher: The key of every page; 32 bytes.
+        pages: Makes the key of each file's pages; 32 bytes.
         names: Makes a session's name the name of a file; 32 bytes.
     """
 
-    cipher: bytes = field(repr=False)
+    pages: bytes = field(repr=False)
     names: bytes = field(repr=False)
+
+    def page_key(self, file: str) -> bytes:
+        """Return the key of the pages of the session's file of this name, which no other has.
+
+        So a page of one file opens in no other. It follows from the name and not from a salt in
+        the file: 16 damaged bytes must not cost everything that the file holds.
+        """
+        info = b"moss_local/pages of " + file.encode()
+        return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=info).derive(self.pages)
+
+    @property
+    def mark(self) -> str:
+        """What all files of these keys are called alike: files of other keys are told from them."""
+        digest = hmac.digest(self.names, b"", "sha256")
+        return ENCRYPTED + b32encode(digest).decode().lower()[:MARK_CHARS] + "_"
 
     def file_name(self, session: str) -> str:
         """Return what a session's file is called, without suffix: it tells nothing of the name."""
         digest = hmac.digest(self.names, session.encode(), "sha256")
-        return b32encode(digest).decode().lower()[:HASH_CHARS]
+        return self.mark + b32encode(digest).decode().lower()[:HASH_CHARS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,12 +216,24 @@ def decode(data: bytes, shown: str) -> KeyFile:
             raise ValueError("unknown")
         return KeyFile(tuple(_slot(each) for each in slots), converting)
     except (ValueError, KeyError, TypeError, RecursionError, BlobCorruptError) as error:
-        raise FileCorruptError(
+        raise unusable(
             f"{shown} is damaged, and it holds the key of the encrypted files beside it",
-            hint="put it back from a backup; without it they cannot be read: move the folder away,"
-            " and pull what was pushed",
             detail=type(error).__name__,
         ) from error
+
+
+def unusable(what: str, *, detail: str | None = None) -> FileCorruptError:
+    """Return the error of a key file that opens none of the encrypted files beside it.
+
+    Args:
+        what: What is wrong with it, with its path.
+    """
+    return FileCorruptError(
+        what,
+        hint="put it back from a backup; without it the files cannot be read: move the folder away,"
+        " and pull what was pushed",
+        detail=detail,
+    )
 
 
 def _slot(fields: Any) -> Slot:

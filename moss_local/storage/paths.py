@@ -23,11 +23,24 @@ HASH_CHARS = 26
 
 SUFFIX = ".sqlite3"
 
+ENCRYPTED = "enc_"
+"""Begins the name of an encrypted session's file; no other has a `_` in it."""
+
 DAMAGED = ".damaged-"
 """Comes with a number behind the name of a file that a repair has moved aside."""
 
 SALVAGE, UNFINISHED_SALVAGE = ".salvage-", ".salvaging-"
 """Come before the name of a file, for what a repair has kept of it and has not put back yet."""
+
+
+def session_file_of(name: str) -> str:
+    """Return the name of the session's file that a file beside it belongs to; its own for itself.
+
+    Args:
+        name: Such as `.salvage-NAME.sqlite3`, or `NAME.sqlite3.damaged-1`.
+    """
+    stem, suffix, _ = name.partition(SUFFIX)
+    return stem.removeprefix(SALVAGE).removeprefix(UNFINISHED_SALVAGE) + suffix
 
 
 def check_name(name: str, *, what: str = "session name") -> str:

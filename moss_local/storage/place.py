@@ -29,11 +29,13 @@ from moss_local.storage.file import (
 from moss_local.storage.file_keys import KEY_FILE, MAX_KEY_FILE_BYTES, FileKeys, KeyFile, Kind
 from moss_local.storage.paths import (
     DAMAGED,
+    ENCRYPTED,
     SALVAGE,
     SUFFIX,
     UNFINISHED_SALVAGE,
     check_name,
     file_name,
+    session_file_of,
 )
 from moss_sync.stores.durable import make_folders, replacing, sync_folder
 
@@ -55,10 +57,6 @@ class Place:
     directory: Path
     keys: FileKeys | None = None
 
-    @property
-    def cipher_key(self) -> bytes | None:
-        return None if self.keys is None else self.keys.cipher
-
     def path(self, session: str) -> Path:
         """Return where the file of a session lies.
 
@@ -69,18 +67,23 @@ class Place:
         name = file_name(session) if self.keys is None else self.keys.file_name(session)
         return self.directory / (name + SUFFIX)
 
+    def key_of(self, path: Path) -> bytes | None:
+        """Return the key of a session's file, and of what repairs keep of it; None if in clear."""
+        return None if self.keys is None else self.keys.page_key(session_file_of(path.name))
+
     def open(self, session: str) -> SessionFile:
         """Open a session's file, made if there is none; raises as `open_session_file`."""
-        return open_session_file(self.path(session), session=session, key=self.cipher_key)
+        path = self.path(session)
+        return open_session_file(path, session=session, key=self.key_of(path))
 
     def open_file(self, path: Path) -> SessionFile:
         """Open one of `files()`; raises as `open_session_file`."""
-        return open_session_file(path, key=self.cipher_key)
+        return open_session_file(path, key=self.key_of(path))
 
     def remove(self, session: str) -> None:
         """Delete a session's file and what repairs left; raises as `remove_session_file`."""
         path = self.path(session)
-        remove_session_file(path, key=self.cipher_key)
+        remove_session_file(path, key=self.key_of(path))
         remove_all(remnants(path))
 
     def holds(self, session: str) -> bool:
@@ -177,6 +180,7 @@ def unlock(directory: Path, contents: KeyFile, given: Secrets) -> bytes:
 
     Raises:
         UnauthorizedError: what is given does not open it.
+        FileCorruptError: it opens, and is not the key file of the files beside it.
     """
     if given.kind == "project" and "project" not in contents.kinds:
         raise AtRestError(
@@ -187,6 +191,11 @@ def unlock(directory: Path, contents: KeyFile, given: Secrets) -> bytes:
     master = file_keys.unwrap(contents.slots, given.secret, kind)
     if master is None:
         raise file_keys.wrong_key(os.fspath(directory), kind)
+    mark = file_keys.keys_of(master).mark
+    if any(not name.startswith(mark) for name in _encrypted_files(directory)):
+        raise file_keys.unusable(
+            f"{directory / KEY_FILE} is not the key file of the encrypted files beside it"
+        )
     return master
 
 
@@ -216,16 +225,38 @@ def read_key_file(directory: Path) -> KeyFile | None:
     """Return what `at-rest.json` says; None where there is none.
 
     Raises:
-        FileCorruptError, UnsupportedFormatError: as `file_keys.decode`.
+        FileCorruptError: as `file_keys.decode`; also where there is none, and encrypted files are.
+        UnsupportedFormatError: as `file_keys.decode`.
     """
     path = directory / KEY_FILE
+    data = _read(path)
+    if data is None and _encrypted_files(directory):
+        data = _read(path)  # somebody may be encrypting them just now
+        if data is None:
+            raise file_keys.unusable(
+                f"{path} is gone, and it held the key of the encrypted files beside it"
+            )
+    return None if data is None else file_keys.decode(data, os.fspath(path))
+
+
+def _read(path: Path) -> bytes | None:
     with translated_os(path):
         try:
             with open(path, "rb") as source:
-                data = source.read(MAX_KEY_FILE_BYTES)
+                return source.read(MAX_KEY_FILE_BYTES)
         except (FileNotFoundError, NotADirectoryError):
             return None
-    return file_keys.decode(data, os.fspath(path))
+
+
+def _encrypted_files(directory: Path) -> list[str]:
+    """Return the names of the encrypted sessions of which anything lies here."""
+    with translated_os(directory):
+        try:
+            names = os.listdir(directory)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+    found = {session_file_of(name) for name in names}
+    return [name for name in found if name.startswith(ENCRYPTED) and name.endswith(SUFFIX)]
 
 
 def write_key_file(directory: Path, contents: KeyFile) -> None:

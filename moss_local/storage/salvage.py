@@ -98,7 +98,7 @@ def salvage(
     found.edits = kept_edits(place, session)
     with translated(path), translated_os(path):
         # Nobody else may write to it from before it is read until it is out of the way.
-        with held(path, place.cipher_key) as (source, image):
+        with held(path, place.key_of(path)) as (source, image):
             known = about(source, image, session)
             check_repository(session, known.repo_id, repositories)
             above = -1 if all_rows else stored_seq
@@ -224,7 +224,7 @@ def _keep(place: Place, session: str, found: Salvaged, kept: Path) -> None:
     unfinished = place.directory / f"{UNFINISHED_SALVAGE}{kept.name.removeprefix(SALVAGE)}"
     unfinished.unlink(missing_ok=True)
     remove_what_is_beside(unfinished)
-    file = open_session_file(unfinished, session=session, key=place.cipher_key)
+    file = open_session_file(unfinished, session=session, key=place.key_of(unfinished))
     try:
         with file.writing() as conn:
             conn.executemany(

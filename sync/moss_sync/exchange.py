@@ -479,6 +479,7 @@ class Exchange:
                     correction=self._correction(state, current, standing),
                 )
             report.quarantined += await self._run(become)
+            report.older_copy = report.older_copy or standing is Standing.COPY
         elif state.pending is None:
             return state
         elif (found := plan.committed_at(current, state.dev, state.pending)) is not None:

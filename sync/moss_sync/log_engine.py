@@ -195,7 +195,7 @@ class LogEngine:
             if not listing.names and view.known.total:
                 # Never so while the store is what it was, but for a listing that is behind.
                 await self._repository.refresh()
-            view = await self._check_identity(listing, view)
+            view = await self._check_identity(listing, view, report)
             try:
                 blobs, partial = await self._read_new(keys, listing, view)
             except BlobNotFoundError as error:
@@ -580,7 +580,7 @@ class LogEngine:
             self._channel.time.committed(to_ms(view.high))
         return view
 
-    async def _check_identity(self, listing: Listing, view: View) -> View:
+    async def _check_identity(self, listing: Listing, view: View, report: SyncReport) -> View:
         """Go on as another device where another file writes under this one's id."""
         state: ReplicaState = await self._run(self._replica.state)
         own = None
@@ -613,6 +613,7 @@ class LogEngine:
             )
         )
         await self._run(self._replica.remember, change)
+        report.older_copy = True
         return await self._view()
 
     async def _discipline(self) -> None:

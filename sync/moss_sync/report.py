@@ -19,6 +19,9 @@ class SyncReport:
         received, deleted, superseded, reasserted: As in MergeCounts.
         quarantined: Local changes that were set aside, because they may have been pushed and
             deleted since, or the session was deleted; they can be read and restored.
+        older_copy: This device's file was an older copy of itself, or of another device's: under
+            its device id more has been pushed than it knows of. It goes on under a new id; what
+            was pushed is merged, and what was only in the file that is gone is lost.
         adopted: Waiting pushes of other devices that were committed together with this one's.
         session_id: The session's id in the store; empty before the store was reached.
         seq: Sequence number of the manifest that this device now knows.
@@ -41,6 +44,7 @@ class SyncReport:
     superseded: int = 0
     reasserted: int = 0
     quarantined: int = 0
+    older_copy: bool = False
     adopted: int = 0
     seq: int = 0
     lost_races: int = 0

@@ -48,7 +48,7 @@ def test_a_slot_opens_with_its_key_and_of_its_kind_only() -> None:
 
 def test_nothing_of_the_keys_is_in_a_representation() -> None:
     shown = repr((SLOT, KeyFile((SLOT,)), keys_of(MASTER)))
-    for secret in (MASTER, SLOT.wrapped, keys_of(MASTER).cipher, keys_of(MASTER).names):
+    for secret in (MASTER, SLOT.wrapped, keys_of(MASTER).pages, keys_of(MASTER).names):
         assert repr(secret)[2:-1] not in shown
         assert secret.hex() not in shown
 
@@ -57,7 +57,10 @@ def test_names_of_files_tell_nothing_and_differ() -> None:
     keys = keys_of(MASTER)
     names = {keys.file_name(name) for name in ("conv", "Conv", "conv ", "é", "e\u0301")}
     assert len(names) == 5
-    assert all(len(name) == 26 and name.isalnum() for name in names)
+    mark = keys.mark
+    assert all(name.startswith(mark) and len(name) == len(mark) + 26 for name in names)
+    assert all(name.removeprefix("enc_").replace("_", "").isalnum() for name in names)
+    assert keys_of(bytes(32)).mark != mark
     assert keys.file_name("conv") == keys.file_name("conv")
     assert keys_of(bytes(32)).file_name("conv") != keys.file_name("conv")
 
