@@ -78,9 +78,11 @@ from moss_local.types import (
 )
 from moss_sync import (
     BlobCorruptError,
+    BlobDeniedError,
     BlobMissingError,
     ClockError,
     ContentionError,
+    ForeignFileError,
     ForkDetectedError,
     HistoryError,
     InvalidArgumentError,
@@ -115,6 +117,7 @@ __all__ = [
     "AlreadyExistsError",
     "AtRestError",
     "BlobCorruptError",
+    "BlobDeniedError",
     "BlobMissingError",
     "Changes",
     "Chunker",
@@ -132,6 +135,7 @@ __all__ = [
     "Exported",
     "FileBusyError",
     "FileCorruptError",
+    "ForeignFileError",
     "Forgotten",
     "ForkDetectedError",
     "GetDocumentsOptions",

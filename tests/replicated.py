@@ -161,7 +161,7 @@ class CopyStore:
             self.folder.change(self.machine, key, None)
         self._call("after")
 
-    async def strays(self, prefix: str) -> Sequence[str]:
+    async def strays(self, prefix: str, *, folders: bool = False) -> Sequence[str]:
         return sorted(
             key
             for key in self.files

@@ -30,12 +30,17 @@ from moss_sync import BlobNotFoundError, MossError, PermissionDeniedError
 from moss_sync.clock import SystemClock
 from moss_sync.commit import Commit
 from moss_sync.errors import other_store_hint
+from moss_sync.layout import Layout
 from moss_sync.probe import LONG_ROUNDS, ProbeReport, probe
 from moss_sync.repository import Repository
 from moss_sync.stores import Blob, BlobStore, FolderStore, MayBeReplicated, open_store
 
 MAX_CLOCK_OFFSET_MS = 60_000
 """The protocol's own bound: past it, stamps of writes are corrected when they are pushed."""
+
+
+SHOWN_STRAYS = 10
+"""So many are named; a folder that is full of something else is not listed whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +159,7 @@ async def check_store(settings: Settings) -> list[Finding]:
                 Finding("store", True, f'{store.url} can be used, commit="cas" ({cost})')
             )
             findings.append(await _check_clock(store, clock, f"{repository.layout.prefix}_probe"))
+        findings += await _check_strays(store, repository.layout)
         if report.left_behind:
             findings.append(
                 Finding(
@@ -271,22 +277,41 @@ async def _check_log_store(
         ),
         await _check_clock(store, clock, folder[:-1]),
     ]
-    if isinstance(store, MayBeReplicated):
-        strays = [
-            stray
-            for place in (repository.layout.prefix, repository.layout.manifests)
-            for stray in await store.strays(place)
-        ]
-        findings.append(
-            Finding(
-                "store: strays",
-                True,
-                f"none of ours: {render.plural(len(strays), 'file')}, {', '.join(strays[:3])}"
-                if strays
-                else "no conflicted copies or unfinished files",
-            )
-        )
-    return findings
+    return findings + await _check_strays(store, repository.layout)
+
+
+async def _check_strays(store: BlobStore, layout: Layout) -> list[Finding]:
+    """Return what lies in a store's folder, at any level of it, and is not the store's."""
+    if not isinstance(store, MayBeReplicated):
+        return []
+    strays: list[str] = []
+    in_the_way: list[Finding] = []
+
+    async def look(place: str, *, folders: bool) -> set[str]:
+        try:
+            found = await store.strays(place, folders=folders)
+        except MossError as error:
+            in_the_way.append(Finding("store: strays", False, str(error), error.hint))
+            return set()
+        return set(found)
+
+    # What lies here and is no file: strays, and the folders of sessions.
+    here = await look(layout.prefix, folders=False)
+    sessions = await look(layout.prefix, folders=True) - here - {layout.manifests[:-1]}
+    strays += sorted(here)
+    strays += sorted(await look(layout.manifests, folders=True))
+    for session in sorted(sessions):
+        inside = await look(f"{session}/", folders=False)
+        blobs = await look(f"{session}/", folders=True) - inside
+        strays += sorted(inside)
+        for folder in sorted(blobs):
+            strays += sorted(await look(f"{folder}/", folders=True))
+    if not strays:
+        whole = Finding("store: strays", True, "no foreign, conflicted or unfinished files")
+        return in_the_way or [whole]
+    shown = ", ".join(map(repr, strays[:SHOWN_STRAYS]))
+    detail = f"none of ours, left alone: {render.plural(len(strays), 'name')}, {shown}"
+    return [*in_the_way, Finding("store: strays", True, detail)]
 
 
 async def _run_here(fn, *args):  # type: ignore[no-untyped-def]  # a Runner: any function

@@ -19,7 +19,8 @@ class ProjectCache:
         path = self._path(name)
         with translated_os(path):
             try:
-                return path.read_bytes()
+                # Whatever else stands there (a pipe would be waited for) remembers nothing either.
+                return path.read_bytes() if path.is_file() else None
             except FileNotFoundError:
                 return None
 

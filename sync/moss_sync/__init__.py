@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from moss_sync.errors import (
     BlobCorruptError,
+    BlobDeniedError,
     BlobMissingError,
     BlobNotFoundError,
     ClockError,
     ContentionError,
+    ForeignFileError,
     ForkDetectedError,
     HistoryError,
     InvalidArgumentError,
@@ -43,11 +45,13 @@ from moss_sync.report import RepairReport, SyncReport
 
 __all__ = [
     "BlobCorruptError",
+    "BlobDeniedError",
     "BlobMissingError",
     "BlobNotFoundError",
     "ClockError",
     "Committed",
     "ContentionError",
+    "ForeignFileError",
     "ForkDetectedError",
     "HistoryError",
     "InvalidArgumentError",

@@ -15,6 +15,7 @@ from moss_sync import log_directory, manifest, plan, segment
 from moss_sync.channel import PARALLEL_READS, manifest_place
 from moss_sync.errors import (
     BlobCorruptError,
+    BlobDeniedError,
     BlobMissingError,
     BlobNotFoundError,
     MossError,
@@ -30,7 +31,8 @@ from moss_sync.merge import newest
 from moss_sync.repository import Repository
 from moss_sync.seal import unseal
 from moss_sync.stored_session import StoredSession as StoredSession
-from moss_sync.stores.base import Blob, ETag
+from moss_sync.stores.base import Blob, ETag, MayBeReplicated
+from moss_sync.stores.keys import is_key
 
 PAGE = 1000
 
@@ -153,7 +155,7 @@ async def _read_changed(
                 session = await _read(repository, keys, sid)
             except BlobNotFoundError:
                 return None  # removed since it was listed
-            except (BlobCorruptError, UnsupportedFormatError) as error:
+            except (BlobCorruptError, BlobDeniedError, UnsupportedFormatError) as error:
                 return error
             except (NetworkError, PermissionDeniedError) as error:
                 if not ends:
@@ -264,7 +266,11 @@ async def _keys_of(repository: Repository) -> Keys | None:
 
 
 async def _names(repository: Repository, *, only: str = "") -> dict[str, ETag]:
-    """Return the names below `m/` that start with `only`; one request per thousand."""
+    """Return the names below `m/` that start with `only`; one request per thousand.
+
+    What has such a name in a folder and is no blob (a link, a pipe, a folder) is among them:
+    whoever reads it is told what it is.
+    """
     prefix = repository.layout.manifests
     found: dict[str, ETag] = {}
     after = prefix + only if only else ""
@@ -275,8 +281,13 @@ async def _names(repository: Repository, *, only: str = "") -> dict[str, ETag]:
             if name.startswith(only):
                 found[name] = listed.etag
         if len(page) < PAGE or not page[-1].key.startswith(prefix + only):
-            return found
+            break
         after = page[-1].key
+    if isinstance(repository.store, MayBeReplicated):
+        for stray in await repository.store.strays(prefix, folders=True):
+            if is_key(stray) and stray.startswith(prefix + only):
+                found[stray.removeprefix(prefix)] = ETag("")
+    return found
 
 
 async def _read(repository: Repository, keys: Keys, sid: str) -> StoredSession:

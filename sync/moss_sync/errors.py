@@ -88,6 +88,10 @@ class PermissionDeniedError(MossError):
     exit_code = 4
 
 
+class BlobDeniedError(PermissionDeniedError):
+    """One blob may not be read by this user; nothing is said of the others."""
+
+
 class NetworkError(MossError):
     """The store could not be reached. Local work goes on; a later push carries what is pending."""
 
@@ -131,6 +135,12 @@ class BlobCorruptError(MossError):
 
     default_code = "DESERIALIZATION"
     exit_code = 6
+
+
+class ForeignFileError(BlobCorruptError):
+    """A link, a pipe, a device or a folder stands where the store has a file. It was left alone."""
+
+    default_code = "FOREIGN_FILE"
 
 
 class BlobMissingError(MossError):

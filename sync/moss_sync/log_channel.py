@@ -208,8 +208,9 @@ async def read_listing(repository: Repository, keys: Keys, sid: str) -> Listing:
             names[str(parsed)] = parsed
             sizes[str(parsed)] = listed.size
     if isinstance(repository.store, MayBeReplicated):
-        for place in (repository.layout.prefix, repository.layout.manifests, folder):
-            strays += await repository.store.strays(place)
+        strays += await repository.store.strays(repository.layout.prefix)
+        for place in (repository.layout.manifests, folder):
+            strays += await repository.store.strays(place, folders=True)
     tips = {name: tip_of(name.encode()) for name in names}
     return Listing(names, tips, sizes, tuple(sorted(strays)))
 

@@ -15,6 +15,7 @@ from moss_sync.channel import PARALLEL_READS
 from moss_sync.coverage import joined
 from moss_sync.errors import (
     BlobCorruptError,
+    BlobDeniedError,
     BlobNotFoundError,
     MossError,
     UnsupportedFormatError,
@@ -69,7 +70,7 @@ async def _read(
                 head = await read_head(repository, keys, sid, dev)
             except BlobNotFoundError:
                 continue
-            except (BlobCorruptError, UnsupportedFormatError) as error:
+            except (BlobCorruptError, BlobDeniedError, UnsupportedFormatError) as error:
                 errors.append(error)
                 continue
             if head is None:

@@ -14,8 +14,8 @@ import pytest
 from moss_local import DocumentInfo, MossClient, MossError, SessionIndex
 from tests.keys import KEY
 
-EVERY = int(os.environ.get("EVERY", "7"))
-"""Each so manieth call fails; 1 takes a few minutes."""
+EVERY = int(os.environ.get("EVERY", "17"))
+"""Each so manieth call fails; 1 takes ten minutes."""
 
 CALLS = ("open", "write", "fsync", "replace", "unlink", "mkdir", "scandir", "stat", "fstat")
 
@@ -34,9 +34,10 @@ class FailingOs:
         self.error = errno.EIO
         self._open: set[int] = set()
 
-    def _is_the_stores(self, target: Any) -> bool:
-        if isinstance(target, int):
-            return target in self._open
+    def _is_the_stores(self, target: Any, options: dict[str, Any]) -> bool:
+        folder = options.get("dir_fd", options.get("src_dir_fd"))
+        if isinstance(target, int) or folder is not None:
+            return (target if folder is None else folder) in self._open
         return "store" in Path(target).parts  # the devices' own files are on other disks
 
     def close(self, fd: int) -> None:
@@ -49,7 +50,7 @@ class FailingOs:
             return real
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            if not self._is_the_stores(args[0]):
+            if not self._is_the_stores(args[0], kwargs):
                 return real(*args, **kwargs)
             number, first = self.calls, self.fails_from
             self.calls += 1
@@ -110,6 +111,8 @@ def test_a_fault_at_any_call_is_told_and_loses_nothing(
 ) -> None:
     failing = FailingOs()
     monkeypatch.setattr("moss_sync.stores.folder.os", failing)
+    monkeypatch.setattr("moss_sync.stores.beneath.os", failing)
+    monkeypatch.setattr("moss_sync.stores.folder_blob.os", failing)
     monkeypatch.setattr("moss_sync.stores.durable.os", failing)
     asyncio.run(scene(tmp_path / "whole", failing))
     calls = failing.calls

@@ -23,6 +23,7 @@ import pytest
 
 from moss_local import DocumentInfo, MossClient, MossError, SessionIndex
 from moss_sync.stores.base import Blob
+from moss_sync.stores.beneath import Folder
 from moss_sync.stores.folder import FolderStore
 from tests.keys import KEY
 
@@ -84,23 +85,28 @@ class Disk:
     def has(self, path: str | Path) -> bool:
         return Path(path).is_relative_to(self.root)
 
-    def open(self, path: Path, flags: int, *mode: int) -> int:
+    def open(self, path: Path, flags: int, *mode: int, dir_fd: int | None = None) -> int:
         with self._lock:
-            return self._open_file(path, flags, *mode)
+            return self._open_file(path, flags, *mode, dir_fd=dir_fd)
 
-    def _open_file(self, path: Path, flags: int, *mode: int) -> int:
-        if not self.has(path) and Path(path) != self.root.parent:  # which has the root's name
-            return os.open(path, flags, *mode)
-        if flags & os.O_CREAT:
+    def _open_file(self, name: Path, flags: int, *mode: int, dir_fd: int | None) -> int:
+        path = self._whole(name, dir_fd)
+        if not self.has(path) and path != self.root.parent:  # which has the root's name
+            return os.open(name, flags, *mode, dir_fd=dir_fd)
+        makes = bool(flags & os.O_CREAT) and not path.exists()
+        if makes:
             self.change()
         else:
             self.check()
-        fd = os.open(path, flags, *mode)
-        self._open[fd] = Path(path)
-        if flags & os.O_CREAT:
-            self._files[Path(path)] = inode = Inode()
-            self.namings.append(Naming(Path(path), inode))
+        fd = os.open(name, flags, *mode, dir_fd=dir_fd)
+        self._open[fd] = path
+        if makes:
+            self._files[path] = inode = Inode()
+            self.namings.append(Naming(path, inode))
         return fd
+
+    def _whole(self, name: str | Path, dir_fd: int | None) -> Path:
+        return Path(name) if dir_fd is None else self._open.get(dir_fd, Path()) / name
 
     def close(self, fd: int) -> None:
         with self._lock:
@@ -127,20 +133,33 @@ class Disk:
                     naming.durable |= naming.path.parent == path
             os.fsync(fd)
 
-    def replace(self, source: Path, target: Path) -> None:
+    def replace(
+        self,
+        source: str | Path,
+        target: str | Path,
+        *,
+        src_dir_fd: int | None = None,
+        dst_dir_fd: int | None = None,
+    ) -> None:
         with self._lock:
-            if self.has(target):
+            before, after = self._whole(source, src_dir_fd), self._whole(target, dst_dir_fd)
+            if self.has(after):
                 self.change()
-                self._files[target] = inode = self._files.pop(source)
-                self.namings += [Naming(target, inode), Naming(source, None)]
-            os.replace(source, target)
+                self._files[after] = inode = self._files.pop(before)
+                self.namings += [Naming(after, inode), Naming(before, None)]
+            os.replace(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
 
-    def unlink(self, path: str | Path) -> None:
+    def unlink(self, name: str, *, dir_fd: int | None) -> None:
         with self._lock:
             self.change()
-            os.unlink(path)
-            self._files.pop(Path(path), None)
-            self.namings.append(Naming(Path(path), None))
+            path = self._whole(name, dir_fd)
+            os.unlink(name, dir_fd=dir_fd)
+            self._files.pop(path, None)
+            self.namings.append(Naming(path, None))
+
+    def mkdir(self, name: str, mode: int, *, dir_fd: int | None) -> None:
+        path = self._whole(name, dir_fd)
+        self.make_folder(path, partial(os.mkdir, name, mode, dir_fd=dir_fd))
 
     def make_folder(self, path: Path, make: Callable[[], None]) -> None:
         with self._lock:
@@ -171,9 +190,9 @@ class Disk:
 
 @contextmanager
 def disk_below(root: Path) -> Iterator[Disk]:
-    """Put a disk in place of the store's `os`, and of the methods of paths that it uses."""
+    """Put a disk in place of the store's `os`, and of the method of paths that makes its root."""
     disk = Disk(root)
-    mkdir, unlink = Path.mkdir, Path.unlink
+    mkdir = Path.mkdir
 
     def made(path: Path, *arguments: Any, **options: Any) -> None:
         make = partial(mkdir, path, *arguments, **options)
@@ -182,17 +201,12 @@ def disk_below(root: Path) -> Iterator[Disk]:
         else:
             make()
 
-    def removed(path: Path, *arguments: Any, **options: Any) -> None:
-        if disk.has(path):
-            disk.unlink(path)
-        else:
-            unlink(path, *arguments, **options)
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("moss_sync.stores.folder.os", disk)
+        patch.setattr("moss_sync.stores.beneath.os", disk)
+        patch.setattr("moss_sync.stores.folder_blob.os", disk)
         patch.setattr("moss_sync.stores.durable.os", disk)
         patch.setattr(Path, "mkdir", made)
-        patch.setattr(Path, "unlink", removed)
         yield disk
 
 
@@ -327,13 +341,14 @@ def test_what_somebody_has_read_is_there_after_a_power_cut(tmp_path: Path, verb:
     """A name is seen before it lasts, and whoever sees it goes on from it: answers for what is in
     it, or names it in a manifest."""
 
-    def failing(path: Path) -> None:
-        raise OSError(errno.EIO, "the power is cut", str(path))
+    def failing(folder: Folder) -> None:
+        if folder.inside == "m":  # which has the blob's name
+            raise OSError(errno.EIO, "the power is cut", str(folder.path))
 
     async def story() -> None:
         one, two = FolderStore(tmp_path / "store"), FolderStore(tmp_path / "store")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("moss_sync.stores.folder.sync_folder", failing)
+            patch.setattr(Folder, "sync", failing)
             write = one.put if verb == "put" else partial(one.compare_and_swap, etag=None)
             with pytest.raises(MossError):
                 await write("m/key", b"content")

@@ -19,6 +19,7 @@ from filelock import FileLock
 from moss_sync import (
     BlobCorruptError,
     BlobNotFoundError,
+    ForeignFileError,
     InvalidArgumentError,
     MossError,
     NetworkError,
@@ -27,8 +28,18 @@ from moss_sync import (
     StoreBusyError,
     StoreLacksCasError,
 )
-from moss_sync.stores import MAX_BLOB_BYTES, Blob, ETag, FolderStore, Swapped, folder
+from moss_sync.stores import (
+    MAX_BLOB_BYTES,
+    Blob,
+    ETag,
+    FolderStore,
+    Swapped,
+    folder,
+    folder_listing,
+)
+from moss_sync.stores.beneath import Folder
 from moss_sync.stores.folder import LOCK_STRIPES, TEMP_MAX_AGE_MS
+from moss_sync.stores.folder_listing import FolderListing
 
 KILLS = 25
 
@@ -110,13 +121,15 @@ def test_a_root_that_is_a_file_is_refused_by_every_verb(tmp_path: Path) -> None:
 def test_a_key_where_a_folder_is_and_a_key_below_a_blob_are_refused(root: Path) -> None:
     async def body(store: FolderStore) -> None:
         await store.put("m/k", b"1")
-        for key in ("m", "m/k/below"):
-            with pytest.raises(BlobNotFoundError):
-                await store.get(key)
-            with pytest.raises(InvalidArgumentError, match=key):
-                await store.put(key, b"2")
-            with pytest.raises(InvalidArgumentError, match=key):
-                await store.compare_and_swap(key, b"2", etag=None)
+        for key, told in (("m", "'m' .* is a folder"), ("m/k/below", "'m/k' .* is a file")):
+            for call in (
+                store.get(key),
+                store.put(key, b"2"),
+                store.compare_and_swap(key, b"2", etag=None),
+                store.delete(key),
+            ):
+                with pytest.raises(ForeignFileError, match=told):
+                    await call
         assert [item.key for item in await store.keys("m/")] == ["m/k"]
         assert not list((root / ".moss" / "tmp").iterdir())
 
@@ -139,7 +152,7 @@ def test_what_is_none_of_ours_is_neither_listed_nor_touched(root: Path) -> None:
 def test_files_of_dead_writers_are_swept_and_those_of_living_ones_are_not(root: Path) -> None:
     temps = root / ".moss" / "tmp"
     temps.mkdir(parents=True)
-    old, young = temps / "old", temps / "young"
+    old, young = temps / ("0" * 32), temps / ("1" * 32)
     for path in (old, young):
         path.write_bytes(b"half a blob")
     long_ago = old.stat().st_mtime - TEMP_MAX_AGE_MS / 1000 - 60
@@ -185,20 +198,20 @@ def test_a_listing_reads_the_folder_once_and_each_blob_once(
         for key in keys:
             await store.put(key, key.encode())
         walks, reads = 0, 0
-        walk, read = store._walk, store._read
+        walk, read = FolderListing._walk, folder_listing.read_blob
 
-        def walked(prefix: str) -> Any:
+        def walked(*place: Any) -> Any:
             nonlocal walks
             walks += 1
-            return walk(prefix)
+            return walk(*place)
 
-        def was_read(key: str) -> Any:
+        def was_read(*place: Any) -> Any:
             nonlocal reads
             reads += 1
-            return read(key)
+            return read(*place)
 
-        monkeypatch.setattr(store, "_walk", walked)
-        monkeypatch.setattr(store, "_read", was_read)
+        monkeypatch.setattr(FolderListing, "_walk", walked)
+        monkeypatch.setattr(folder_listing, "read_blob", was_read)
         assert await paged(store) == await paged(store) == keys
         # Two listings, each with a last page that is empty and has nothing to go on from.
         assert (walks, reads) == (4, 95)
@@ -218,7 +231,7 @@ def test_a_page_shows_what_was_written_after_the_page_before(
         again = await store.keys("m/", limit=3)
         assert again == first
         (root / "m" / "011").write_bytes(b"another process's")
-        monkeypatch.setattr(folder, "_WALK_AGE_S", 0.0)
+        monkeypatch.setattr(folder_listing, "_WALK_AGE_S", 0.0)
         assert "m/011" in [each.key for each in await store.keys("m/", start_after=first[-1].key)]
         # What is removed meanwhile is not shown, at any age.
         monkeypatch.undo()
@@ -252,9 +265,10 @@ FAULTS: list[tuple[int, type[MossError], str]] = [
 def test_a_disk_that_refuses_becomes_an_error_that_names_the_root_and_changes_nothing(
     root: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[MossError], hint: str
 ) -> None:
-    def failing(path: Path, data: bytes) -> int:
-        path.write_bytes(data[: len(data) // 2])
-        raise OSError(number, os.strerror(number), str(path))
+    def failing(fd: int, data: bytes) -> int:
+        os.write(fd, data[: len(data) // 2])
+        os.close(fd)
+        raise OSError(number, os.strerror(number))
 
     async def body(store: FolderStore) -> None:
         etag = await swap(store, "m/k", b"old", None)
@@ -279,12 +293,12 @@ def test_a_disk_that_refuses_becomes_an_error_that_names_the_root_and_changes_no
 def test_a_disk_that_fails_after_the_replacement_leaves_the_outcome_open(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(path: Path) -> None:
-        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+    def failing(folder: Folder) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(folder.path))
 
     async def body(store: FolderStore) -> None:
         etag = await swap(store, "m/k", b"old", None)
-        monkeypatch.setattr(folder, "sync_folder", failing)
+        monkeypatch.setattr(Folder, "sync", failing)
         with pytest.raises(OutcomeUnknownError):
             await store.compare_and_swap("m/k", b"new", etag=etag)
         # Read back now it would pass for committed, and its name might not outlast the power.
@@ -311,13 +325,13 @@ def test_every_swap_syncs_its_own_name_whatever_other_threads_have_synced(
         await swap(store, "m/a", b"1", None)
         store._unsynced = Emptied()
         synced: list[Path] = []
-        real = folder.sync_folder
+        real = Folder.sync
 
-        def counted(path: Path) -> None:
-            synced.append(path)
-            real(path)
+        def counted(folder: Folder) -> None:
+            synced.append(folder.path)
+            real(folder)
 
-        monkeypatch.setattr(folder, "sync_folder", counted)
+        monkeypatch.setattr(Folder, "sync", counted)
         for n in range(3):
             await swap(store, f"m/b{n}", b"1", None)
         assert synced == [root / "m"] * 3
@@ -333,7 +347,9 @@ def test_the_disk_is_never_touched_on_the_event_loop(
         real = getattr(os, name)
 
         def noted(*args: Any, real: Callable[..., Any] = real, **kwargs: Any) -> Any:
-            if any(str(root) in str(arg) for arg in args):
+            if any(str(root) in str(arg) for arg in args) or any(
+                "dir_fd" in each for each in kwargs
+            ):
                 threads.add(threading.get_ident())
             return real(*args, **kwargs)
 
@@ -481,13 +497,13 @@ asyncio.run(main(sys.argv[1], int(sys.argv[2])))
 def test_who_may_read_a_blob_and_not_its_folder_reads_it(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(path: Path) -> None:
-        raise OSError(errno.EACCES, "Permission denied", str(path))
+    def refused(folder: Folder) -> None:
+        raise OSError(errno.EACCES, "Permission denied", str(folder.path))
 
     async def body(store: FolderStore) -> None:
         await store.put("m/k", b"content")
         with monkeypatch.context() as patch:
-            patch.setattr(folder, "sync_folder", refused)
+            patch.setattr(Folder, "sync", refused)
             found = await store.get("m/k")
         assert isinstance(found, Blob)
         assert found.data == b"content"

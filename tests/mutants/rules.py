@@ -37,6 +37,7 @@ from moss_sync.hlc import MAX_STAMP
 from moss_sync.manifest import Manifest
 from moss_sync.replica import Pending, ReplicaState, Snapshot
 from moss_sync.repository import Repository
+from moss_sync.stores import beneath, folder, folder_blob
 
 ENGINE = "tests/moss_sync/test_engine.py"
 ADOPTION = "tests/moss_sync/test_adoption.py"
@@ -49,6 +50,7 @@ CLOCKS = "tests/moss_sync/test_clocks.py"
 PLAN = "tests/moss_sync/test_plan.py"
 TIERS = "tests/moss_sync/test_tiers.py"
 REPLICA = "tests/moss_local/test_storage_replica.py"
+FOREIGN_FILES = "tests/moss_sync/test_stores_foreign_files.py"
 
 
 async def _no_epoch(repository: Repository) -> int:
@@ -143,6 +145,10 @@ def _merge_then_purge(shipped: Any, self: Any, snapshot: Snapshot, seen: Any) ->
     with self.file.writing() as conn:
         storage_replica.purge_tombstones(conn, commit_seq=snapshot.tomb_seq)
     return counts
+
+
+def _left_behind_by_age(name: str, about: Any, *, user: int, now_ms: int) -> bool:
+    return bool(about.st_mtime_ns // 1_000_000 < now_ms - folder.TEMP_MAX_AGE_MS)
 
 
 def _keep_absent(conn: Any, records: Any, tomb_hlc: int) -> int:
@@ -649,5 +655,29 @@ MUTANTS: Sequence[Mutant] = (
         "a fmt is not opened with a typed key that it lets anybody try out cheaply",
         swap(keyring, "check_cost", lambda fmt, project_key: None),
         ("tests/moss_sync/test_keyring.py",),
+    ),
+    Mutant(
+        "foreign-files",
+        "what is no file, or no folder, of a folder store is refused by name",
+        swap(beneath.Folder, "_refuse_unless", lambda self, wanted, name, about: None),
+        (FOREIGN_FILES,),
+    ),
+    Mutant(
+        "no-follow",
+        "a link that takes a file's place while it is opened is not followed",
+        swap(beneath, "_NEVER_WAIT", 0),
+        (FOREIGN_FILES,),
+    ),
+    Mutant(
+        "sweep",
+        "only files of this user with names of ours are swept",
+        swap(folder, "is_left_behind", _left_behind_by_age),
+        (FOREIGN_FILES,),
+    ),
+    Mutant(
+        "blob-length",
+        "a file longer than any blob is not read",
+        swap(folder_blob, "check_length", lambda folder, name, size: None),
+        (FOREIGN_FILES,),
     ),
 )

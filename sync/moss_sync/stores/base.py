@@ -158,6 +158,10 @@ class MayBeReplicated(Protocol):
     lock_free: bool
     """Set where nobody compares and swaps: a put then needs no lock, which the place may lack."""
 
-    async def strays(self, prefix: str) -> Sequence[str]:
-        """Return what lies right below `prefix` and is no key; `prefix` ends with `/`."""
+    async def strays(self, prefix: str, *, folders: bool = False) -> Sequence[str]:
+        """Return what lies right below `prefix` (which ends with `/`) and is no blob, in order.
+
+        That is what has no name of a key, and what has one and is a link, a pipe or a device. Keys
+        of further levels stand for folders; with `folders`, where only blobs belong, these too.
+        """
         ...

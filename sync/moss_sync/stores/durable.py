@@ -41,13 +41,12 @@ def make_folders(path: Path) -> None:
         raise NotADirectoryError(20, "a file is where a folder should be", str(path))
 
 
-def write_file(path: Path, data: bytes) -> int:
-    """Write a new file of mode 0600 and force it to the disk.
+def write_file(fd: int, data: bytes) -> int:
+    """Write all of a new file, force it to the disk, and close it.
 
     Returns:
         Its modification time in milliseconds, by the clock of whoever keeps the file system.
     """
-    fd = _create(path)
     try:
         rest = memoryview(data)
         while rest:
@@ -116,9 +115,15 @@ def sync_folder(path: Path) -> None:
         return  # a folder cannot be opened there, and NTFS journals names by itself
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        sync_file(fd)
+        sync_names(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_names(folder: int) -> None:
+    """Return when the names in an open folder have reached the disk itself."""
+    try:
+        sync_file(folder)
     except OSError as error:
         if error.errno not in _UNKNOWN:
             raise
-    finally:
-        os.close(fd)

@@ -8,8 +8,13 @@ the system releases when its process dies; under it, compare-and-swap is read, c
     <root>/.moss/locks/<hh>    64 lock files, empty, never removed (removing one splits its waiters)
     <root>/.moss/tmp/<random>  files being written; what a dead process left is swept after an hour
 
+Whatever else lies below the root is never followed, waited for, changed or removed: a link, a named
+pipe, a device, a file of another name (`moss_sync.stores.beneath`). One that stands in the way of a
+call is a ForeignFileError that names it; listings leave it out, and `strays` tells of it.
+
 What holds: tests/contracts/test_stores.py; that a process killed at any moment leaves no torn blob
-and no held lock, tests/moss_sync/test_stores_folder.py. Why a lock, docs/design/0003-stores.md.
+and no held lock, tests/moss_sync/test_stores_folder.py; what is done about foreign files,
+tests/moss_sync/test_stores_foreign_files.py. Why a lock, docs/design/0003-stores.md.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import re
 import secrets
 import shlex
 import stat
@@ -25,14 +31,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import TypeVar
 
 from moss_sync.clock import SystemClock
 from moss_sync.errors import (
-    BlobCorruptError,
     BlobNotFoundError,
+    ForeignFileError,
     InvalidArgumentError,
     MossError,
     NetworkError,
@@ -43,7 +50,6 @@ from moss_sync.errors import (
     repair_command,
 )
 from moss_sync.stores.base import (
-    MAX_BLOB_BYTES,
     Blob,
     Conflict,
     ETag,
@@ -51,8 +57,12 @@ from moss_sync.stores.base import (
     NotModified,
     Swapped,
 )
-from moss_sync.stores.durable import make_folders, sync_folder, write_file
-from moss_sync.stores.keys import check_key, check_listing, check_size, is_key
+from moss_sync.stores.beneath import Folder, folder_at
+from moss_sync.stores.durable import make_folders, write_file
+from moss_sync.stores.file_lock import try_lock
+from moss_sync.stores.folder_blob import etag_of, read_blob
+from moss_sync.stores.folder_listing import FolderListing
+from moss_sync.stores.keys import check_key, check_listing, check_size
 from moss_sync.traffic import answered, count
 
 LOCK_STRIPES = 64
@@ -62,7 +72,7 @@ LOCK_WAIT_S = 30.0
 """Longest wait for a lock; a holder needs milliseconds, so this is a process that hangs."""
 
 LOCK_POLL_S = 0.002
-"""Between two tries. filelock's own 50 ms makes a 16-way race take ten times as long."""
+"""Between two tries. At 50 ms a 16-way race takes ten times as long."""
 
 TEMP_MAX_AGE_MS = 3_600_000
 """A temporary file older than this has no writer: 64 MiB take seconds on any disk."""
@@ -70,23 +80,29 @@ TEMP_MAX_AGE_MS = 3_600_000
 _REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT})
 """What a file system answers when it has surely done nothing."""
 
-_ETAG_BYTES = 16
+_LOCKLESS = frozenset({errno.ENOSYS, errno.EOPNOTSUPP})
+"""What a file system answers that has no locks."""
+
+_TEMP_BYTES = 16
+_TEMP_NAME = re.compile(rf"[0-9a-f]{{{2 * _TEMP_BYTES}}}")
+
 _THREADS = 8
-_HASHES = 131_072
-"""Blobs whose ETags are remembered for listings, about 400 bytes each: more than a project lists
-at a time, because with fewer each listing would read every blob anew."""
-
-_WALKS = 16
-"""Listings whose further pages are remembered."""
-
-_WALK_AGE_S = 10.0
-"""For so long; what others write meanwhile may be missing in the rest of such a listing."""
 
 _SYNCED_AFTER_S = 600.0
 """A name that old has reached the disk: its writer syncs it within the second, and systems write
 names back by themselves within one minute. The rest is for clocks that differ."""
 
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a blob is written: its folder, its name there, and the store's working folders."""
+
+    folder: Folder
+    name: str
+    temps: Folder
+    locks: Folder | None
 
 
 class FolderStore:
@@ -110,10 +126,9 @@ class FolderStore:
         self._pid = os.getpid()
         self._closed = False
         self._swept = False
-        self._hashes: dict[str, tuple[tuple[int, int, int], ETag]] = {}
+        self._listing = FolderListing(self.root)
         self._unsynced: set[Path] = set()
         self._unsynced_lock = threading.Lock()
-        self._walks: dict[tuple[str, str], tuple[float, list[str]]] = {}
 
     def __repr__(self) -> str:
         return f"<FolderStore {str(self.root)!r}>"
@@ -125,11 +140,11 @@ class FolderStore:
     async def get(self, key: str, *, if_none_match: ETag | None = None) -> Blob | NotModified:
         self._begin()
         check_key(key)
-        data = await self._run("read from", lambda: self._read_back(key, if_none_match))
+        data = await self._run("read from", lambda _: self._read_back(key, if_none_match))
         if data is None:
             count(requests=1)
             raise BlobNotFoundError(key)
-        etag = _etag(data)
+        etag = etag_of(data)
         if etag == if_none_match:
             count(requests=1)
             return NotModified()
@@ -141,7 +156,7 @@ class FolderStore:
         check_key(key)
         check_size(key, data)
         count(requests=1, sent=len(data))
-        return await self._run("write to", lambda: self._write(key, data))
+        return await self._run("write to", lambda given_up: self._write(key, data, given_up))
 
     async def compare_and_swap(
         self, key: str, data: bytes, *, etag: ETag | None
@@ -150,7 +165,7 @@ class FolderStore:
         check_key(key)
         check_size(key, data)
         count(requests=1, sent=len(data))
-        return await self._run("write to", lambda: self._swap(key, data, etag))
+        return await self._run("write to", lambda given_up: self._swap(key, data, etag, given_up))
 
     async def keys(
         self, prefix: str, *, start_after: str = "", limit: int = 1000
@@ -158,18 +173,18 @@ class FolderStore:
         self._begin()
         check_listing(prefix, start_after, limit)
         count(requests=1)
-        return await self._run("list", lambda: self._list(prefix, start_after, limit))
+        return await self._run("list", lambda _: self._list(prefix, start_after, limit))
 
     async def delete(self, key: str) -> None:
         self._begin()
         check_key(key)
         count(requests=1)
-        await self._run("write to", lambda: self._remove(key))
+        await self._run("write to", lambda given_up: self._remove(key, given_up))
 
-    async def strays(self, prefix: str) -> Sequence[str]:
+    async def strays(self, prefix: str, *, folders: bool = False) -> Sequence[str]:
         self._begin()
         check_listing(prefix, "", 1)
-        return await self._run("list", lambda: self._strays(prefix))
+        return await self._run("list", lambda _: self._strays(prefix, folders))
 
     async def close(self) -> None:
         if not self._closed:
@@ -178,80 +193,78 @@ class FolderStore:
 
     # Everything below blocks, and runs on the store's own threads.
 
-    def _sync_names(self, key: str) -> None:
+    def _read_back(self, key: str, known: ETag | None) -> bytes | None:
+        try:
+            with self._folder_of(key) as (folder, name):
+                self._sync_names(folder)
+                data = read_blob(folder, name)
+                if etag_of(data) != known and self._is_recent(folder, name):
+                    self._sync_for_reader(folder)
+                return data
+        except (FileNotFoundError, NotADirectoryError):
+            self._check_root()
+            return None
+
+    def _sync_names(self, folder: Folder) -> None:
         """Make last what a swap has named where syncing that failed, also where clocks differ.
 
         Whoever reads such a blob back takes it for committed, and it might not survive the power.
         """
-        parent = self._path(key).parent
-        if parent in self._unsynced:
+        if folder.path in self._unsynced:
             with self._unsynced_lock:  # a swap that fails meanwhile is marked afterwards
-                sync_folder(parent)
-                self._unsynced.discard(parent)
+                folder.sync()
+                self._unsynced.discard(folder.path)
 
-    def _read_back(self, key: str, known: ETag | None) -> bytes | None:
-        self._sync_names(key)
-        data = self._read(key)
-        if data is not None and _etag(data) != known and self._is_recent(key):
-            # A name is seen before it lasts. The reader goes on from what it sees: takes its own
-            # push in it for committed, or names the blob in a manifest.
-            try:
-                sync_folder(self._path(key).parent)
-            except OSError as error:
-                # Who may read the blob and not its folder has no way to; nor where nobody writes.
-                if error.errno not in _REFUSED:
-                    raise
-        return data
+    def _sync_for_reader(self, folder: Folder) -> None:
+        """Make last what a reader is about to go on from.
 
-    def _is_recent(self, key: str) -> bool:
+        A name is seen before it lasts, and the reader takes its own push in the blob for committed,
+        or names the blob in a manifest.
+        """
+        try:
+            folder.sync()
+        except OSError as error:
+            # Who may read the blob and not its folder has no way to; nor where nobody writes.
+            if error.errno not in _REFUSED:
+                raise
+
+    def _is_recent(self, folder: Folder, name: str) -> bool:
         with contextlib.suppress(FileNotFoundError):  # removed since
-            age_s = SystemClock().wall_ms() / 1000 - os.stat(self._path(key)).st_mtime
+            age_s = SystemClock().wall_ms() / 1000 - folder.about(name).st_mtime
             return age_s < _SYNCED_AFTER_S
         return False
 
-    def _read(self, key: str) -> bytes | None:
-        try:
-            fd = os.open(self._path(key), os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        except (FileNotFoundError, NotADirectoryError):
-            self._check_root()
-            return None
-        try:
-            about = os.fstat(fd)
-            if not stat.S_ISREG(about.st_mode):
-                return None
-            if about.st_size > MAX_BLOB_BYTES:
-                raise BlobCorruptError(
-                    f"blob {key!r} in {self.root} has {about.st_size} bytes, too many"
-                )
-            with open(fd, "rb", closefd=False) as file:
-                return file.read()
-        finally:
-            os.close(fd)
-
-    def _write(self, key: str, data: bytes) -> int:
-        self._prepare(key)
-        temp, time_ms = self._write_temp(data)
-        with _removed_on_failure(temp), self._guarded(key):
-            self._publish(temp, key)
-            sync_folder(self._path(key).parent)
+    def _write(self, key: str, data: bytes, given_up: threading.Event) -> int:
+        with self._prepared(key, locks=not self.lock_free) as place:
+            temp, time_ms = self._write_temp(place.temps, data)
+            with _removed_on_failure(place.temps, temp), self._guarded(place, key, given_up):
+                self._publish(temp, place)
+                place.folder.sync()
         return time_ms
 
-    def _swap(self, key: str, data: bytes, etag: ETag | None) -> Swapped | Conflict:
-        self._prepare(key)
+    def _swap(
+        self, key: str, data: bytes, etag: ETag | None, given_up: threading.Event
+    ) -> Swapped | Conflict:
         # The lock comes first: of 16 racers one writes, and 15 only look. Writing before it
         # would make the disk flush 16 files.
-        with self._locked(key):
-            found = self._read(key)
-            if (None if found is None else _etag(found)) != etag:
-                return Conflict()
-            temp, time_ms = self._write_temp(data)
+        with (
+            self._prepared(key, locks=True) as place,
+            self._guarded(place, key, given_up),
+        ):
             try:
-                with _removed_on_failure(temp):
-                    self._publish(temp, key)
-                sync_folder(self._path(key).parent)
+                found = etag_of(read_blob(place.folder, place.name))
+            except FileNotFoundError:
+                found = None
+            if found != etag:
+                return Conflict()
+            temp, time_ms = self._write_temp(place.temps, data)
+            try:
+                with _removed_on_failure(place.temps, temp):
+                    self._publish(temp, place)
+                place.folder.sync()
             except OSError as error:
                 with self._unsynced_lock:
-                    self._unsynced.add(self._path(key).parent)
+                    self._unsynced.add(place.folder.path)
                 if error.errno in _REFUSED:
                     raise
                 # A network share may have renamed the file and lost its answer, or the name is
@@ -259,82 +272,42 @@ class FolderStore:
                 raise OutcomeUnknownError(
                     f"{key!r} may or may not be written in {self.root}: {error.strerror or error}"
                 ) from error
-        return Swapped(_etag(data), time_ms)
+        return Swapped(etag_of(data), time_ms)
 
     def _list(self, prefix: str, start_after: str, limit: int) -> list[Listed]:
-        found: list[Listed] = []
-        # The rest of what the page before has seen, last key first: to read the folder again for
-        # each thousand keys would take the square of the time.
-        began, names = self._walks.pop((prefix, start_after), (0.0, None))
-        if names is None or time.monotonic() > began + _WALK_AGE_S:
-            began = time.monotonic()
-            names = sorted((key for key in self._walk(prefix) if key > start_after), reverse=True)
-        while names and len(found) < limit:
-            with contextlib.suppress(FileNotFoundError):  # removed since the folder was read
-                found.append(self._listed(names.pop()))
-        if names and found:
-            if len(self._walks) >= _WALKS:
-                self._walks.clear()
-            self._walks[prefix, found[-1].key] = began, names
-        return found
-
-    def _strays(self, prefix: str) -> list[str]:
         try:
-            entries = list(os.scandir(self.root / prefix))
+            return self._listing.page(prefix, start_after, limit)
         except (FileNotFoundError, NotADirectoryError):
             self._check_root()
             return []
-        return sorted(prefix + each.name for each in entries if not is_key(prefix + each.name))
 
-    def _walk(self, prefix: str) -> Iterator[str]:
+    def _strays(self, prefix: str, folders: bool) -> list[str]:
         try:
-            entries = list(os.scandir(self.root / prefix))
+            return self._listing.strays(prefix, folders=folders)
+        except (FileNotFoundError, NotADirectoryError):
+            self._check_root()
+            return []
+
+    def _remove(self, key: str, given_up: threading.Event) -> None:
+        try:
+            with self._folder_of(key) as (folder, name):
+                folder.about(name)
         except (FileNotFoundError, NotADirectoryError):
             self._check_root()
             return
-        for entry in entries:
-            # What is no key is none of ours: a file manager's leavings, a replicator's copies.
-            key = prefix + entry.name
-            if not is_key(key):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                yield from self._walk(key + "/")
-            else:
-                yield key
+        with (
+            self._prepared(key, locks=not self.lock_free) as place,
+            self._guarded(place, key, given_up),
+            contextlib.suppress(FileNotFoundError),
+        ):
+            place.folder.remove(place.name)
+            place.folder.sync()
 
-    def _listed(self, key: str) -> Listed:
-        """Return name, ETag and size, reading the blob only if it is not the one seen before.
-
-        A replaced blob is another file: inode, time and size together tell. This memory serves
-        listings alone; get and compare-and-swap always hash what they read.
-        """
-        about = os.stat(self._path(key))
-        state = (about.st_ino, about.st_mtime_ns, about.st_size)
-        known = self._hashes.get(key)
-        if known is not None and known[0] == state:
-            return Listed(key, known[1], about.st_size)
-        data = self._read(key)
-        if data is None:
-            raise FileNotFoundError(key)
-        if len(self._hashes) >= _HASHES:
-            self._hashes.clear()
-        etag = _etag(data)
-        if len(data) == about.st_size:
-            self._hashes[key] = (state, etag)
-        return Listed(key, etag, len(data))
-
-    def _remove(self, key: str) -> None:
-        path = self._path(key)
-        if not path.is_file():
-            self._check_root()
-            return
-        self._prepare(key)
-        with self._guarded(key), contextlib.suppress(FileNotFoundError):
-            path.unlink()
-            sync_folder(path.parent)
-
-    def _path(self, key: str) -> Path:
-        return self.root.joinpath(*key.split("/"))
+    @contextlib.contextmanager
+    def _folder_of(self, key: str) -> Iterator[tuple[Folder, str]]:
+        inside, slash, name = key.rpartition("/")
+        with folder_at(self.root, inside + slash) as folder:
+            yield folder, name
 
     def _check_root(self) -> None:
         # Not `Path.exists`: a place below a file, or one that may not be looked at, can hold no
@@ -362,6 +335,11 @@ class FolderStore:
             return False
 
     def _check_parent(self) -> None:
+        if self.root.is_symlink() and not self.root.exists():
+            raise NetworkError(
+                f"the store {self.root} is a link to a place that is not there",
+                hint="mount the disk or share that it is on",
+            )
         if not self.root.parent.is_dir():
             raise NetworkError(
                 f"the folder {self.root.parent}, in which the store {self.root.name!r} is to be, "
@@ -370,79 +348,74 @@ class FolderStore:
                 f"mkdir -p {shlex.quote(str(self.root.parent))}",
             )
 
-    def _prepare(self, key: str) -> None:
+    @contextlib.contextmanager
+    def _prepared(self, key: str, *, locks: bool) -> Iterator[_Place]:
+        """Make the folders that writing takes, and hold all of them open."""
         self._check_root()
         self._check_parent()
-        for folder in (self._temps,) if self.lock_free else (self._locks, self._temps):
-            make_folders(folder)
-        try:
-            make_folders(self._path(key).parent)
-        except NotADirectoryError as error:
-            raise InvalidArgumentError(
-                f"{self.root} holds a blob where key {key!r} needs a folder"
-            ) from error
+        make_folders(self.root)
+        inside, _, name = key.rpartition("/")
+        with contextlib.ExitStack() as opened:
 
-    def _write_temp(self, data: bytes) -> tuple[Path, int]:
-        temp = self._temps / secrets.token_hex(16)
-        with _removed_on_failure(temp):
-            time_ms = write_file(temp, data)
+            def made(folder: Folder, *parts: str) -> Folder:
+                for part in parts:
+                    folder = opened.enter_context(folder.make(part))
+                return folder
+
+            root = opened.enter_context(Folder.at(self.root))
+            working = made(root, ".moss")
+            folder = made(root, *inside.split("/") if inside else ())
+            temps = made(working, "tmp")
+            yield _Place(folder, name, temps, made(working, "locks") if locks else None)
+
+    def _write_temp(self, temps: Folder, data: bytes) -> tuple[str, int]:
+        temp = secrets.token_hex(_TEMP_BYTES)
+        with _removed_on_failure(temps, temp):
+            time_ms = write_file(temps.create_file(temp), data)
         if not self._swept:
             self._swept = True
-            self._sweep(time_ms)
+            _sweep(temps, time_ms)
         return temp, time_ms
 
-    def _publish(self, temp: Path, key: str) -> None:
-        try:
-            os.replace(temp, self._path(key))
-            self._walks.clear()
-        except IsADirectoryError as error:
-            raise InvalidArgumentError(
-                f"{self.root} holds a folder where key {key!r} needs a blob"
-            ) from error
+    def _publish(self, temp: str, place: _Place) -> None:
+        place.temps.move(temp, place.folder, place.name)
+        self._listing.forget_pages()
 
-    def _sweep(self, now_ms: int) -> None:
-        """Remove what dead writers left; `now_ms` is by the clock that stamped their files."""
-        for entry in os.scandir(self._temps):
-            with contextlib.suppress(
-                FileNotFoundError
-            ):  # renamed by its writer, or swept by another
-                if entry.stat().st_mtime_ns // 1_000_000 < now_ms - TEMP_MAX_AGE_MS:
-                    os.unlink(entry.path)
-
-    @property
-    def _locks(self) -> Path:
-        return self.root / ".moss" / "locks"
-
-    @property
-    def _temps(self) -> Path:
-        return self.root / ".moss" / "tmp"
-
-    def _guarded(self, key: str) -> contextlib.AbstractContextManager[None]:
+    def _guarded(
+        self, place: _Place, key: str, given_up: threading.Event
+    ) -> contextlib.AbstractContextManager[None]:
         """Keep a compare-and-swap out; where nobody makes one, the rename alone is enough."""
-        return contextlib.nullcontext() if self.lock_free else self._locked(key)
+        if place.locks is None:
+            return contextlib.nullcontext()
+        return self._locked(place.locks, key, given_up)
 
     @contextlib.contextmanager
-    def _locked(self, key: str) -> Iterator[None]:
-        # Here and not above: 70 ms of import that a reader never needs, on a thread of our own.
-        from filelock import FileLock, Timeout
-
+    def _locked(self, locks: Folder, key: str, given_up: threading.Event) -> Iterator[None]:
         stripe = blake2b(key.encode(), digest_size=2).digest()[0] % LOCK_STRIPES
-        # Without the fallback: a marker file outlives a killed process, so it is no lock.
-        lock = FileLock(self._locks / f"{stripe:02x}", mode=0o600, fallback_to_soft=False)
+        fd = locks.open_file(f"{stripe:02x}", os.O_RDWR | os.O_CREAT)
         try:
-            lock.acquire(timeout=LOCK_WAIT_S, poll_interval=LOCK_POLL_S)
-        except Timeout as error:
-            raise StoreBusyError(
-                f"another process kept a lock in {self.root} for {LOCK_WAIT_S:.0f} s"
-            ) from error
-        except OSError as error:
-            if error.errno == errno.ENOSYS:
-                raise self._lockless() from error
-            raise
-        try:
+            self._wait_for(fd, given_up)
             yield
         finally:
-            lock.release()
+            os.close(fd)  # which releases the lock
+
+    def _wait_for(self, lock: int, given_up: threading.Event) -> None:
+        deadline = time.monotonic() + LOCK_WAIT_S
+        while not self._try_lock(lock):
+            if time.monotonic() > deadline:
+                raise StoreBusyError(
+                    f"another process kept a lock in {self.root} for {LOCK_WAIT_S:.0f} s"
+                )
+            if given_up.wait(LOCK_POLL_S):
+                raise _GivenUpError
+
+    def _try_lock(self, lock: int) -> bool:
+        try:
+            return try_lock(lock)
+        except OSError as error:
+            if error.errno in _LOCKLESS:
+                raise self._lockless() from error
+            raise
 
     def _lockless(self) -> StoreLacksCasError:
         return StoreLacksCasError(
@@ -459,10 +432,14 @@ class FolderStore:
             self._pool, self._pid = _new_pool(), os.getpid()
             self._unsynced_lock = threading.Lock()
 
-    async def _run(self, verb: str, work: Callable[[], _T]) -> _T:
+    async def _run(self, verb: str, work: Callable[[threading.Event], _T]) -> _T:
         loop = asyncio.get_running_loop()
+        given_up = threading.Event()
         try:
-            done = await loop.run_in_executor(self._pool, work)
+            done = await loop.run_in_executor(self._pool, work, given_up)
+        except asyncio.CancelledError:
+            given_up.set()  # or Ctrl-C would wait for the lock that the thread waits for
+            raise
         except OSError as error:
             answered()
             raise self._mapped(verb, error) from error
@@ -488,15 +465,39 @@ def _new_pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_THREADS, thread_name_prefix="moss-folder")
 
 
-def _etag(data: bytes) -> ETag:
-    return ETag(blake2b(data, digest_size=_ETAG_BYTES).hexdigest())
+class _GivenUpError(Exception):
+    """The caller was cancelled while a thread waited for a lock; nobody hears of it."""
+
+
+def _sweep(temps: Folder, now_ms: int) -> None:
+    """Remove what dead writers left; `now_ms` is by the clock that stamped their files."""
+    user = os.geteuid() if hasattr(os, "geteuid") else 0  # as Windows says of every file
+    for entry in temps.entries():
+        # Renamed by its writer, or swept by another; or not to be removed by this user.
+        with contextlib.suppress(FileNotFoundError, PermissionError, ForeignFileError):
+            if is_left_behind(entry.name, temps.about(entry.name), user=user, now_ms=now_ms):
+                temps.remove(entry.name)
+
+
+def is_left_behind(name: str, about: os.stat_result, *, user: int, now_ms: int) -> bool:
+    """Return whether an entry of the folder of temporary files is one that a dead writer left.
+
+    Only a regular file of this user, with a name that this module makes, that is old enough.
+    """
+    return (
+        _TEMP_NAME.fullmatch(name) is not None
+        and stat.S_ISREG(about.st_mode)
+        and about.st_uid == user
+        and about.st_mtime_ns // 1_000_000 < now_ms - TEMP_MAX_AGE_MS
+    )
 
 
 @contextlib.contextmanager
-def _removed_on_failure(temp: Path) -> Iterator[None]:
+def _removed_on_failure(temps: Folder, temp: str) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        with contextlib.suppress(OSError):  # the sweep gets it later; the failure matters more
-            temp.unlink()
+        # The sweep gets it later; the failure matters more.
+        with contextlib.suppress(OSError, ForeignFileError):
+            temps.remove(temp)
         raise
