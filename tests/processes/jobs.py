@@ -26,11 +26,9 @@ from moss_local import (
 )
 from moss_local.storage.paths import project_path
 from moss_local.storage.project_cache import ProjectCache
+from moss_sync import key_check
 from moss_sync.derivation import derived
 from moss_sync.floors import Policy
-from moss_sync.keyring import KdfParams
-from moss_sync.packing import unpack
-from moss_sync.repository import MAX_VERDICT_BYTES
 from moss_sync.stores.url import open_store
 from tests.devices import Device, QuickClock
 from tests.processes.documents import document, documents, vector_of, word_of
@@ -67,9 +65,7 @@ def learn_key(where: Where) -> None:
     cache = ProjectCache(project_path(Path(where["data_dir"]), where["project_id"]))
     saved = cache.load("key")
     if saved is not None:
-        known = unpack(saved, max_bytes=MAX_VERDICT_BYTES, what="the key check")
-        kdf = KdfParams(known["salt"], known["memory_kib"], known["iterations"], known["lanes"])
-        derived(where["project_key"], kdf)
+        derived(where["project_key"], key_check.decode(saved).current.kdf)
 
 
 # -- to be killed --------------------------------------------------------------------------------
