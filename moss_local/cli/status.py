@@ -12,6 +12,7 @@ from moss_local.cli.command import (
     globals_of,
     run,
     tell_not_listed,
+    tell_of_state,
     unreadable_fields,
 )
 from moss_sync import MossError, NotFoundError
@@ -75,6 +76,8 @@ def status(
         return
     render.talk(f"project {settings.project_id}, store {settings.store}")
     _tell_of_probe(verdict)
+    if found:
+        tell_of_state(found[0].sync_state)  # what is known to stop one stops them all
     if not found:
         render.talk(f"there are no sessions in {settings.data_dir}")
         return
