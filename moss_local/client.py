@@ -355,7 +355,9 @@ class MossClient(IndexApi, HostedApi, OpenUntilClosed[None]):
         self._check_open()
         return await self._opened().delete_session(index_name, local_only=local_only)
 
-    async def repair_sessions(self, *, force: bool = False) -> list[Repaired]:
+    async def repair_sessions(
+        self, *, force: bool = False, drop_unknown: bool = False
+    ) -> list[Repaired]:
         """Repair every session that is on this device; see `repair_session`.
 
         One that fails stands in the way of no other; its error is in the result.
@@ -364,9 +366,11 @@ class MossClient(IndexApi, HostedApi, OpenUntilClosed[None]):
             UnauthorizedError: the key is not this project's.
         """
         self._check_open()
-        return await self._opened().repair_sessions(force=force)
+        return await self._opened().repair_sessions(force=force, drop_unknown=drop_unknown)
 
-    async def repair_session(self, index_name: str, *, force: bool = False) -> Repaired:
+    async def repair_session(
+        self, index_name: str, *, force: bool = False, drop_unknown: bool = False
+    ) -> Repaired:
         """Repair a session: its file on this device, where that is damaged, and then the store.
 
         A damaged file is moved aside. What was pushed is pulled again; what was not, and can still
@@ -376,13 +380,15 @@ class MossClient(IndexApi, HostedApi, OpenUntilClosed[None]):
         `SessionIndex.repair`.
 
         Args:
-            force: As for `SessionIndex.repair`.
+            force, drop_unknown: As for `SessionIndex.repair`.
         Returns:
             What was done; a failure is its `error`.
         """
         self._check_open()
         check_name(index_name)
-        return await self._opened().repair_session(index_name, force=force)
+        return await self._opened().repair_session(
+            index_name, force=force, drop_unknown=drop_unknown
+        )
 
     async def check_key(self) -> int:
         """Make sure that the key opens what the store holds now; return its key epoch.

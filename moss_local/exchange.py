@@ -153,9 +153,10 @@ class Exchange:
         """Pull, then push."""
         return await self._run("sync", self._engine.sync)
 
-    async def repair(self, *, force: bool) -> RepairReport:
+    async def repair(self, *, force: bool, drop_unknown: bool) -> RepairReport:
         """As `SyncEngine.repair`."""
-        return await self._run("sync", partial(self._engine.repair, force=force))
+        again = partial(self._engine.repair, force=force, drop_unknown=drop_unknown)
+        return await self._run("sync", again)
 
     async def check_erasable(self) -> None:
         """Return if the project is one in which something can be erased.

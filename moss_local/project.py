@@ -425,7 +425,7 @@ class Project:
         await runtime.blocking(place.remove, name)
         return report
 
-    async def repair_sessions(self, *, force: bool) -> list[Repaired]:
+    async def repair_sessions(self, *, force: bool, drop_unknown: bool) -> list[Repaired]:
         """Repair what is on this device; see `MossClient.repair_sessions`."""
         catalog = await self.local_sessions()
         names = [each.name for each in catalog.sessions]
@@ -443,15 +443,19 @@ class Project:
                 "the file does not tell its session any more: name it, moss-local repair SESSION"
             )
         done = [Repaired(str(error), RepairReport(), error) for error in errors.values()]
-        return done + [await self.repair_session(name, force=force) for name in names]
+        return done + [
+            await self.repair_session(name, force=force, drop_unknown=drop_unknown)
+            for name in names
+        ]
 
-    async def repair_session(self, name: str, *, force: bool) -> Repaired:
+    async def repair_session(self, name: str, *, force: bool, drop_unknown: bool) -> Repaired:
         """Repair a session, its file here first; see `MossClient.repair_session`."""
         salvaged = None
         try:
             salvaged = await self._mend_file(name)
             async with await self._passing(name, create=False) as session:
-                return Repaired(name, await session.repair(force=force), salvage=salvaged)
+                report = await session.repair(force=force, drop_unknown=drop_unknown)
+                return Repaired(name, report, salvage=salvaged)
         except NotFoundError as error:
             # Nothing of the project was ever pushed: there is no store to repair.
             return Repaired(name, RepairReport(), None if salvaged else error, salvaged)

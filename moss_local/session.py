@@ -423,7 +423,7 @@ class SessionIndex(OpenUntilClosed[SyncState]):
         self._check_open()
         return await runtime.on_loop(self._exchange.sync())
 
-    async def repair(self, *, force: bool = False) -> RepairReport:
+    async def repair(self, *, force: bool = False, drop_unknown: bool = False) -> RepairReport:
         """Put back into the store what it has lost and this device holds.
 
         For a store that was emptied, restored from a backup, or has lost or damaged blobs, and for
@@ -436,13 +436,16 @@ class SessionIndex(OpenUntilClosed[SyncState]):
 
         Args:
             force: Put the session together anew all the same. Every device then sends all of it.
+            drop_unknown: Leave out of what the store holds whatever this version does not know:
+                keys, features and blobs of a newer one. For a session that asks for an upgrade
+                that there is not; where somebody has a newer version, its data in the store goes.
         Raises:
             NotFoundError: this device has never seen the session whole, or never used this store.
             StoreChangedError: the store holds another repository; it is left alone.
             NetworkError: the store could not be reached; repair again.
         """
         self._check_open()
-        return await runtime.on_loop(self._exchange.repair(force=force))
+        return await runtime.on_loop(self._exchange.repair(force=force, drop_unknown=drop_unknown))
 
     async def forget(self, ids: Iterable[str]) -> Forgotten:
         """Forget documents for good: deleted everywhere, and their contents erased.

@@ -26,6 +26,13 @@ def repair(
         bool,
         typer.Option("--force", help="Also where nothing is wrong: every device sends all again."),
     ] = False,
+    drop_unknown: Annotated[
+        bool,
+        typer.Option(
+            "--drop-unknown",
+            help="Leave out what only a newer version could read; if nobody has one.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Put a damaged file in order, and back into the store what it has lost.
@@ -53,7 +60,7 @@ def repair(
         raise InvalidArgumentError(
             "name sessions, or give --all", hint="moss-local repair SESSION, or --all"
         )
-    done = run(ctx, lambda client: _repair(client, names, force))
+    done = run(ctx, lambda client: _repair(client, names, force, drop_unknown))
     if as_json:
         render.say_json({"repairs": [_fields(each) for each in done]})
     else:
@@ -77,12 +84,14 @@ def repair(
         raise typer.Exit(failed[0].exit_code)
 
 
-async def _repair(client: MossClient, names: list[str], force: bool) -> list[Repaired]:
+async def _repair(
+    client: MossClient, names: list[str], force: bool, drop_unknown: bool
+) -> list[Repaired]:
     if not names:
-        return await client.repair_sessions(force=force)
+        return await client.repair_sessions(force=force, drop_unknown=drop_unknown)
     done: list[Repaired] = []
     for name in names:
-        done.append(await client.repair_session(name, force=force))
+        done.append(await client.repair_session(name, force=force, drop_unknown=drop_unknown))
         if isinstance(done[-1].error, NetworkError):
             break  # the others would only wait for the same store
     return done

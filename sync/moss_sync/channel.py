@@ -22,12 +22,13 @@ from moss_sync.errors import (
     NetworkError,
     StaleReadError,
     StoreBusyError,
+    UnsupportedFormatError,
     repair_command,
 )
 from moss_sync.floors import Policy
 from moss_sync.keyring import Keys
 from moss_sync.layout import SegmentName
-from moss_sync.manifest import Entry, Inline, Manifest
+from moss_sync.manifest import Entry, Inline, LeaveOut, Manifest
 from moss_sync.replica import ReplicaState, Seen
 from moss_sync.repository import Repository, Runner
 from moss_sync.seal import SALT_BYTES, Place, epoch_of, seal, unseal
@@ -153,17 +154,19 @@ class Channel:
         return await self._opened(keys, sid, answer)
 
     async def read_to_replace(
-        self, keys: Keys, known: Manifest | None
+        self, keys: Keys, known: Manifest | None, *, drop_unknown: bool
     ) -> tuple[Manifest | None, Seen | None]:
         """Read what a repair is about to put another manifest in the place of.
 
         Args:
             known: The newest manifest that this device has verified.
+            drop_unknown: Leave out the keys and features that this version does not know.
         Returns:
             The manifest, if it can be believed, and what names the blob that stands there, if one
             does.
         Raises:
             BlobCorruptError: it is sealed under a key that only another device can put back.
+            UnsupportedFormatError: a newer version wrote it, or says that it did.
         """
         sid = self.sid(keys)
         answer = await self._read_twice(self._repository.layout.manifest(sid))
@@ -171,7 +174,7 @@ class Channel:
             return None, None
         sealed = epoch_of(answer.data) or epochs.FIRST
         try:
-            current, seen = await self._opened(keys, sid, answer)
+            current, seen = await self._opened_to_mend(keys, sid, answer, drop_unknown)
         except BlobCorruptError as error:
             if sealed > self._repository.roots.newest:
                 raise BlobCorruptError(
@@ -184,7 +187,27 @@ class Channel:
             return None, seen  # of a backup, or of somebody whom a rotation shut out
         return current, seen
 
-    async def _opened(self, keys: Keys, sid: str, answer: Blob) -> View:
+    async def _opened_to_mend(self, keys: Keys, sid: str, answer: Blob, drop_unknown: bool) -> View:
+        """As `_opened`; where too much is in it that nobody knows, without that."""
+        if drop_unknown:
+            try:
+                return await self._opened(keys, sid, answer, leave_out="keys and features")
+            except UnsupportedFormatError as error:
+                raise BlobCorruptError(str(error)) from error
+        try:
+            return await self._opened(keys, sid, answer)
+        except BlobCorruptError:
+            return await self._opened(keys, sid, answer, leave_out="keys")
+
+    async def _opened(
+        self, keys: Keys, sid: str, answer: Blob, *, leave_out: LeaveOut = "nothing"
+    ) -> View:
+        size = len(answer.data)
+        if leave_out == "nothing" and size > manifest.MAX_MANIFEST_BYTES:
+            raise BlobCorruptError(
+                f"the manifest of session {self._name!r} has {size} bytes, more than "
+                f"{manifest.MAX_MANIFEST_BYTES}: nobody could write the next one"
+            )
         roots = await self._repository.roots_for(answer.data)
         plain = unseal(
             roots,
@@ -192,7 +215,11 @@ class Channel:
             answer.data,
             max_plain=manifest.MAX_PLAIN_BYTES,
         )
-        current = self._decoded(plain, f"the manifest of session {self._name!r}")
+        what = f"the manifest of session {self._name!r}"
+        if leave_out == "nothing":
+            current = self._decoded(plain, what)
+        else:
+            current = manifest.decode(plain, what=what, leave_out=leave_out)
         plan.check_place(current, repo_id=keys.repo_id, sid=sid, name=self._name)
         mark = manifest.ciphertext_hash(answer.data)
         return current, Seen(current.seq, mark, answer.etag, plain, plan.life_of(current))
@@ -227,14 +254,24 @@ class Channel:
             hint="repair again when the connection is better",
         )
 
-    async def unreadable(self, keys: Keys, current: Manifest) -> set[str]:
-        """Return the names in a manifest whose blobs are missing or damaged."""
+    async def unreadable(
+        self, keys: Keys, current: Manifest, *, drop_unknown: bool = False
+    ) -> set[str]:
+        """Return the names in a manifest whose blobs are missing or damaged.
+
+        Args:
+            drop_unknown: Also those that only a newer version could read.
+        """
         gate = asyncio.Semaphore(PARALLEL_READS)
 
         async def is_lost(entry: Entry) -> bool:
             async with gate:
                 try:
                     await self._read_segment(keys, current, entry)
+                except UnsupportedFormatError:
+                    if not drop_unknown:
+                        raise
+                    return True
                 except (BlobNotFoundError, BlobCorruptError):
                     key = self._repository.layout.blob(current.sid, entry.name)
                     blob = await self._read_twice(key)
@@ -307,10 +344,7 @@ class Channel:
             for task in tasks:
                 task.cancel()
         for item in inline:
-            what = f"push {item.n} in the manifest of session {current.name!r}"
-            decoded = segment.decode(item.payload, what=what, commit_seq=item.seq)
-            if (decoded.dev, decoded.n) != (item.dev, item.n):
-                raise BlobCorruptError(f"{what} says that it is another one")
+            decoded = _inline_segment(current, item)
             segments.append(replace(decoded, records=plan.clamped(decoded.records, item.ct)))
         return [plan.admitted(each, current) for each in segments]
 
@@ -501,6 +535,38 @@ class Channel:
     def patience(self, busy: StoreBusyError, attempt: int) -> float:
         """Return seconds to wait before asking a busy store again: never less than it asked for."""
         return (busy.retry_after or 0.0) + self.backoff(BUSY_BACKOFF_S, attempt)
+
+
+def without_damaged_inline(current: Manifest, *, drop_unknown: bool) -> Manifest:
+    """Return a manifest without the pushes inside it that nobody can read.
+
+    Args:
+        drop_unknown: Also without those that only a newer version could read.
+    Raises:
+        UnsupportedFormatError: one is of a newer version.
+    """
+
+    def readable(item: Inline) -> bool:
+        try:
+            _inline_segment(current, item)
+        except UnsupportedFormatError:
+            if not drop_unknown:
+                raise
+            return False
+        except BlobCorruptError:
+            return False
+        return True
+
+    inline = tuple(item for item in current.inline if readable(item))
+    return current if len(inline) == len(current.inline) else replace(current, inline=inline)
+
+
+def _inline_segment(current: Manifest, item: Inline) -> Segment:
+    what = f"push {item.n} in the manifest of session {current.name!r}"
+    decoded = segment.decode(item.payload, what=what, commit_seq=item.seq)
+    if (decoded.dev, decoded.n) != (item.dev, item.n):
+        raise BlobCorruptError(f"{what} says that it is another one")
+    return decoded
 
 
 def manifest_place(keys: Keys, sid: str) -> Place:

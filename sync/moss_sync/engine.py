@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from moss_sync import epochs, plan
-from moss_sync.channel import CONFLICT_BACKOFF_S
+from moss_sync.channel import CONFLICT_BACKOFF_S, without_damaged_inline
 from moss_sync.collection import collect
 from moss_sync.compaction import compact
 from moss_sync.errors import (
@@ -23,6 +23,7 @@ from moss_sync.errors import (
     NotFoundError,
     OutcomeUnknownError,
     StoreBusyError,
+    UnsupportedFormatError,
     repair_command,
 )
 from moss_sync.exchange import MAX_ATTEMPTS, Exchange
@@ -171,7 +172,7 @@ class SyncEngine(Exchange):
         """
         return await self._exchange(self._delete, SyncReport())
 
-    async def repair(self, *, force: bool = True) -> RepairReport:
+    async def repair(self, *, force: bool = True, drop_unknown: bool = False) -> RepairReport:
         """Put the session together anew: what the store still has, and all that this device holds.
 
         Every other device then adds what it holds, by itself. For a store that was wiped, restored
@@ -180,6 +181,8 @@ class SyncEngine(Exchange):
         Args:
             force: False looks first, which reads every blob of the session, and where nothing is
                 wrong this is an ordinary exchange.
+            drop_unknown: Leave out of the session what this version does not know: keys and
+                features of the manifest, and blobs of a newer version. Only where nobody has one.
         Raises:
             NotFoundError: neither the store nor this device knows the project's keys there.
             StoreChangedError: the store holds another repository; it is left alone.
@@ -187,7 +190,7 @@ class SyncEngine(Exchange):
         """
 
         async def work(report: RepairReport) -> None:
-            await self._repair(report, force=force)
+            await self._repair(report, force=force, drop_unknown=drop_unknown)
 
         return await self._exchange(work, RepairReport())
 
@@ -280,41 +283,65 @@ class SyncEngine(Exchange):
         await self._pull(report)
         await collect(self._channel, keys, self._replica, self._run)
 
-    async def _repair(self, report: RepairReport, *, force: bool) -> None:
+    async def _repair(self, report: RepairReport, *, force: bool, drop_unknown: bool) -> None:
         report.keys_restored = await self._repository.mend()
         keys = await self._repository.attach()
         await self._attach(keys, report)
         await self._repository.ready_to_write()
         async with self._exclusive():
             state: ReplicaState = await self._run(self._replica.state)
-            report.trouble = await self._trouble(keys, state, report)
+            report.trouble = await self._trouble(keys, state, report, drop_unknown)
             if force or report.trouble is not None:
-                report.rebuilt = await self._put_together(keys, state, report)
+                report.rebuilt = await self._put_together(keys, state, report, drop_unknown)
         await self._pull(report)
         await self._push(report)
 
-    async def _trouble(self, keys: Keys, state: ReplicaState, report: RepairReport) -> str | None:
+    async def _trouble(
+        self, keys: Keys, state: ReplicaState, report: RepairReport, drop_unknown: bool
+    ) -> str | None:
         """Return what is wrong with what the store holds of the session; None if nothing is."""
         try:
             found = await self._channel.read_manifest(keys, state)
         except (HistoryError, BlobCorruptError) as error:
             return str(error)
+        except UnsupportedFormatError as error:
+            if not drop_unknown:
+                raise
+            return str(error)
         if found is None:
             return None
-        lost = await self._channel.unreadable(keys, found[0])
-        report.blobs, report.lost_blobs = len(found[0].entries), len(lost)
+        current = found[0]
+        if drop_unknown and current != current.without_unknown():
+            return "the session's manifest holds what this version does not know"
+        sound = without_damaged_inline(current, drop_unknown=drop_unknown)
+        if (damaged := len(current.inline) - len(sound.inline)) > 0:
+            return f"{damaged} of the small pushes in the session's manifest are damaged"
+        lost = await self._channel.unreadable(keys, current, drop_unknown=drop_unknown)
+        report.blobs, report.lost_blobs = len(current.entries), len(lost)
         if not lost:
             return None
         return f"of {report.blobs} blobs that the session lists, {len(lost)} are missing or damaged"
 
-    async def _put_together(self, keys: Keys, state: ReplicaState, report: RepairReport) -> bool:
+    async def _put_together(
+        self, keys: Keys, state: ReplicaState, report: RepairReport, drop_unknown: bool
+    ) -> bool:
         """Commit the session anew; False where there is nothing to begin with."""
+
+        def sound(held: Manifest | None) -> Manifest | None:
+            if held is None:
+                return None
+            kept = held.without_unknown() if drop_unknown else held
+            return without_damaged_inline(kept, drop_unknown=drop_unknown)
+
         remembered = self._channel.remembered(state)
         known, known_hash = None, b""
         if remembered is not None:
-            known, known_hash = remembered[0], remembered[1].hash
+            known, known_hash = sound(remembered[0]), remembered[1].hash
         for attempt in range(MAX_ATTEMPTS):
-            current, seen = await self._channel.read_to_replace(keys, known)
+            current, seen = await self._channel.read_to_replace(
+                keys, known, drop_unknown=drop_unknown
+            )
+            current = sound(current)
             listed = known if current is None else current
             if listed is None:
                 if seen is None:
@@ -325,7 +352,7 @@ class SyncEngine(Exchange):
                     hint=f"on a device that holds the session: {repair_command(state.name)}",
                 )
             self._channel.check_writable(listed)
-            lost = await self._channel.unreadable(keys, listed)
+            lost = await self._channel.unreadable(keys, listed, drop_unknown=drop_unknown)
             report.blobs, report.lost_blobs = len(listed.entries), len(lost)
             following = plan.with_repair(
                 current,

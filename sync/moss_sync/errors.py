@@ -246,11 +246,16 @@ DOCTOR = "moss-local doctor"
 """What a user types to have the store tried out, and to let it be written to again."""
 
 
-def repair_command(session: str | None = None) -> str:
-    """Return what a user types to put a session, or all of them, together anew."""
+def repair_command(session: str | None = None, *, drop_unknown: bool = False) -> str:
+    """Return what a user types to put a session, or all of them, together anew.
+
+    Args:
+        drop_unknown: Without what only a newer version could read.
+    """
+    command = "moss-local repair" + (" --drop-unknown" if drop_unknown else "")
     if session is None:
-        return "moss-local repair --all"
-    return f"moss-local repair {'-- ' if session.startswith('-') else ''}{shlex.quote(session)}"
+        return f"{command} --all"
+    return f"{command} {'-- ' if session.startswith('-') else ''}{shlex.quote(session)}"
 
 
 def other_store_hint(store: str = "the store that it was exchanged with") -> str:

@@ -36,6 +36,7 @@ from moss_sync.errors import (
     NetworkError,
     OutcomeUnknownError,
     StoreBusyError,
+    UnsupportedFormatError,
     repair_command,
 )
 from moss_sync.floors import DEFAULT_POLICY, Policy
@@ -147,13 +148,20 @@ class Exchange:
 
     async def _exchange(self, work: Callable[[R], Awaitable[None]], report: R) -> R:
         started = self._clock.monotonic()
+        state: ReplicaState
         with metered() as meter:
             try:
                 await work(report)
             except MossError as error:
                 error.report = report
+                if isinstance(error, UnsupportedFormatError):
+                    state = await self._run(self._replica.state)
+                    error.hint = (
+                        f"{error.hint}; if nobody has a newer one, somebody made this up: "
+                        + repair_command(state.name, drop_unknown=True)
+                    )
                 if isinstance(error, BlobCorruptError) and error.hint is None:
-                    state: ReplicaState = await self._run(self._replica.state)
+                    state = await self._run(self._replica.state)
                     error.hint = (
                         f"put it back from a device that holds it: {repair_command(state.name)}"
                     )

@@ -138,7 +138,7 @@ class LogEngine:
         """Return 0: the keys of a log follow from the project key and are never rotated."""
         return 0
 
-    async def repair(self, *, force: bool = True) -> RepairReport:
+    async def repair(self, *, force: bool = True, drop_unknown: bool = False) -> RepairReport:
         """Raise NotInLogModeError: a log has no state that could be put together anew."""
         raise NotInLogModeError("repairing a session")
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Literal
 
 from moss_sync.errors import BlobCorruptError, InvalidArgumentError, UnsupportedFormatError
 from moss_sync.features import UPGRADE, check_readable
@@ -58,6 +58,8 @@ INLINE_TOTAL_BYTES = 24 * 1024
 MAX_SPACES = 16
 """Vector spaces that a manifest remembers. A device that has missed more moves is told that its
 vectors are of another model; its documents are untouched."""
+
+LeaveOut = Literal["nothing", "keys", "keys and features"]
 
 UNKNOWN_INC = bytes(DEVICE_BYTES)
 """No device has this incarnation: whoever finds it for itself fills in its own."""
@@ -199,19 +201,22 @@ class Manifest:
                 models.append(space_fields(each))
         return replace(self, space=space, extra=_with_models(self.extra, models, space))
 
-    def without_unknown(self) -> Manifest:
-        """Return the manifest without what this version does not know: keys and features.
+    def without_unknown(self, leave_out: LeaveOut = "keys and features") -> Manifest:
+        """Return the manifest without what this version does not know.
 
         Former vector spaces are known, and say which device may follow a move: they stay.
         """
+        if leave_out == "nothing":
+            return self
+        features = leave_out == "keys and features"
         models = [item for item in self.extra.get("models", ()) if item.keys() == _MODEL_KEYS]
         return replace(
             self,
             entries=tuple(replace(each, extra={}) for each in self.entries),
             inline=tuple(replace(each, extra={}) for each in self.inline),
             devs={dev: replace(each, extra={}) for dev, each in self.devs.items()},
-            features_r=(),
-            features_w=(),
+            features_r=() if features else self.features_r,
+            features_w=() if features else self.features_w,
             extra=_with_models({}, models, self.space),
         )
 
@@ -417,26 +422,26 @@ def _fields(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def decode(plain: bytes, *, what: str, known_only: bool = False) -> Manifest:
+def decode(plain: bytes, *, what: str, leave_out: LeaveOut = "nothing") -> Manifest:
     """Return the manifest that `encode` got.
 
     Args:
-        known_only: Leave out what this version does not know, whatever features it uses and
-            however much it is: of a repair, which puts another in its place.
+        leave_out: What of that which this version does not know, however much it is: for a
+            repair, which puts another manifest in the place of this one.
     Raises:
         BlobCorruptError: anything about it is not as it must be.
         UnsupportedFormatError: it uses a feature that this version cannot read.
     """
     fields = unpack(plain, max_bytes=MAX_PLAIN_BYTES, what=what)
     try:
-        return _decode(fields, what, known_only=known_only)
+        return _decode(fields, what, leave_out)
     except (KeyError, TypeError, ValueError, StopIteration) as error:
         raise BlobCorruptError(f"{what} does not decode: {type(error).__name__}") from error
 
 
-def _decode(fields: dict[str, Any], what: str, *, known_only: bool = False) -> Manifest:
+def _decode(fields: dict[str, Any], what: str, leave_out: LeaveOut = "nothing") -> Manifest:
     version = as_uint(as_map(fields)["v"])
-    if not known_only:
+    if leave_out != "keys and features":
         check_readable(as_strs(fields["feat_r"]), what=what)
     if version != VERSION:
         raise UnsupportedFormatError(
@@ -483,8 +488,7 @@ def _decode(fields: dict[str, Any], what: str, *, known_only: bool = False) -> M
         features_w=as_strs(fields["feat_w"]),
         extra=extra,
     )
-    if known_only:
-        manifest = manifest.without_unknown()
+    manifest = manifest.without_unknown(leave_out)
     _check(manifest)
     return manifest
 

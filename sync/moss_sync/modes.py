@@ -44,7 +44,7 @@ class Engine(Protocol):
         """Seal anew what stands under the keys of before a rotation; return how often it merged."""
         ...
 
-    async def repair(self, *, force: bool = True) -> RepairReport:
+    async def repair(self, *, force: bool = True, drop_unknown: bool = False) -> RepairReport:
         """Put the session together anew."""
         ...
 
@@ -101,11 +101,12 @@ class EitherEngine:
     async def rewrite(self) -> int:
         return await (await self._engine()).rewrite()
 
-    async def repair(self, *, force: bool = True) -> RepairReport:
+    async def repair(self, *, force: bool = True, drop_unknown: bool = False) -> RepairReport:
         # A store that was emptied says nothing of itself; what is remembered of it does.
         if not await self._repository.is_known():
             await self._repository.mend()
-        return await (await self._engine()).repair(force=force)
+        engine = await self._engine()
+        return await engine.repair(force=force, drop_unknown=drop_unknown)
 
     async def check_erasable(self) -> None:
         await (await self._engine()).check_erasable()

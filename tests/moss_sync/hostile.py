@@ -10,7 +10,8 @@ from unittest.mock import patch
 import msgpack
 import zstandard
 
-from moss_sync import segment
+from moss_sync import manifest, segment
+from moss_sync.manifest import Manifest
 from moss_sync.packing import unpack
 from moss_sync.segment import Segment
 
@@ -45,3 +46,20 @@ def sets(field: str, id: str, value: object) -> Harm:
             fields[field][fields["id"].index(id)] = value
 
     return apply
+
+
+@contextmanager
+def manifests_harmed(harm: Harm) -> Iterator[None]:
+    """Every manifest that is encoded meanwhile is changed before it is sealed."""
+    shipped = manifest.encode
+
+    def encode(given: Manifest) -> bytes:
+        fields = unpack(shipped(given), max_bytes=manifest.MAX_PLAIN_BYTES, what="a manifest")
+        harm(fields)
+        return packed_as_it_is(fields)
+
+    with (
+        patch.object(manifest, "encode", encode),
+        patch.object(manifest, "MAX_MANIFEST_BYTES", 2**26),
+    ):
+        yield
