@@ -58,7 +58,7 @@ def standing_in(
 ) -> SyncState:
     """As `standing`, in a transaction of the caller's."""
     exchanged_ms = read_state(conn).exchanged_ms
-    pending = cast(int, conn.execute("SELECT count(*) FROM document WHERE dirty = 1").get)
+    pending = cast(int, conn.execute("SELECT count(*) FROM document WHERE dirty > 0").get)
     if trouble is not None:
         return SyncState(
             "stopped" if trouble.stopped else "offline",
@@ -78,5 +78,5 @@ def standing_in(
 def newest_unpushed(file: SessionFile) -> int | None:
     """Return the number of the last change that is not pushed, or None; one row at most is read."""
     with file.reading() as conn:
-        newest = conn.execute("SELECT max(changed) FROM document WHERE dirty = 1").get
+        newest = conn.execute("SELECT max(changed) FROM document WHERE dirty > 0").get
     return cast(int | None, newest)

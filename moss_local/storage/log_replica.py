@@ -86,9 +86,9 @@ class SqliteLogReplica(SqliteReplica):
             update_state(conn, hlc=min(state.hlc, lowest))
             if conn.execute("SELECT 1 FROM pending").get is not None:
                 return 0  # what is in it must not fall below what others are about to see
-            conn.execute("UPDATE document SET dev = ?1 WHERE dirty = 1 AND dev != ?1", (state.dev,))
+            conn.execute("UPDATE document SET dev = ?1 WHERE dirty > 0 AND dev != ?1", (state.dev,))
             rows: list[Any] = conn.execute(
-                "SELECT rowid FROM document WHERE dirty = 1 AND hlc > ? ORDER BY hlc", (lowest,)
+                "SELECT rowid FROM document WHERE dirty > 0 AND hlc > ? ORDER BY hlc", (lowest,)
             ).fetchall()
             conn.executemany(
                 "UPDATE document SET hlc = min(hlc, ?) WHERE rowid = ?",
@@ -105,7 +105,7 @@ class SqliteLogReplica(SqliteReplica):
             conn.execute("DELETE FROM pending")
             conn.execute(
                 "UPDATE document SET dev = ?1, dirty = 1, commit_seq = NULL"
-                " WHERE dirty = 1 OR (dev = ?2 AND commit_seq >= ?3)",
+                " WHERE dirty > 0 OR (dev = ?2 AND commit_seq >= ?3)",
                 (dev, was, since),
             )
             update_state(conn, dev=dev, inc=inc, n=0, acked_n=0, acked_seq=0)
@@ -120,7 +120,7 @@ def _disciplined(conn: apsw.Connection, lowest: int) -> bool:
     """Return whether there is nothing to set right: the common case, and no write."""
     state = read_state(conn)
     wrong: Any = conn.execute(
-        "SELECT 1 FROM document WHERE dirty = 1 AND (hlc > ?2 OR dev != ?1) LIMIT 1",
+        "SELECT 1 FROM document WHERE dirty > 0 AND (hlc > ?2 OR dev != ?1) LIMIT 1",
         (state.dev, lowest + STAMPED_ANEW),
     ).get
     return wrong is None and state.hlc <= lowest + STAMPED_ANEW

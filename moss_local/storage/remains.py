@@ -48,11 +48,11 @@ _WHOLE_WAYS = (
 _WAYS = (
     *_WHOLE_WAYS,
     "SELECT rowid FROM document INDEXED BY document_tombstone WHERE deleted = 1",
-    "SELECT rowid FROM document INDEXED BY document_dirty WHERE dirty = 1",
+    "SELECT rowid FROM document INDEXED BY document_dirty WHERE dirty > 0",
 )
 
 _DOCUMENT_COLUMNS = 13
-_STATE_COLUMNS = 21
+_STATE_COLUMNS = 22
 _QUARANTINE_COLUMNS = 11
 """No two tables of ours have as many."""
 

@@ -18,9 +18,17 @@ from moss_local.storage import digests
 from moss_local.storage.aside import remove_rows, set_aside
 from moss_local.storage.documents import read_metadata
 from moss_local.storage.file import SessionFile
+from moss_local.storage.held import (
+    hold_all,
+    leave_deleted,
+    read_records,
+    set_aside_held,
+    set_aside_records,
+)
 from moss_local.storage.history import keep_losers, keep_superseded
 from moss_local.storage.rejections import forget_rejected, note_rejected
 from moss_local.storage.rows import (
+    EDITED,
     Found,
     check_space,
     establish_space,
@@ -79,8 +87,9 @@ class SqliteReplica:
                 seen=read_seen(conn, state.life),
                 pending=_read_pending(conn),
                 space=state.space,
-                dirty=cast(int, conn.execute("SELECT count(*) FROM document WHERE dirty = 1").get),
+                dirty=cast(int, conn.execute("SELECT count(*) FROM document WHERE dirty > 0").get),
                 hlc=state.hlc,
+                known_seq=max(state.applied_seq, state.known_seq),
             )
 
     def attach(self, repo_id: bytes) -> None:
@@ -198,8 +207,9 @@ class SqliteReplica:
                 state = read_state(conn)
             _check_vectors(state, snapshot)
             purge_tombstones(conn, commit_seq=snapshot.tomb_seq)
-            reasserted = 0
+            reasserted = quarantined = 0
             if _must_resync(state, snapshot):
+                quarantined = set_aside_held(conn, records, snapshot.tomb_hlc)
                 reasserted = _resync(conn, records, snapshot.tomb_hlc)
                 state = read_state(conn)
             found = find(conn, records)
@@ -216,7 +226,8 @@ class SqliteReplica:
             news = note_rejected(conn, snapshot.rejected)
             update_state(conn, hlc=max(state.hlc, hlc_max))
             _go_on(conn, state, seen, snapshot.applied_seq)
-        return replace(_counts(won, found, reasserted), rejected=tuple(news))
+        counts = _counts(won, found, reasserted, quarantined)
+        return replace(counts, rejected=tuple(news))
 
     def set_seen(self, seen: Seen, *, applied_seq: int | None = None, tomb_seq: int = 0) -> None:
         """Store a newly verified manifest that needed no merge."""
@@ -247,25 +258,36 @@ class SqliteReplica:
             _become(conn, dev, inc)
         return moved
 
-    def start_life(self, life: Life, dev: bytes, inc: bytes, *, keep: Keep) -> int:
-        """Go on in another life of the session; return how many dirty records were set aside."""
+    def start_life(self, seen: Seen, dev: bytes, inc: bytes, *, keep: Keep, joint: int) -> int:
+        """Go on in the life of the session that `seen` is of; return how many it set aside."""
         with self.file.writing() as conn:
             state = read_state(conn)
-            if state.life == life:
+            if state.life == seen.life:
                 return 0
-            moved = 0
+            moved = known_seq = 0
             if keep == "nothing":
-                moved = set_aside(conn, _dirty_rows(conn), reason="deleted")
-                rows: list[Any] = conn.execute("SELECT rowid FROM document").fetchall()
-                remove_rows(conn, [rowid for (rowid,) in rows])
+                moved = leave_deleted(conn, joint=joint)
                 forget_space(conn, state)  # who creates it again may use another model
             elif keep == "all":
-                conn.execute("UPDATE document SET dirty = 1, commit_seq = NULL")
+                hold_all(conn)
+                known_seq = min(joint, max(state.applied_seq, state.known_seq))
             _become(conn, dev, inc)
             conn.execute("DELETE FROM seen")
             conn.execute("DELETE FROM rejected")
-            update_state(conn, repairs=life.repairs, gen=life.gen, applied_seq=0)
+            _write_seen(conn, seen)
+            repairs, gen = seen.life
+            update_state(conn, repairs=repairs, gen=gen, applied_seq=0, known_seq=known_seq)
         return moved
+
+    def records(self) -> list[Record]:
+        """Return every record that is no unpushed edit, with its content and vector."""
+        with self.file.reading() as conn:
+            return read_records(conn, read_state(conn))
+
+    def set_aside(self, records: Sequence[Record]) -> int:
+        """Put records into the quarantine that may not be shown and must not be lost."""
+        with self.file.writing() as conn:
+            return set_aside_records(conn, records)
 
     def set_exchanged(self, wall_ms: int) -> None:
         """Remember when the last exchange with the store succeeded.
@@ -290,13 +312,13 @@ def _is_in_store(conn: apsw.Connection) -> bool:
 def _resync(conn: apsw.Connection, records: Mapping[str, Record], tomb_hlc: int) -> int:
     """Forget what the whole session no longer holds; return how many changes were stamped anew.
 
-    A clean record that is not in the snapshot was deleted, and goes to the history. A dirty one has
+    A clean record that is not in the snapshot was deleted, and goes to the history. An edit has
     never been there: it stays, and is stamped above every deletion that was forgotten, deletes as
-    well as puts.
+    well as puts. Held records are seen to by `set_aside_held`.
     """
     rows: Any = conn.execute("SELECT rowid, id, dirty, hlc, deleted FROM document ORDER BY hlc")
     absent = [row for row in rows if row[1] not in records]
-    late = [rowid for rowid, _, dirty, hlc, _ in absent if dirty and hlc <= tomb_hlc]
+    late = [rowid for rowid, _, dirty, hlc, _ in absent if dirty == EDITED and hlc <= tomb_hlc]
     state = read_state(conn)
     hlc = max(state.hlc, tomb_hlc)
     conn.executemany(
@@ -315,7 +337,7 @@ def _resync(conn: apsw.Connection, records: Mapping[str, Record], tomb_hlc: int)
 def _correct(conn: apsw.Connection, correction: Correction) -> int:
     # They need not differ from each other, only from what they replace.
     conn.execute(
-        "UPDATE document SET hlc = ? WHERE dirty = 1 AND hlc > ?",
+        f"UPDATE document SET hlc = ? WHERE dirty > 0 AND dirty = {EDITED} AND hlc > ?",
         (correction.to, correction.above),
     )
     corrected = conn.changes()
@@ -326,9 +348,9 @@ def _correct(conn: apsw.Connection, correction: Correction) -> int:
 def _dirty_rows(conn: apsw.Connection, *, only_pending: bool = False) -> list[int]:
     rows: list[Any] = conn.execute(
         "SELECT document.rowid FROM document JOIN pending_doc USING (id, hlc, dev, digest)"
-        " WHERE dirty = 1"
+        " WHERE dirty > 0"
         if only_pending
-        else "SELECT rowid FROM document WHERE dirty = 1"
+        else "SELECT rowid FROM document WHERE dirty > 0"
     ).fetchall()
     return [rowid for (rowid,) in rows]
 
@@ -379,9 +401,11 @@ def _must_resync(state: State, snapshot: Snapshot) -> bool:
     """Return whether deletions may have been missed that the session has forgotten.
 
     Not if another task or process of this file has resynced meanwhile: what it has pushed since is
-    not in the snapshot, and nobody has deleted it.
+    not in the snapshot, and nobody has deleted it. Nor if this file had applied them before the
+    session was repaired: what it holds besides is what the store has lost.
     """
-    return snapshot.full and state.applied_seq < snapshot.tomb_seq
+    known = max(state.applied_seq, state.known_seq)
+    return snapshot.full and known < snapshot.tomb_seq
 
 
 def _is_behind(conn: apsw.Connection, state: State, snapshot: Snapshot, seen: Seen) -> bool:
@@ -420,15 +444,17 @@ def _lacking(
     ]
 
 
-def _counts(won: Sequence[Record], found: dict[str, Found], reasserted: int) -> MergeCounts:
+def _counts(
+    won: Sequence[Record], found: dict[str, Found], reasserted: int, quarantined: int
+) -> MergeCounts:
     received = deleted = superseded = 0
     for record in won:
         known = found.get(record.id)
         received += not record.deleted
         if known is not None:
             deleted += record.deleted and not known.deleted
-            superseded += known.dirty
-    return MergeCounts(received, deleted, superseded, reasserted)
+            superseded += known.dirty and not known.held
+    return MergeCounts(received, deleted, superseded, reasserted, quarantined)
 
 
 def _check_vectors(state: State, snapshot: Snapshot) -> None:
@@ -453,7 +479,7 @@ def _read_dirty(
     """Return (local sequence number, record) of the next dirty rows past `after`."""
     rows: list[Any] = conn.execute(
         "SELECT changed, rowid, vector, id, hlc, dev, digest, deleted, text, metadata, payload,"
-        " commit_seq FROM document WHERE dirty = 1 AND changed > ? ORDER BY changed LIMIT ?",
+        " commit_seq FROM document WHERE dirty > 0 AND changed > ? ORDER BY changed LIMIT ?",
         (after, limit),
     ).fetchall()
     with_vector = [row[1] for row in rows if row[2]]

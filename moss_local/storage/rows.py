@@ -24,13 +24,20 @@ from moss_local.storage.state import State, read_state, set_space, update_state
 from moss_sync import InvalidArgumentError, ModelMismatchError, Record, VectorSpace, Version
 from moss_sync.limits import MAX_DIMENSIONS
 
+CLEAN, EDITED, HELD = 0, 1, 2
+"""What `document.dirty` says; what is above CLEAN is to be pushed. See `held`."""
+
 VECTOR_BATCH = 1024
 """Vectors converted at a time while writing: bounds the memory beside the caller's own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the file knows of an id, without its content."""
+    """What the file knows of an id, without its content.
+
+    Attributes:
+        dirty: It is to be pushed; held: and was not changed here, see `held`.
+    """
 
     rowid: int
     version: Version
@@ -38,6 +45,7 @@ class Found:
     vector: bool
     dirty: bool
     commit_seq: int | None
+    held: bool
 
 
 def get_documents(
@@ -93,7 +101,13 @@ def find(conn: apsw.Connection, ids: Iterable[str]) -> dict[str, Found]:
     )
     return {
         id: Found(
-            rowid, Version(hlc, dev, digest), bool(deleted), bool(vector), bool(dirty), commit_seq
+            rowid,
+            Version(hlc, dev, digest),
+            bool(deleted),
+            bool(vector),
+            bool(dirty),
+            commit_seq,
+            dirty == HELD,
         )
         for id, rowid, hlc, dev, digest, deleted, vector, dirty, commit_seq in rows
     }
@@ -208,7 +222,7 @@ def write_records(
 
 def _reason(known: Found, record: Record, local: bool) -> Reason:
     """Return why `record` replaces what is known."""
-    if known.dirty and not local:
+    if known.dirty and not known.held and not local:
         return "lost"  # nobody else has seen it, so who wrote the winner had not either
     if record.deleted:
         return "deleted"

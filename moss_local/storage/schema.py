@@ -62,7 +62,7 @@ CREATE TABLE document (
   payload TEXT
 ) STRICT;
 CREATE UNIQUE INDEX document_changed ON document (changed);
-CREATE INDEX document_dirty ON document (changed) WHERE dirty = 1;
+CREATE INDEX document_dirty ON document (changed) WHERE dirty > 0;
 CREATE INDEX document_tombstone ON document (commit_seq) WHERE deleted = 1;
 CREATE INDEX document_unembedded ON document (changed) WHERE deleted = 0 AND vector = 0;
 CREATE TABLE state (
@@ -86,7 +86,8 @@ CREATE TABLE state (
   exchanged_ms INTEGER,
   gen INTEGER NOT NULL DEFAULT 0,
   repairs INTEGER NOT NULL DEFAULT 0,
-  acked_seq INTEGER NOT NULL DEFAULT 0
+  acked_seq INTEGER NOT NULL DEFAULT 0,
+  known_seq INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE TABLE seen (
   one INTEGER PRIMARY KEY CHECK (one = 1),

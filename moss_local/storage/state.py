@@ -18,6 +18,7 @@ class State:
 
     Attributes:
         repairs, gen: Which life of the session this copy is of.
+        known_seq: Deletions up to this commit were applied here before the session was repaired.
         hlc: The highest stamp issued or observed here.
         local_seq: Number of the last change of a document in this file.
         journal_floor: Changes up to this number may have left no trace; who knows less reloads.
@@ -35,6 +36,7 @@ class State:
     repairs: int
     gen: int
     applied_seq: int
+    known_seq: int
     hlc: int
     local_seq: int
     journal_floor: int
@@ -49,13 +51,13 @@ class State:
 
 
 _SELECT = """
-SELECT session, dev, inc, repo_id, n, acked_n, acked_seq, repairs, gen, applied_seq, hlc, local_seq,
-  journal_floor, live, keyword_version, exchanged_ms, model_id, model_fingerprint, model_dim,
-  model_dtype FROM state
+SELECT session, dev, inc, repo_id, n, acked_n, acked_seq, repairs, gen, applied_seq, known_seq, hlc,
+  local_seq, journal_floor, live, keyword_version, exchanged_ms, model_id, model_fingerprint,
+  model_dim, model_dtype FROM state
 """
 
 
-_TYPES = (str, bytes, bytes, bytes | None, *[int] * 11, int | None)
+_TYPES = (str, bytes, bytes, bytes | None, *[int] * 12, int | None)
 """Of the columns before those of the model; a damaged page may give others, whatever the schema."""
 
 

@@ -21,7 +21,7 @@ from moss_sync.keyring import Keys
 from moss_sync.manifest import Entry, Manifest
 from moss_sync.merge import newest
 from moss_sync.packing import plain_size
-from moss_sync.record import Record
+from moss_sync.record import Record, VectorSpace
 from moss_sync.replica import Exclusive, Replica, ReplicaState
 from moss_sync.repository import Runner
 from moss_sync.seal import epoch_of
@@ -97,39 +97,53 @@ async def _written(
         made: dict[str, bytes] = await run(replica.vectors, lacking, parent.space)
         winners |= {id: replace(winners[id], vector=vector) for id, vector in made.items()}
     kept, tomb_hlc = tiers.purged(winners.values(), merged)
+    lo, hi = merged.covers
+    stands_for = StandsFor(lo, hi, merged.bmin, merged.level, parent.ct, parent.space)
     entries = [
-        await _entry(channel, keys, run, state, parent, merged, part) for part in tiers.parts(kept)
+        await write_output(channel, keys, run, state, stands_for, part)
+        for part in tiers.parts(kept)
     ]
     return Output(tuple(entries), tomb_hlc)
 
 
-async def _entry(
+@dataclass(frozen=True, slots=True)
+class StandsFor:
+    """What the entry of an output says of what was merged into it; as in `Entry`."""
+
+    lo: int
+    hi: int
+    bmin: int
+    lvl: int
+    ct: int
+    space: VectorSpace | None
+
+
+async def write_output(
     channel: Channel,
     keys: Keys,
     run: Runner,
     state: ReplicaState,
-    parent: Manifest,
-    merged: Compaction,
+    merged: StandsFor,
     records: Sequence[Record],
 ) -> Entry:
+    """Put a segment of merged records into the store; return the entry that would list it."""
     has_vectors = any(record.vector is not None for record in records)
-    space = parent.space if has_vectors else None
+    space = merged.space if has_vectors else None
     output = Segment(state.dev, 0, state.applied_seq, space, b"", records)
-    name = channel.new_name(keys, state, kind="b", number=merged.level)
+    name = channel.new_name(keys, state, kind="b", number=merged.lvl)
     payload: bytes = await run(segment.encode, output)
     blob = await channel.sealed(keys, name, payload)
     await channel.put(channel.key(keys, name), blob)
-    lo, hi = merged.covers
     return Entry(
         name=str(name),
         bytes=len(blob),
         docs=sum(not record.deleted for record in records),
         tombs=sum(record.deleted for record in records),
-        lo=lo,
-        hi=hi,
+        lo=merged.lo,
+        hi=merged.hi,
         bmin=merged.bmin,
-        lvl=merged.level,
-        ct=parent.ct,
+        lvl=merged.lvl,
+        ct=merged.ct,
         plain=plain_size(payload),
         hlc_max=max((record.version.hlc for record in records), default=0),
         fp=None if space is None else space.fingerprint,

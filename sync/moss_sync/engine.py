@@ -18,6 +18,7 @@ from moss_sync.collection import collect
 from moss_sync.compaction import compact
 from moss_sync.errors import (
     BlobCorruptError,
+    BlobNotFoundError,
     ContentionError,
     HistoryError,
     NotFoundError,
@@ -27,9 +28,12 @@ from moss_sync.errors import (
     repair_command,
 )
 from moss_sync.exchange import MAX_ATTEMPTS, Exchange
+from moss_sync.history import Side
 from moss_sync.keyring import Keys
 from moss_sync.manifest import Manifest
+from moss_sync.rebuild import Rebuilding
 from moss_sync.record import VectorSpace
+from moss_sync.repair import foundation, with_repair
 from moss_sync.replica import ReplicaState, Seen
 from moss_sync.report import RepairReport, SyncReport
 from moss_sync.tiers import Compaction, everything, plan_compaction, plan_vectors
@@ -334,16 +338,19 @@ class SyncEngine(Exchange):
             return without_damaged_inline(kept, drop_unknown=drop_unknown)
 
         remembered = self._channel.remembered(state)
-        known, known_hash = None, b""
-        if remembered is not None:
-            known, known_hash = sound(remembered[0]), remembered[1].hash
+        known = None
+        if remembered is not None and (manifest := sound(remembered[0])) is not None:
+            known = Side(manifest, remembered[1].hash)
         for attempt in range(MAX_ATTEMPTS):
+            if attempt:
+                await self._clock.sleep(self._channel.backoff(CONFLICT_BACKOFF_S, attempt - 1))
             current, seen = await self._channel.read_to_replace(
-                keys, known, drop_unknown=drop_unknown
+                keys, None if known is None else known.manifest, drop_unknown=drop_unknown
             )
             current = sound(current)
-            listed = known if current is None else current
-            if listed is None:
+            shown = None if current is None or seen is None else Side(current, seen.hash)
+            found = foundation(shown, known)
+            if found is None:
                 if seen is None:
                     return False
                 raise NotFoundError(
@@ -351,19 +358,30 @@ class SyncEngine(Exchange):
                     "has never seen it whole",
                     hint=f"on a device that holds the session: {repair_command(state.name)}",
                 )
-            self._channel.check_writable(listed)
-            lost = await self._channel.unreadable(keys, listed, drop_unknown=drop_unknown)
-            report.blobs, report.lost_blobs = len(listed.entries), len(lost)
-            following = plan.with_repair(
-                current,
-                known,
+            for side in found.sides:
+                self._channel.check_writable(side.manifest)
+            rebuilding = Rebuilding(
+                self._channel,
+                keys,
+                self._replica,
+                self._run,
+                state=state,
+                found=found,
+                known=known,
+                drop_unknown=drop_unknown,
+            )
+            try:
+                prepared = await rebuilding.prepare(report)
+            except BlobNotFoundError:
+                continue  # merged or collected meanwhile
+            following = with_repair(
+                found,
                 await self._channel.author(state, seen),
-                known_hash=known_hash,
-                lost=lost,
+                lost=prepared.lost,
+                outputs=prepared.outputs,
             )
             if await self._written(keys, following, seen):
                 return True
-            await self._clock.sleep(self._channel.backoff(CONFLICT_BACKOFF_S, attempt))
         raise ContentionError(
             f"session {state.name!r} changed all the time while it was to be repaired",
             hint=f"repair it again: {repair_command(state.name)}",

@@ -223,6 +223,7 @@ class Exchange:
             report.deleted += counts.deleted
             report.superseded += counts.superseded
             report.reasserted += counts.reasserted
+            report.quarantined += counts.quarantined
             report.tell(counts.rejected)
             return
         raise BlobMissingError(
@@ -474,8 +475,16 @@ class Exchange:
         if standing is not Standing.MEMBER:
             dev, inc = token(DEVICE_BYTES), token(DEVICE_BYTES)
             if standing in (Standing.DELETED, Standing.REPAIRED):
-                keep = plan.keep(current, state)
-                become = partial(self._replica.start_life, seen.life, dev, inc, keep=keep)
+                known = self._channel.remembered(state)
+                before = None if known is None else known[0]
+                become = partial(
+                    self._replica.start_life,
+                    seen,
+                    dev,
+                    inc,
+                    keep=plan.keep(current, state),
+                    joint=plan.joint(current, seen.hash, state, before),
+                )
             else:
                 aside = plan.aside(current, state, standing)
                 become = partial(

@@ -8,7 +8,7 @@ Source: SYNC-PROTOCOL 2.2 to 2.7.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
@@ -27,6 +27,7 @@ from moss_sync.floors import (
     sampled,
     tidied,
 )
+from moss_sync.history import Side, relate, undoes
 from moss_sync.hlc import stamp_limit
 from moss_sync.layout import SegmentName
 from moss_sync.limits import rejected
@@ -128,10 +129,22 @@ def keep(manifest: Manifest, state: ReplicaState) -> Keep:
     """Return what a replica takes into the life of the session that `manifest` belongs to."""
     if state.life == FIRST_LIFE and state.seen is None and state.acked_n == 0:
         return "dirty"
-    if manifest.gen > state.life.gen:
-        return "nothing"
-    # What it holds without having applied all that was forgotten may have been deleted.
-    return "all" if state.applied_seq >= manifest.tomb_seq else "dirty"
+    return "nothing" if manifest.gen > state.life.gen else "all"
+
+
+def joint(manifest: Manifest, mark: bytes, state: ReplicaState, before: Manifest | None) -> int:
+    """Return the last commit that the life of `manifest` and the replica's own have in common.
+
+    Args:
+        mark: Hash of the manifest's ciphertext.
+        before: The manifest that `state.seen` stands for.
+    """
+    if state.seen is None or before is None:
+        return 0
+    found = relate(Side(before, state.seen.hash), Side(manifest, mark))
+    if not found.parted and manifest.gen > before.gen:
+        return before.seq  # it was of the session that was deleted, however long ago
+    return found.joint
 
 
 def aside(manifest: Manifest, state: ReplicaState, found: Standing) -> Aside:
@@ -200,14 +213,20 @@ def check_history(
         ForkDetectedError: of another history.
         LostCommitError: an acknowledged push of this device is not in it.
     """
-    if life_of(manifest) < state.life:
+    life = life_of(manifest)
+    if life.repairs < state.life.repairs or life.gen < state.life.gen:
         raise StaleReadError(
             f"the store shows session {manifest.name!r} as before it was deleted or repaired",
             hint=_restored(manifest.name),
         )
     seen = state.seen
-    if seen is None or before is None or life_of(manifest).repairs > state.life.repairs:
-        return  # put together anew by a holder of the key: the numbers before say nothing
+    if seen is None or before is None:
+        return
+    if life.repairs > state.life.repairs:
+        # Put together anew by a holder of the key: what they knew of is all that counts.
+        if undoes(Side(manifest, mark), Side(before, seen.hash)):
+            raise _unaware(manifest.name)
+        return
     name = manifest.name
     if manifest.seq < seen.seq:
         raise StaleReadError(
@@ -219,7 +238,7 @@ def check_history(
         raise _fork(name, differs)
     if manifest.seq == seen.seq:
         return
-    if life_of(manifest) != state.life or is_copy(manifest, state):
+    if life != state.life or is_copy(manifest, state):
         return  # its push numbers are another file's, or of a session that is no more
     device = manifest.device(state.dev)
     retired = device is None and was_retired(manifest, state)
@@ -490,52 +509,6 @@ def with_deletion(parent: Manifest, author: Author) -> Manifest:
     )
 
 
-def with_repair(
-    current: Manifest | None,
-    known: Manifest | None,
-    author: Author,
-    *,
-    known_hash: bytes,
-    lost: Set[str],
-) -> Manifest:
-    """Return the manifest that puts a session together anew.
-
-    It comes after everything that the store shows and that this device has seen, and lists what can
-    still be read. Every device, this one too, then finds itself in another life of the session and
-    adds what it holds.
-
-    Args:
-        current: What the store has; known: what this device has seen. One of them is there, and
-            what it lists is taken over, of the store's if both are.
-        known_hash: Of the ciphertext of `known`.
-        lost: Names in it whose blobs are missing or damaged.
-    """
-    listed = known if current is None else current
-    both = [manifest for manifest in (current, known) if manifest is not None]
-    last = max(both, key=lambda manifest: manifest.seq)
-    following = next_commit(
-        last,
-        replace(author, prev=author.prev if last is current else known_hash),
-        repo_id=last.repo_id,
-        sid=last.sid,
-    )
-    return replace(
-        following,
-        tl=sampled((), following.seq, author.now_ms),
-        ct=max(following.ct, *(manifest.ct + 1 for manifest in both)),
-        repairs=max(manifest.repairs for manifest in both) + 1,
-        gen=max(manifest.gen for manifest in both),
-        entries=()
-        if listed is None
-        else tuple(entry for entry in listed.entries if entry.name not in lost),
-        inline=() if listed is None else listed.inline,
-        devs={},
-        gc_floor=following.seq,
-        tomb_seq=max(manifest.tomb_seq for manifest in both),
-        tomb_hlc=max(manifest.tomb_hlc for manifest in both),
-    )
-
-
 def name_in(key: str) -> str:
     """Return the name that a manifest lists of a segment's full key."""
     return "/".join(key.split("/")[-2:])
@@ -575,6 +548,14 @@ def _fork(name: str, seq: int) -> ForkDetectedError:
         f"the store's history of session {name!r} differs from this device's at commit {seq}",
         hint=f"the store was restored or rewritten, or does not compare and swap (which {DOCTOR} "
         f"finds out); on the device that has what you want to keep: {repair_command(name)}",
+    )
+
+
+def _unaware(name: str) -> StaleReadError:
+    return StaleReadError(
+        f"session {name!r} was repaired by a device that did not know of deletions which this one "
+        "has seen",
+        hint=f"to leave them deleted for everybody: {repair_command(name)}",
     )
 
 

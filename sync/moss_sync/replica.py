@@ -4,7 +4,8 @@
 the engine calls them through a runner (a thread in production, directly in a simulation) and never
 holds a transaction open over an await. After a crash inside a verb all or nothing of it is there.
 
-Vocabulary: a record is *dirty* when it was changed here since the last acknowledged push;
+Vocabulary: a record is *dirty* when it was changed here since the last acknowledged push, or when
+it is *held*: not changed here, but offered again because the session was put together anew;
 *pending* is the one push that has been prepared and whose outcome is not yet known to be success;
 *seen* is the newest manifest that this device has verified, *applied* the sequence number up to
 which it has merged everybody's records.
@@ -30,6 +31,10 @@ KEPT_REJECTED = 100
 
 Aside = Literal["nothing", "pending", "dirty"]
 """Which dirty records a renewed identity sets aside: none, those in the pending push, or all."""
+
+MAY_BE_DELETED = "repaired"
+"""Why such a record is in the quarantine: the session was repaired, and somebody may have deleted
+the document since, by a tombstone that is forgotten."""
 
 Keep = Literal["dirty", "nothing", "all"]
 """What a replica takes into another life of the session."""
@@ -121,6 +126,8 @@ class ReplicaState:
         acked_n: The highest push number known to be committed.
         acked_seq: The commit that carried it, or a bound above it; 0 where that is not known.
         space: The session's vector space; None while it holds no vector.
+        known_seq: Every deletion committed up to here is known in this file: `applied_seq`, or more
+            where the session was put together anew since.
         dirty: Number of dirty records, those inside the pending push included.
         hlc: The local clock: no stamp in the file is higher.
     """
@@ -139,6 +146,7 @@ class ReplicaState:
     space: VectorSpace | None
     dirty: int
     hlc: int
+    known_seq: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +159,7 @@ class MergeCounts:
         superseded: Local versions, dirty when they lost, that another device's version replaced.
         reasserted: Local changes that were stamped anew, because what they would have lost to may
             be a deletion that is forgotten by now.
+        quarantined: Held records that were set aside, because they may have been deleted.
         rejected: Records that do not count, as far as this file has not been told of them before.
     """
 
@@ -158,6 +167,7 @@ class MergeCounts:
     deleted: int = 0
     superseded: int = 0
     reasserted: int = 0
+    quarantined: int = 0
     rejected: Sequence[Rejected] = ()
 
 
@@ -280,17 +290,18 @@ class Replica(Protocol):
         stays). A local version that loses stops being dirty. Tombstones are stored like puts,
         also where the id was unknown. In this order:
           1 clean tombstones committed up to `tomb_seq` are forgotten
-          2 where `full`: clean records that are not in the snapshot are forgotten; dirty ones, puts
-            and deletes alike, that are not in it and not above `tomb_hlc` are stamped anew
+          2 where `full`: clean records that are not in the snapshot are forgotten; of those that
+            are not in it and not above `tomb_hlc`, edits, puts and deletes alike, are stamped anew,
+            and held documents go to the quarantine
           3 the records are merged; one of an equal version fills in a vector that is lacking here
           4 what is rejected is remembered, the first KEPT_REJECTED of it, until a document of that
             id arrives that counts
           5 the local clock rises to `tomb_hlc` and the highest stamp merged
 
-        Step 2 is only for a file that still is below `tomb_seq`. Where the vectors here are of a
-        space that the session has left (`former`), they are forgotten first, and the file goes on
-        in the session's space. Where this file has moved on since the snapshot was read, because
-        another task or process exchanged it too, nothing is done.
+        Step 2 is only for a file that still is below `tomb_seq`, and was before a repair. Where the
+        vectors here are of a space that the session has left (`former`), they are forgotten first,
+        and the file goes on in the session's space. Where this file has moved on since the snapshot
+        was read, because another task or process exchanged it too, nothing is done.
 
         Raises:
             ModelMismatchError: the vectors here are of another space; nothing was merged.
@@ -323,15 +334,34 @@ class Replica(Protocol):
         """
         ...
 
-    def start_life(self, life: Life, dev: bytes, inc: bytes, *, keep: Keep) -> int:
-        """Go on in another life of the session; return how many dirty records were set aside.
+    def start_life(self, seen: Seen, dev: bytes, inc: bytes, *, keep: Keep, joint: int) -> int:
+        """Go on in the life of the session that `seen` is of; return how many records it set aside.
 
-        `seen` and `applied_seq` start anew, the pending push is abandoned. `keep`:
+        `seen` is stored, nothing of it applied; the pending push is abandoned. `keep`:
           "dirty"    never exchanged before: everything stays as it is
-          "nothing"  the session was deleted: clean records go, dirty ones go to the quarantine
-          "all"      the session was put together anew: every record becomes dirty, because what
-                     others hold of it is not known, under the new identity `dev`, `inc`
+          "nothing"  the session was deleted: dirty records go to the quarantine, and so do clean
+                     documents committed after `joint`, since they were not of what was deleted; the
+                     other clean ones go
+          "all"      the session was put together anew: every clean record becomes a held one,
+                     because what others hold of it is not known
+        The file goes on under the new identity `dev`, `inc`.
         Does nothing where the file is in this life already.
+
+        Args:
+            joint: The last commit that this life and the one before have in common. Deletions up to
+                it that were applied here are known here, however little of this life is applied.
+        """
+        ...
+
+    def records(self) -> list[Record]:
+        """Return every record that is no unpushed edit, with its content and vector."""
+        ...
+
+    def set_aside(self, records: Sequence[Record]) -> int:
+        """Put records into the quarantine that may not be shown and must not be lost.
+
+        Leaves out what is there already or stands in the file in this very version; returns how
+        many it put there.
         """
         ...
 

@@ -554,34 +554,137 @@ def test_a_session_that_was_deleted_leaves_and_its_unpushed_changes_are_set_asid
 ) -> None:
     merge(replica, theirs("clean", "word", 3))
     put(replica, "mine", "word")
-    assert replica.start_life(Life(0, 1), b"d" * 8, b"i" * 8, keep="nothing") == 1
+    deleted = replace(SEEN, seq=1, life=Life(0, 1))
+    assert replica.start_life(deleted, b"d" * 8, b"i" * 8, keep="nothing", joint=7) == 1
     assert found(replica, "word") == []
     assert aside(replica) == [("deleted", "mine", "word", True)]
     state = replica.state()
-    assert (state.life, state.seen, state.applied_seq, state.n) == (Life(0, 1), None, 0, 0)
+    assert (state.life, state.seen, state.applied_seq, state.n) == (Life(0, 1), deleted, 0, 0)
     assert state.space is None  # who creates it again may use another model
     put(replica, "new", "word")
-    assert replica.start_life(Life(0, 1), b"e" * 8, b"i" * 8, keep="nothing") == 0
+    assert replica.start_life(deleted, b"e" * 8, b"i" * 8, keep="nothing", joint=7) == 0
     assert found(replica, "word") == ["new"]
+
+
+def test_what_was_committed_unaware_of_a_deletion_of_the_session_is_set_aside(
+    replica: SqliteReplica,
+) -> None:
+    merge(
+        replica,
+        replace(theirs("before", "word", 3), commit_seq=4),
+        replace(theirs("after", "word", 4), commit_seq=5),
+        replace(their_tombstone("gone", 4), commit_seq=5),
+    )
+    deleted = replace(SEEN, seq=9, life=Life(1, 1))
+    assert replica.start_life(deleted, b"d" * 8, b"i" * 8, keep="nothing", joint=4) == 1
+    assert aside(replica) == [("repaired", "after", "word", True)]
+    assert stored(replica) == {}
 
 
 def test_a_session_that_was_put_together_anew_gets_all_that_the_device_holds(
     replica: SqliteReplica,
 ) -> None:
     merge(replica, theirs("a", "1", 3), their_tombstone("b", 4))
-    replica.start_life(Life(1, 0), b"d" * 8, b"i" * 8, keep="all")
+    start_anew(replica, joint=7)
     assert {record.id: record.deleted for record in dirty(replica)} == {"a": False, "b": True}
     assert {record.id: record.version.hlc for record in dirty(replica)} == {"a": 3, "b": 4}
+    assert replica.state().known_seq == 7
+
+
+def start_anew(replica: SqliteReplica, *, joint: int, repairs: int = 1) -> Seen:
+    repaired = replace(SEEN, seq=20 * repairs, life=Life(repairs, 0))
+    assert replica.start_life(repaired, b"d" * 8, b"i" * 8, keep="all", joint=joint) == 0
+    return repaired
+
+
+def whole(*records: Record, tomb_seq: int, tomb_hlc: int) -> Snapshot:
+    """All that a repaired session holds."""
+    return Snapshot(list(records), 20, tomb_seq=tomb_seq, tomb_hlc=tomb_hlc, full=True, space=SPACE)
+
+
+def test_after_a_repair_what_may_have_been_deleted_is_set_aside_and_edits_stay(
+    replica: SqliteReplica,
+) -> None:
+    listed = theirs("listed", "word", 3)
+    merge(replica, listed, theirs("doubtful", "word", 4), theirs("young", "word", 9), applied_seq=7)
+    merge(replica, their_tombstone("gone", 5), applied_seq=7)
+    put(replica, "mine", "word", now_ms=0)
+    repaired = start_anew(replica, joint=7)
+    counts = replica.merge(whole(listed, tomb_seq=8, tomb_hlc=8), repaired)
+    assert (counts.quarantined, counts.reasserted) == (1, 0)
+    assert aside(replica) == [("repaired", "doubtful", "word", True)]
+    assert [record.id for record in dirty(replica)] == ["young", "gone", "mine"]
+
+
+def test_who_had_applied_what_is_forgotten_offers_all_of_it_as_it_is(
+    replica: SqliteReplica,
+) -> None:
+    merge(replica, theirs("lost", "word", 4), applied_seq=7)
+    repaired = start_anew(replica, joint=7)
+    counts = replica.merge(whole(tomb_seq=7, tomb_hlc=8), repaired)
+    assert (counts.quarantined, counts.reasserted) == (0, 0)
+    assert [(record.id, record.version.hlc) for record in dirty(replica)] == [("lost", 4)]
+
+
+@pytest.mark.parametrize("joint", [0, 3])
+def test_what_was_applied_of_a_history_that_has_parted_says_nothing(
+    replica: SqliteReplica, joint: int
+) -> None:
+    merge(replica, theirs("doubtful", "word", 4), applied_seq=7)
+    repaired = start_anew(replica, joint=joint)
+    assert replica.merge(whole(tomb_seq=7, tomb_hlc=8), repaired).quarantined == 1
+    assert stored(replica) == {}
+
+
+def test_what_is_still_held_when_the_session_is_repaired_again_is_held_and_never_stamped_anew(
+    replica: SqliteReplica,
+) -> None:
+    merge(replica, theirs("held", "word", 4), applied_seq=7)
+    start_anew(replica, joint=7)
+    again = start_anew(replica, joint=20, repairs=2)
+    assert replica.state().known_seq == 7
+    counts = replica.merge(whole(tomb_seq=15, tomb_hlc=8), again)
+    assert (counts.quarantined, counts.reasserted) == (1, 0)
+
+
+def test_an_edit_of_a_held_document_is_an_edit(replica: SqliteReplica) -> None:
+    merge(replica, theirs("a", "word", 4), applied_seq=7)
+    repaired = start_anew(replica, joint=0)
+    put(replica, "a", "changed", now_ms=0)
+    counts = replica.merge(whole(tomb_seq=8, tomb_hlc=2**40), repaired)
+    assert (counts.quarantined, counts.reasserted) == (0, 1)
+    assert found(replica, "changed") == ["a"]
+
+
+def test_records_of_others_are_set_aside_once_and_not_where_they_are_shown(
+    replica: SqliteReplica,
+) -> None:
+    shown, other = theirs("shown", "word", 3), theirs("other", "word", 4)
+    merge(replica, shown)
+    assert replica.set_aside([shown, other]) == 1
+    assert replica.set_aside([shown, other]) == 0
+    assert aside(replica) == [("repaired", "other", "word", True)]
+
+
+def test_the_records_of_a_file_are_all_but_its_edits(replica: SqliteReplica) -> None:
+    merge(replica, theirs("a", "word", 4), their_tombstone("b", 5))
+    put(replica, "mine", "word")
+    for _ in range(2):
+        records = {record.id: record for record in replica.records()}
+        assert {id: record.deleted for id, record in records.items()} == {"a": False, "b": True}
+        assert records["a"].vector is not None
+        start_anew(replica, joint=0)
 
 
 def test_what_was_fetched_in_an_earlier_life_is_left_aside(replica: SqliteReplica) -> None:
-    replica.start_life(Life(0, 1), b"d" * 8, b"i" * 8, keep="dirty")
+    first = replace(SEEN, seq=1, life=Life(0, 1))
+    replica.start_life(first, b"d" * 8, b"i" * 8, keep="dirty", joint=0)
     assert merge(replica, theirs("late", "x", 3)) == MergeCounts()
     replica.set_seen(SEEN, applied_seq=7)
     state = replica.state()
-    assert (stored(replica), state.seen, state.applied_seq) == ({}, None, 0)
-    now = replace(SEEN, seq=1, life=Life(0, 1))
-    replica.merge(Snapshot([theirs("new", "x", 3)], applied_seq=1, space=SPACE), now)
+    assert (stored(replica), state.seen, state.applied_seq) == ({}, first, 0)
+    now = replace(SEEN, seq=2, life=Life(0, 1))
+    replica.merge(Snapshot([theirs("new", "x", 3)], applied_seq=2, space=SPACE), now)
     assert set(stored(replica)) == {"new"}
     assert replica.state().seen == now
 
