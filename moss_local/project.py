@@ -27,7 +27,7 @@ from moss_local.querying import query_several
 from moss_local.rounds import Round, check_round, go_round
 from moss_local.runtime import runtime
 from moss_local.session import SessionIndex
-from moss_local.settings import Settings
+from moss_local.settings import Settings, check_copied
 from moss_local.snapshots import snapshot_root
 from moss_local.standing import trouble_of
 from moss_local.storage import conversion, salvage
@@ -339,6 +339,8 @@ class Project:
         """Rotate the project's key; see `MossClient.rotate_key`."""
         if new_key is None:
             return await runtime.on_loop(rotate(self._repository, self._clock, None))
+        if isinstance(new_key, str):  # else it is refused below
+            check_copied(new_key)
         old, new = self._secrets, replace(self._secrets, project_key=new_key)
         mine = old.kind == "project"
         # Both keys open the files until it is known which one counts.

@@ -17,7 +17,7 @@ from platformdirs import user_cache_path, user_config_path, user_data_path
 from moss_local.arguments import path_of, path_text
 from moss_sync import InvalidArgumentError, UnauthorizedError
 from moss_sync.commit import MODES, Commit
-from moss_sync.project_key import RANDOM_BYTES, generate
+from moss_sync.project_key import RANDOM_BYTES, generate, is_mistyped
 from moss_sync.stores.durable import make_folders, replacing
 
 APP = "moss_local"
@@ -95,7 +95,7 @@ def resolve(
     key = project_key or os.environ.get("MOSS_PROJECT_KEY") or (kept and kept.project_key)
     if not key:
         raise _missing(f"key of project {id!r}", "project_key", "MOSS_PROJECT_KEY")
-    check_key_text(key, "the project key")
+    check_copied(check_key_text(key, "the project key"))
     data = path_of(data_dir or os.environ.get("MOSS_DATA_DIR") or user_data_path(APP), "data_dir")
     # As the hosted SDK does; without either, in no place that may be emptied at any time.
     snapshots = cache_path or os.environ.get("MOSS_SESSION_CACHE_PATH") or data / "snapshots"
@@ -133,6 +133,21 @@ def check_key_text(key: str, what: str) -> str:
         key.encode()
     except UnicodeEncodeError:
         raise InvalidArgumentError(f"{what} holds half of a surrogate pair") from None
+    return key
+
+
+def check_copied(key: str) -> str:
+    """Return a project key.
+
+    Raises:
+        InvalidArgumentError: it has the form of one that `init` makes, and its checksum is wrong.
+    """
+    if is_mistyped(key):
+        raise InvalidArgumentError(
+            "the key looks like one that moss-local init has made, and was not copied exactly",
+            hint="it is nine groups of four small letters and digits, with - between them; read it "
+            "on the device that has it: moss-local init --show-key",
+        )
     return key
 
 

@@ -155,23 +155,6 @@ def ask_for_key(project: str, *, variable: str, command: str) -> str:
     return key.strip()
 
 
-def check_copied(key: str) -> str:
-    """Return a project key.
-
-    Raises:
-        InvalidArgumentError: it has the form of one that `init` makes, and its checksum is wrong.
-    """
-    from moss_sync.project_key import is_mistyped
-
-    if is_mistyped(key):
-        raise InvalidArgumentError(
-            "the key looks like one that moss-local init has made, and was not copied exactly",
-            hint="it is nine groups of four small letters and digits, with - between them; read it "
-            "on the device that has it: moss-local init --show-key",
-        )
-    return key
-
-
 def warn_of_weakness(key: str, project: str, *, remedy: str) -> None:
     """Say how soon a key that somebody has chosen could be guessed, and what to do instead."""
     from moss_local.key_strength import weakness_of

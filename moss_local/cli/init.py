@@ -10,7 +10,6 @@ import typer
 from moss_local.cli import render
 from moss_local.cli.command import (
     ask_for_key,
-    check_copied,
     check_lasting,
     globals_of,
     warn_of_weakness,
@@ -66,6 +65,7 @@ def init(
     from moss_local.settings import (
         Credentials,
         check_commit,
+        check_copied,
         credentials_path,
         key_of_environment,
         load_credentials,

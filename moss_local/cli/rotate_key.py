@@ -19,7 +19,6 @@ from moss_local.cli import render
 from moss_local.cli.command import (
     AsJson,
     ask_for_key,
-    check_copied,
     fail,
     globals_of,
     run,
@@ -98,6 +97,7 @@ def rotate_key(
 
 def _rotated(ctx: typer.Context, settings: Settings) -> tuple[int, str]:
     from moss_local.settings import (
+        check_copied,
         key_of_environment,
         new_key,
         new_key_of_environment,
@@ -137,7 +137,7 @@ def _rotated(ctx: typer.Context, settings: Settings) -> tuple[int, str]:
 
 
 def _joined(ctx: typer.Context, settings: Settings) -> int:
-    from moss_local.settings import new_key_of_environment, save_credentials
+    from moss_local.settings import check_copied, new_key_of_environment, save_credentials
 
     kept = _kept(settings)
     if kept is None:

@@ -183,6 +183,30 @@ def test_a_session_that_was_never_pushed_forgets_as_well(tmp_path: Path) -> None
     asyncio.run(story())
 
 
+def test_exports_and_snapshots_are_left_alone_and_bring_back_what_was_forgotten(
+    tmp_path: Path,
+) -> None:
+    """As SECURITY.md says: they are files of their own, which only their owner deletes."""
+
+    async def story() -> None:
+        store, data = tmp_path / "store", tmp_path / "data"
+        async with MossClient("p", KEY, store=store, data_dir=data) as client:
+            session = await opened(client)
+            await add(session, "x", "zebrafish")
+            await session.push_index()
+            await session.save_to_disk(tmp_path / "snapshots")
+            await session.export(tmp_path / "copy.jsonl", "jsonl")
+            await session.forget(["x"])
+            assert remains(data, "zebrafish") == []
+            await client.delete_session("conv")
+            assert sorted(remains(tmp_path, "zebrafish")) == ["copy.jsonl", "session.moss"]
+            again = await opened(client)
+            await again.load_from_disk(tmp_path / "snapshots")
+            assert again.doc_count == 1
+
+    asyncio.run(story())
+
+
 def test_a_wrong_id_is_refused_before_anything_is_done(tmp_path: Path) -> None:
     async def story() -> None:
         async with MossClient("p", KEY, store="memory://wrong-id", data_dir=tmp_path) as client:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from moss_local import MossClient
+from moss_local import InvalidArgumentError, MossClient
 from moss_local.key_strength import weakness_of
 from moss_local.settings import credentials_path, new_key
 from tests.keys import KEY, NEW_KEY
@@ -116,6 +116,21 @@ def test_a_generated_key_that_was_copied_wrongly_is_refused_and_nothing_is_kept(
     assert "not copied exactly" in refused.stderr
     assert wrong.strip() not in refused.stderr
     assert not credentials_path().exists()
+
+
+def test_a_client_refuses_it_too(tmp_path: Path) -> None:
+    wrong = KEY[:-1] + "a"
+    with pytest.raises(InvalidArgumentError, match="not copied exactly"):
+        MossClient("p", wrong, store=tmp_path / "s", data_dir=tmp_path / "d")
+
+    async def scenario() -> None:
+        async with MossClient("p", KEY, store=tmp_path / "s", data_dir=tmp_path / "d") as client:
+            await (await client.session("conv", "custom")).push_index()
+            with pytest.raises(InvalidArgumentError, match="not copied exactly"):
+                await client.rotate_key(wrong)
+            assert await client.check_key() == 1
+
+    asyncio.run(scenario())
 
 
 def test_the_lists_of_words_are_loaded_only_where_a_key_is_typed(tmp_path: Path) -> None:
