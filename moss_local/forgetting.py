@@ -23,7 +23,7 @@ from moss_local.storage.erasure import purge_history, scrub
 from moss_local.storage.file import SessionFile, moved_aside, remove_all
 from moss_local.storage.salvage import beside
 from moss_local.types import Forgotten
-from moss_sync import MossError, NotInLogModeError, SyncReport
+from moss_sync import KeyRotatedError, MossError, NotInLogModeError, SyncReport
 from moss_sync.errors import repair_command
 
 SHOWN_IDS = 5
@@ -79,11 +79,18 @@ def _refuse_kept(file: SessionFile, session: str) -> None:
         )
 
 
+def _first(cause: MossError) -> str:
+    """Return what must come before another try, as the beginning of a hint."""
+    if isinstance(cause, KeyRotatedError) and cause.hint is not None:
+        return f"{cause.hint}; then"
+    return "when the store answers,"
+
+
 def _incomplete(session: str, ids: Sequence[str], cause: MossError) -> ErasureIncompleteError:
     words = [shlex.quote(id) for id in ids[:SHOWN_IDS]] + ["..."] * (len(ids) > SHOWN_IDS)
     return ErasureIncompleteError(
         f"gone from this device, and not yet from the store: {cause}",
-        hint="when the store answers, the same again ends it: moss-local forget "
+        hint=f"{_first(cause)} the same again ends it: moss-local forget "
         f"{shlex.quote(session)} {' '.join(words)}",
         detail=cause.code,
     )

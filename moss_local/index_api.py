@@ -241,8 +241,9 @@ class IndexApi(ABC):
         """Make an index ready for `query`, and return its name.
 
         Of a loaded index, what changed is merged in, while queries go on; the settings of this
-        call replace those of the last. Where the store does not answer, what this device has of
-        the index is served, and refreshed when it does; `was_served_stale` says so.
+        call replace those of the last. Where the store does not answer, or the project's key was
+        rotated elsewhere, what this device has of the index is served, and refreshed when that
+        has passed; `was_served_stale` says so.
 
         Args:
             auto_refresh: Go on merging what changes.

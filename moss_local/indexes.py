@@ -60,6 +60,7 @@ from moss_local.types import (
 )
 from moss_sync import (
     InvalidArgumentError,
+    KeyRotatedError,
     MossError,
     NetworkError,
     NotFoundError,
@@ -72,6 +73,9 @@ log = logging.getLogger("moss_local")
 
 LOADS_AT_ONCE = 8
 """Indexes that `load_indexes`, and a listing that must read some, work on at the same time."""
+
+_OUT_OF_REACH = (NetworkError, PermissionDeniedError, KeyRotatedError)
+"""Where the store is out of reach, what this device has of an index is served."""
 
 LEAST_INTERVAL_S = 1.0
 """Between two refreshes; what is less is raised to it, as in the hosted SDK."""
@@ -407,7 +411,7 @@ class Indexes:
         stale = False
         try:
             await self._require(name)
-        except (NetworkError, PermissionDeniedError) as error:
+        except _OUT_OF_REACH as error:
             if not await self._project.was_exchanged(name):
                 raise
             log.warning("index %r is served as it was last seen: %s", name, error)
@@ -425,7 +429,7 @@ class Indexes:
         try:
             await self._require(name)
             await loaded.session.pull()
-        except (NetworkError, PermissionDeniedError) as error:
+        except _OUT_OF_REACH as error:
             log.info("index %r was not refreshed: %s", name, error)
             loaded.stale = True
         except NotFoundError:

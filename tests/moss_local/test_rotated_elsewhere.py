@@ -11,6 +11,7 @@ import pytest
 
 from moss_local import (
     DocumentInfo,
+    ErasureIncompleteError,
     KeyRotatedError,
     MossClient,
     QueryOptions,
@@ -215,6 +216,36 @@ def test_a_client_takes_the_new_key_over_where_it_is(tmp_path: Path) -> None:
             await session.sync()
             assert session.sync_state.status == "synced"
             assert await texts(session) == ["shared", "under the new key", "written before"]
+
+    asyncio.run(scenario())
+
+
+def test_an_index_is_served_as_it_was_last_seen_and_says_so(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        await rotated(tmp_path)
+        async with client(tmp_path, "phone") as phone:
+            assert await phone.load_index("conv") == "conv"
+            assert await phone.was_served_stale("conv")
+            found = await phone.query("conv", "", QueryOptions(embedding=VECTOR))
+            assert "shared" in [each.id for each in found.docs]
+            with pytest.raises(KeyRotatedError):
+                await phone.load_index("never here")
+
+    asyncio.run(scenario())
+
+
+def test_what_is_forgotten_meanwhile_names_the_command_that_joins(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        await rotated(tmp_path)
+        async with client(tmp_path, "phone") as phone:
+            session = await phone.session("conv", "custom")
+            with pytest.raises(ErasureIncompleteError) as caught:
+                await session.forget(["shared"])
+            assert "moss-local rotate-key --join" in (caught.value.hint or "")
+        async with client(tmp_path, "phone", NEW_KEY) as phone:
+            session = await phone.session("conv", "custom")
+            await session.forget(["shared"])
+            assert await texts(session) == ["under the new key"]
 
     asyncio.run(scenario())
 
