@@ -445,6 +445,13 @@ class Project:
                 "the file does not tell its session any more: name it, moss-local repair SESSION"
             )
         done = [Repaired(str(error), RepairReport(), error) for error in errors.values()]
+        if not names:
+            # A device without a session may still be the one that remembers the project's keys.
+            with suppress(NotFoundError):
+                mended = await runtime.on_loop(self._repository.mend())
+                if mended.restored:
+                    report = RepairReport(keys_restored=True, aside=mended.aside)
+                    done.append(Repaired("the project", report))
         return done + [
             await self.repair_session(name, force=force, drop_unknown=drop_unknown)
             for name in names

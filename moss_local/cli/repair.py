@@ -43,17 +43,19 @@ def repair(
 
     The rest is for a store that was emptied, restored from a backup, or has lost or damaged blobs,
     and for one whose history contradicts what this device has seen: the errors that say so name
-    this command. What the store still has stays. Repair first on the device that has most; the
+    this command. What the store still has stays; what is damaged there is copied to aside/ in it
+    before it is replaced. Repair first on the device that has most; the
     others then add what they hold by themselves, with their next push, pull or sync. Where nothing
     is wrong it is an ordinary sync, after every blob was read once.
 
     JSON: {repairs: [{session, error, salvage, trouble, rebuilt, keys_restored, blobs, lost_blobs,
-    sent, sent_deletes, received, deleted, superseded, reasserted, quarantined, older_copy,
+    aside, sent, sent_deletes, received, deleted, superseded, reasserted, quarantined, older_copy,
     adopted, seq, lost_races, requests, bytes_sent, bytes_received, elapsed_ms, session_id,
     waiting, strays, rejected, rejections}]}; session is null where a file does not tell it; error
     is null or {code, message}; salvage is null, or {trouble, written, set_aside, unreadable, exact,
     aside} of a damaged file, where exact is false if more may be lost than unreadable says; trouble
-    says what was wrong with the store, null where nothing was.
+    says what was wrong with the store, null where nothing was; aside has the keys under which the
+    store keeps the damaged blobs that were replaced.
     """
     names = session or []
     if all == bool(names):
@@ -110,6 +112,10 @@ def _lines(each: Repaired) -> list[str]:
     report = each.report
     if report.keys_restored:
         lines.append(f"{each.session}: the store lacked the project's keys; they are back")
+    lines += [
+        f"{each.session}: a damaged blob of the store is kept in it as {key}"
+        for key in report.aside
+    ]
     if report.trouble is not None:
         lines.append(f"{each.session}: {report.trouble}")
     if not report.rebuilt:

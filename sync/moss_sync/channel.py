@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from moss_sync import checkpoint, epochs, features, layout, manifest, plan, segment
 from moss_sync.checkpoint import Checkpoint
@@ -30,8 +31,9 @@ from moss_sync.keyring import Keys
 from moss_sync.layout import SegmentName
 from moss_sync.manifest import Entry, Inline, LeaveOut, Manifest
 from moss_sync.replica import ReplicaState, Seen
+from moss_sync.report import RepairReport
 from moss_sync.repository import Repository, Runner
-from moss_sync.seal import SALT_BYTES, Place, epoch_of, seal, unseal
+from moss_sync.seal import SALT_BYTES, Place, epoch_of, seal, unseal, unseal_without_header
 from moss_sync.segment import Segment
 from moss_sync.stores.base import Blob, ETag, NotModified, Swapped
 
@@ -48,6 +50,19 @@ MAX_BACKOFF_S = 8.0
 
 View = tuple[Manifest, Seen]
 """A manifest and how this device remembers it."""
+
+
+class ToReplace(NamedTuple):
+    """What stands in the place of a manifest that a repair is about to write.
+
+    Attributes:
+        current: The manifest, if it can be believed; seen: what names the blob, if there is one.
+        damaged: The blob, where it is not as it must be; to be set aside.
+    """
+
+    current: Manifest | None
+    seen: Seen | None
+    damaged: bytes | None = None
 
 
 class Channel:
@@ -155,15 +170,12 @@ class Channel:
 
     async def read_to_replace(
         self, keys: Keys, known: Manifest | None, *, drop_unknown: bool
-    ) -> tuple[Manifest | None, Seen | None]:
+    ) -> ToReplace:
         """Read what a repair is about to put another manifest in the place of.
 
         Args:
             known: The newest manifest that this device has verified.
             drop_unknown: Leave out the keys and features that this version does not know.
-        Returns:
-            The manifest, if it can be believed, and what names the blob that stands there, if one
-            does.
         Raises:
             BlobCorruptError: it is sealed under a key that only another device can put back.
             UnsupportedFormatError: a newer version wrote it, or says that it did.
@@ -171,21 +183,39 @@ class Channel:
         sid = self.sid(keys)
         answer = await self._read_twice(self._repository.layout.manifest(sid))
         if answer is None:
-            return None, None
+            return ToReplace(None, None)
         sealed = epoch_of(answer.data) or epochs.FIRST
         try:
             current, seen = await self._opened_to_mend(keys, sid, answer, drop_unknown)
         except BlobCorruptError as error:
+            whole = self._without_header(keys, sid, answer, drop_unknown)
+            if whole is not None:
+                return ToReplace(*whole, answer.data)
             if sealed > self._repository.roots.newest:
                 raise BlobCorruptError(
                     str(error),
                     hint="the store has lost the keys of a later rotation; on a device that knows "
                     f"the new project key: {repair_command()}",
                 ) from error
-            return None, Seen(0, manifest.ciphertext_hash(answer.data), answer.etag, b"")
+            mark = manifest.ciphertext_hash(answer.data)
+            return ToReplace(None, Seen(0, mark, answer.etag, b""), answer.data)
         if known is not None and sealed < (known.epoch or epochs.FIRST):
-            return None, seen  # of a backup, or of somebody whom a rotation shut out
-        return current, seen
+            # Of a backup, or of somebody whom a rotation shut out.
+            return ToReplace(None, seen, answer.data)
+        return ToReplace(current, seen)
+
+    def _without_header(
+        self, keys: Keys, sid: str, answer: Blob, drop_unknown: bool
+    ) -> View | None:
+        """Return the manifest in a blob of which no more than the header is damaged."""
+        plain = unseal_without_header(
+            self._repository.roots,
+            manifest_place(keys, sid),
+            answer.data,
+            max_plain=manifest.MAX_PLAIN_BYTES,
+        )
+        leave_out: LeaveOut = "keys and features" if drop_unknown else "keys"
+        return None if plain is None else self._view(keys, sid, answer, plain, leave_out)
 
     async def _opened_to_mend(self, keys: Keys, sid: str, answer: Blob, drop_unknown: bool) -> View:
         """As `_opened`; where too much is in it that nobody knows, without that."""
@@ -215,6 +245,9 @@ class Channel:
             answer.data,
             max_plain=manifest.MAX_PLAIN_BYTES,
         )
+        return self._view(keys, sid, answer, plain, leave_out)
+
+    def _view(self, keys: Keys, sid: str, answer: Blob, plain: bytes, leave_out: LeaveOut) -> View:
         what = f"the manifest of session {self._name!r}"
         if leave_out == "nothing":
             current = self._decoded(plain, what)
@@ -256,35 +289,39 @@ class Channel:
 
     async def unreadable(
         self, keys: Keys, current: Manifest, *, drop_unknown: bool = False
-    ) -> set[str]:
-        """Return the names in a manifest whose blobs are missing or damaged.
+    ) -> dict[str, bytes | None]:
+        """Return the names in a manifest whose blobs are missing (None) or damaged, as they are.
 
         Args:
             drop_unknown: Also those that only a newer version could read.
         """
         gate = asyncio.Semaphore(PARALLEL_READS)
 
-        async def is_lost(entry: Entry) -> bool:
+        async def lost(entry: Entry) -> dict[str, bytes | None]:
             async with gate:
                 try:
                     await self._read_segment(keys, current, entry)
-                except UnsupportedFormatError:
-                    if not drop_unknown:
+                except (BlobNotFoundError, BlobCorruptError, UnsupportedFormatError) as error:
+                    if isinstance(error, UnsupportedFormatError) and not drop_unknown:
                         raise
-                    return True
-                except (BlobNotFoundError, BlobCorruptError):
                     key = self._repository.layout.blob(current.sid, entry.name)
                     blob = await self._read_twice(key)
-                    return blob is None or not await self._opens(keys, current, entry, blob)
-                return False
+                    if blob is None or not await self._opens(keys, current, entry, blob):
+                        return {entry.name: None if blob is None else blob.data}
+                return {}
 
-        tasks = [asyncio.ensure_future(is_lost(entry)) for entry in current.entries]
+        tasks = [asyncio.ensure_future(lost(entry)) for entry in current.entries]
         try:
             found = await asyncio.gather(*tasks)
         finally:
             for task in tasks:
                 task.cancel()
-        return {entry.name for entry, lost in zip(current.entries, found, strict=True) if lost}
+        return {name: data for each in found for name, data in each.items()}
+
+    async def set_aside(self, report: RepairReport, kind: str, damaged: bytes) -> None:
+        """Keep a copy of a blob that the session is about to lose, and report where."""
+        key = await self._repository.set_aside(kind, damaged)
+        report.aside = tuple(dict.fromkeys((*report.aside, key)))
 
     async def read_through_throttling(
         self, keys: Keys, state: ReplicaState, deadline: float
@@ -358,7 +395,7 @@ class Channel:
     async def _opens(self, keys: Keys, current: Manifest, entry: Entry, blob: Blob) -> bool:
         try:
             await self._segment_in(keys, current, entry, blob)
-        except BlobCorruptError:
+        except (BlobCorruptError, UnsupportedFormatError):
             return False
         return True
 

@@ -16,13 +16,11 @@ from moss_sync.channel import PARALLEL_READS, manifest_place
 from moss_sync.errors import (
     BlobCorruptError,
     BlobDeniedError,
-    BlobMissingError,
     BlobNotFoundError,
     MossError,
     NetworkError,
     PermissionDeniedError,
     UnsupportedFormatError,
-    repair_command,
 )
 from moss_sync.keyring import Keys
 from moss_sync.layout import session_id
@@ -257,11 +255,7 @@ async def _keys_of(repository: Repository) -> Keys | None:
     """
     keys = await repository.keys()
     if keys is None and repository.wanted != "log":
-        raise BlobMissingError(
-            f"the store {repository.store.url} holds sessions of this project and not their keys: "
-            f"its blob {repository.layout.fmt!r} is gone",
-            hint=f"on a device that has used this store before: {repair_command()}",
-        )
+        raise repository.keys_missing()
     return keys
 
 

@@ -288,7 +288,8 @@ class SyncEngine(Exchange):
         await collect(self._channel, keys, self._replica, self._run)
 
     async def _repair(self, report: RepairReport, *, force: bool, drop_unknown: bool) -> None:
-        report.keys_restored = await self._repository.mend()
+        mended = await self._repository.mend()
+        report.keys_restored, report.aside = mended.restored, mended.aside
         keys = await self._repository.attach()
         await self._attach(keys, report)
         await self._repository.ready_to_write()
@@ -344,7 +345,7 @@ class SyncEngine(Exchange):
         for attempt in range(MAX_ATTEMPTS):
             if attempt:
                 await self._clock.sleep(self._channel.backoff(CONFLICT_BACKOFF_S, attempt - 1))
-            current, seen = await self._channel.read_to_replace(
+            current, seen, damaged = await self._channel.read_to_replace(
                 keys, None if known is None else known.manifest, drop_unknown=drop_unknown
             )
             current = sound(current)
@@ -360,6 +361,8 @@ class SyncEngine(Exchange):
                 )
             for side in found.sides:
                 self._channel.check_writable(side.manifest)
+            if damaged is not None:
+                await self._channel.set_aside(report, "manifest", damaged)
             rebuilding = Rebuilding(
                 self._channel,
                 keys,

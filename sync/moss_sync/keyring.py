@@ -345,6 +345,30 @@ def check_cost(fmt: Format, project_key: str) -> None:
         raise wrong_key(newest=fmt.newest)
 
 
+def body(raw: bytes) -> bytes:
+    """Return what stands in a `fmt` between its magic and version, and its checksum."""
+    return raw[len(MAGIC) + 1 : -CHECKSUM_BYTES]
+
+
+def newest_of(raw: bytes) -> int | None:
+    """Return the newest epoch that a `fmt` of any version states; None where none can be told."""
+    try:
+        epochs = [as_uint(epoch) for epoch in as_map(_unpacked(raw)["epochs"])]
+    except (KeyError, TypeError, ValueError, msgpack.UnpackException):
+        return None
+    return max(epochs, default=None)
+
+
+def is_checked(raw: bytes, kek: bytes) -> bool:
+    """Return whether `kek` has made the check value of a `fmt`, of whatever version it is."""
+    try:
+        fields = _unpacked(raw)
+        _unwrap(kek, as_bytes(fields["check"]), as_bytes(fields["repo_id"]), _header(fields))
+    except (KeyError, TypeError, ValueError, InvalidTag, msgpack.UnpackException):
+        return False
+    return True
+
+
 def wrong_key(*, newest: int = 1) -> UnauthorizedError:
     """Return the error for a project key that does not fit.
 
@@ -378,7 +402,11 @@ def key_rotated(*, newest: int) -> KeyRotatedError:
 
 def _fields(fmt: Format) -> dict[str, Any]:
     """Return all that stands in `fmt`, in its order, what this version does not know included."""
-    fields = msgpack.unpackb(fmt.raw[5:-CHECKSUM_BYTES], raw=False, strict_map_key=False)
+    return _unpacked(fmt.raw)
+
+
+def _unpacked(raw: bytes) -> dict[str, Any]:
+    fields = msgpack.unpackb(body(raw), raw=False, strict_map_key=False)
     return dict(as_map(fields))
 
 

@@ -13,7 +13,7 @@ import hmac
 import re
 from base64 import b32decode, b32encode
 from dataclasses import dataclass
-from hashlib import sha256
+from hashlib import blake2b, sha256
 
 from moss_sync.errors import BlobCorruptError
 from moss_sync.record import DEVICE_BYTES
@@ -69,6 +69,25 @@ class Layout:
     def manifests(self) -> str:
         """The folder that a listing of all sessions reads."""
         return f"{self.prefix}m/"
+
+    @property
+    def behind_probes(self) -> str:
+        """Where a listing goes on behind all that probes have left."""
+        return f"{self.prefix}_probe0"  # "0" comes after "/"
+
+    def is_of_probe(self, key: str) -> bool:
+        return key.startswith(f"{self.prefix}_probe/")
+
+    def is_of_cas(self, key: str) -> bool:
+        """Return whether only a repository that compares and swaps has a blob under this key."""
+        folder, _, name = key.removeprefix(self.prefix).partition("/")
+        return key == self.probe or (
+            name[:2] in ("s/", "b/") or (folder == "m" and "-" not in name and name != "")
+        )
+
+    def aside(self, kind: str, data: bytes) -> str:
+        """Return where a repair keeps what it replaces; the same bytes have the same place."""
+        return f"{self.prefix}aside/{kind}-{base32(blake2b(data, digest_size=10).digest())}"
 
     def manifest(self, sid: str) -> str:
         return f"{self.manifests}{sid}"

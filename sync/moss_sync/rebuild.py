@@ -66,9 +66,13 @@ class Rebuilding:
         """
         found = self._found
         for place, side in enumerate(found.sides):
-            self._lost[place] = await self._channel.unreadable(
+            unreadable = await self._channel.unreadable(
                 self._keys, side.manifest, drop_unknown=self._drop_unknown
             )
+            self._lost[place] = set(unreadable)
+            for damaged in unreadable.values():
+                if damaged is not None:
+                    await self._channel.set_aside(report, "segment", damaged)
         lost = frozenset().union(*self._lost.values())
         report.blobs = len({entry.name for side in found.sides for entry in side.manifest.entries})
         report.lost_blobs = len(lost)

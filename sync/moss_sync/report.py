@@ -75,6 +75,8 @@ class RepairReport(SyncReport):
             ordinary exchange.
         blobs: How many the newest manifest lists that could be had; lost_blobs: how many of them
             are missing or damaged.
+        aside: Keys of the store under which the damaged blobs lie that were replaced. Nobody reads
+            them any more, and nobody deletes them but you.
     """
 
     trouble: str | None = None
@@ -82,3 +84,4 @@ class RepairReport(SyncReport):
     rebuilt: bool = False
     blobs: int = 0
     lost_blobs: int = 0
+    aside: tuple[str, ...] = ()

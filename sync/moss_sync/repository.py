@@ -28,6 +28,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Protocol
 from weakref import WeakSet
@@ -38,6 +39,7 @@ from moss_sync.commit import MODES, Commit
 from moss_sync.derivation import derived
 from moss_sync.errors import (
     BlobCorruptError,
+    BlobMissingError,
     BlobNotFoundError,
     InvalidArgumentError,
     KeyRotatedError,
@@ -72,6 +74,19 @@ Runner = Callable[..., Awaitable[Any]]
 MAX_REMEMBERED_BYTES = 4096
 CHECKSUM_BYTES = 16
 RESTORE_ATTEMPTS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Mended:
+    """What `Repository.mend` has done.
+
+    Attributes:
+        restored: The store lacked `fmt`, or had one that is damaged or of before a rotation.
+        aside: The keys under which what was replaced is kept.
+    """
+
+    restored: bool = False
+    aside: tuple[str, ...] = ()
 
 
 class RepositoryCache(Protocol):
@@ -273,7 +288,12 @@ class Repository:
             BlobCorruptError, UnsupportedFormatError: as keyring.decode.
         """
         blob = await self._read(self.layout.fmt)
-        return keyring.decode(blob.data), blob.etag
+        try:
+            return keyring.decode(blob.data), blob.etag
+        except BlobCorruptError as error:
+            raise BlobCorruptError(
+                str(error), hint=f"on a device that has used this store before: {repair_command()}"
+            ) from error
 
     async def _read(self, key: str) -> Blob:
         blob = await self.store.get(key)
@@ -311,66 +331,81 @@ class Repository:
                 self._project_key = before
                 raise
 
-    async def restore(self) -> bool:
-        """Put `fmt` back as this device remembers it; return whether the store lacked it.
+    async def mend(self) -> Mended:
+        """Put `fmt` back as this device remembers it, if the store lacks it or has a damaged one.
 
-        For a bucket that was emptied, or restored to before a rotation. To be called on the user's
-        word only: a store that is merely the wrong one would get a repository that is not its own.
+        So it does with one of before a rotation. For a bucket that was emptied, restored or
+        damaged, and to be called on the user's word only: a store that is merely the wrong one
+        would get a repository that is not its own. Where nothing is wrong it is one request.
 
         Raises:
             NotFoundError: this device remembers nothing of this store.
             StoreChangedError: the store holds another repository; it is left alone.
             UnauthorizedError: the key does not open what is remembered, or what is there by now.
+            UnsupportedFormatError: a later version has changed it.
             StoreLacksCasError: the store must not be used.
             NetworkError: the store could not be reached; repeating the call is safe.
-        """
-        async with self._lock:
-            return await self._restore()
-
-    async def mend(self) -> bool:
-        """Do what `restore` does if the store lacks `fmt`, or has a damaged or older one.
-
-        Otherwise it costs one request. Return whether it was done.
-
-        Raises:
-            As restore.
         """
         async with self._lock:
             known = await self._known()
             cached = await self._cached_fmt()
             if known is None or cached is None:
                 raise self._never_known()
-            before = keyring.decode(cached)
             if isinstance(self.store, MayBeAway):
-                self.store.must_exist = False  # as in _restore
+                self.store.must_exist = False  # the user says that it is empty, not away
             try:
-                found, _ = await self.read_fmt()
-            except (BlobNotFoundError, BlobCorruptError):
-                return await self._restore()
+                found = await self._fmt_there()
+                if found is not None and not await self._must_go(found.data, cached):
+                    await self._renew(found.data)
+                    return Mended()
+                return await self._restore(cached)
             finally:
                 self._expect()
-            if found.repo_id == before.repo_id and found.newest < before.newest:
-                return await self._restore()
-            await self._renew(found.raw)
-            return False
 
-    async def _restore(self) -> bool:
-        cached = await self._cached_fmt()
-        if cached is None:
-            raise self._never_known()
+    async def set_aside(self, kind: str, data: bytes) -> str:
+        """Keep a copy of a damaged blob that is about to be replaced; return its key."""
+        key = self.layout.aside(kind, data)
+        self.time.observe(await self.store.put(key, data))
+        return key
+
+    async def _fmt_there(self) -> Blob | None:
+        try:
+            return await self._read(self.layout.fmt)
+        except BlobNotFoundError:
+            return None
+
+    async def _must_go(self, raw: bytes, cached: bytes) -> bool:
+        """Return whether what stands for `fmt` is damaged, made up, or of before a rotation.
+
+        What a later version has written, or another device after a rotation, has either a check
+        value that this project's key makes, or an epoch that is new here.
+        """
+        before = keyring.decode(cached)
+        try:
+            found = keyring.decode(raw)
+        except BlobCorruptError:
+            return True
+        except UnsupportedFormatError:
+            if keyring.body(raw) == keyring.body(cached):
+                return True  # what is remembered, under the number of a later version
+            newest = keyring.newest_of(raw)
+        else:
+            if found.repo_id != before.repo_id or found.newest < before.newest:
+                return found.repo_id == before.repo_id
+            newest = found.newest
+        if newest is None or newest > before.newest:
+            return False
+        return not keyring.is_checked(raw, await self.kek(before.kdf))
+
+    async def _restore(self, cached: bytes) -> Mended:
         keys = await self._unlock(cached)
         check_writable(keys, None)
-        if isinstance(self.store, MayBeAway):
-            self.store.must_exist = False  # the user says that it is empty, not away
         if keys.commit == "log":
             return await self._put_back_log(cached)
-        try:
-            verdict = await self._verdict.find()
-            lacked = await self._put_back(keyring.decode(cached))
-            await self._publish(verdict)
-        finally:
-            self._expect()
-        return lacked
+        verdict = await self._verdict.find()
+        mended = await self._put_back(cached)
+        await self._publish(verdict)
+        return mended
 
     def _never_known(self) -> NotFoundError:
         return NotFoundError(
@@ -378,41 +413,34 @@ class Repository:
             hint=f"on a device that has used this store before: {repair_command()}",
         )
 
-    async def _put_back_log(self, raw: bytes) -> bool:
-        try:
-            found, _ = await self.read_fmt()
-        except BlobNotFoundError:
-            await self.store.put(self.layout.fmt, raw)
-            self._keys = await self._accept(raw)
-            self._expect()
-            return True
-        self._keys = await self._renew(found.raw)
-        return False
+    async def _put_back_log(self, cached: bytes) -> Mended:
+        found = await self._fmt_there()
+        aside = () if found is None else (await self.set_aside("fmt", found.data),)
+        await self.store.put(self.layout.fmt, cached)
+        self._keys = await self._accept(cached)
+        return Mended(True, aside)
 
-    async def _put_back(self, fmt: Format) -> bool:
+    async def _put_back(self, cached: bytes) -> Mended:
+        aside: list[str] = []
         etag: ETag | None = None
         for attempt in range(RESTORE_ATTEMPTS):
             answer: object = None
             with contextlib.suppress(OutcomeUnknownError, StoreBusyError):  # read back below
-                answer = await self.store.compare_and_swap(self.layout.fmt, fmt.raw, etag=etag)
+                answer = await self.store.compare_and_swap(self.layout.fmt, cached, etag=etag)
             if isinstance(answer, Swapped):
-                self._keys = await self._accept(fmt.raw)
-                return True
-            try:
-                found, found_etag = await self.read_fmt()
-            except BlobNotFoundError:
+                self._keys = await self._accept(cached)
+                return Mended(True, tuple(aside))
+            found = await self._fmt_there()
+            if found is None:
                 etag = None
                 await self._clock.sleep(self._clock.uniform(0.5, 1.0) * 2.0**attempt / 10)
-                continue
-            except BlobCorruptError:
-                etag = (await self._read(self.layout.fmt)).etag
-                continue
-            if found.repo_id == fmt.repo_id and found.newest < fmt.newest:
-                etag = found_etag  # a backup's, of before a rotation: this one is newer
-                continue
-            # These very bytes, or what another device has restored or rotated to meanwhile.
-            self._keys = await self._renew(found.raw)
-            return found.raw == fmt.raw and answer is None
+            elif await self._must_go(found.data, cached):
+                aside.append(await self.set_aside("fmt", found.data))
+                etag = found.etag
+            else:
+                # These very bytes, or what another device has restored or rotated to meanwhile.
+                self._keys = await self._renew(found.data)
+                return Mended(found.data == cached and answer is None, tuple(aside))
         raise OutcomeUnknownError(f"it is not known whether {self.store.url} was restored")
 
     async def keys(self) -> Keys | None:
@@ -455,7 +483,9 @@ class Repository:
         """
         async with self._contact():
             # Seen to be absent a moment ago: creating it below finds out if that has changed.
-            known = None if self._seen_absent else await self._known()
+            known = None
+            if not self._seen_absent or await self._holds_anything():
+                known = await self._known()
             if known is None:
                 known = self._keys = await self._create()
                 self._expect()
@@ -717,15 +747,48 @@ class Repository:
 
     async def _found(self) -> Keys | None:
         try:
-            found, _ = await self.read_fmt()
-        except BlobNotFoundError:
-            self._seen_absent = True
-            return None
+            found = await self._set_up()
+            if found is None and await self._holds_anything():
+                found = await self._set_up()  # by another device, in this moment
+                if found is None:
+                    raise self.keys_missing()
+            if found is None:
+                self._seen_absent = True
+                return None
         except BlobCorruptError:
             if self._commit == "log" and await self._is_part_of_ours():
                 return None  # whoever needs it now may write all of it: these very bytes
             raise
         return await self._accept(found.raw)
+
+    async def _set_up(self) -> Format | None:
+        try:
+            return (await self.read_fmt())[0]
+        except BlobNotFoundError:
+            return None
+
+    async def _holds_anything(self) -> bool:
+        """Return whether the store holds blobs of the project without which its keys are no use.
+
+        What a probe has left behind is none, and nothing that belongs to a log, which gets the same
+        keys again.
+        """
+        if self._commit == "log":
+            listed = await self.store.keys(self.layout.prefix)
+            return any(self.layout.is_of_cas(each.key) for each in listed)
+        listed = await self.store.keys(self.layout.prefix, limit=1)
+        if listed and self.layout.is_of_probe(listed[0].key):
+            after = self.layout.behind_probes
+            listed = await self.store.keys(self.layout.prefix, start_after=after, limit=1)
+        return bool(listed)
+
+    def keys_missing(self) -> BlobMissingError:
+        """Return the error for a store that holds a project, and not what opens it."""
+        return BlobMissingError(
+            f"the store {self.store.url} holds blobs of this project and not their keys: its blob "
+            f"{self.layout.fmt!r} is gone",
+            hint=f"on a device that has used this store before: {repair_command()}",
+        )
 
     async def _is_part_of_ours(self) -> bool:
         """Return whether the store's `fmt` is the beginning of what this key makes of it."""

@@ -204,7 +204,8 @@ def test_the_keys_of_the_page_are_those_of_the_layout() -> None:
         keys.blob("<sid>", "b/<name>"),
     }
     listed = set(first_column(tables(section("Keys in the store"))[0]))
-    assert listed - {"<prefix>/_probe/<random>"} == of
+    assert listed - {"<prefix>/_probe/<random>", "<prefix>/aside/<kind>-<hash>"} == of
+    assert re.fullmatch(r"<prefix>/aside/fmt-[a-z2-7]{16}", keys.aside("fmt", b"damaged"))
 
 
 def test_the_names_of_the_page_are_names() -> None:

@@ -909,9 +909,9 @@ def test_an_emptied_store_gets_its_keys_back_from_any_device_that_knows_them(wor
         before = await world.fmt()
         await emptied(world)
         later = world.device("laptop", NEW)
-        assert await later.repository.restore()
+        assert (await later.repository.mend()).restored
         assert await world.fmt() == before
-        assert not await later.repository.restore()  # it is there now
+        assert not (await later.repository.mend()).restored  # it is there now
         assert later.repository.layout.probe in await world.blobs()
         assert later.repository.roots.newest == 2
 
@@ -921,7 +921,7 @@ def test_an_emptied_store_gets_its_keys_back_from_any_device_that_knows_them(wor
 def test_who_knows_no_keys_restores_nothing(world: World) -> None:
     async def scenario() -> None:
         with pytest.raises(NotFoundError, match="remembers no keys") as caught:
-            await world.device("laptop").repository.restore()
+            await world.device("laptop").repository.mend()
         assert "moss-local repair" in (caught.value.hint or "")
         assert await world.blobs() == {}
 
@@ -939,7 +939,7 @@ def test_another_repository_in_the_store_is_left_alone(world: World) -> None:
         await other.engine.push()
         before = await world.blobs()
         with pytest.raises(StoreChangedError, match="another repository"):
-            await world.device("laptop").repository.restore()
+            await world.device("laptop").repository.mend()
         assert {key: data for key, data in (await world.blobs()).items() if "probe" not in key} == {
             key: data for key, data in before.items() if "probe" not in key
         }
@@ -968,9 +968,9 @@ def test_a_restoration_that_dies_or_hears_nothing_can_be_repeated(
 
         setattr(world.store, side, hook)
         try:
-            assert await laptop.repository.restore()
+            assert (await laptop.repository.mend()).restored
         except Crash:
-            assert await world.device("laptop").repository.restore() == (side == "before")
+            assert (await world.device("laptop").repository.mend()).restored == (side == "before")
         assert await world.fmt() == before
 
     act(scenario)
@@ -994,7 +994,7 @@ def test_keys_of_before_a_rotation_are_noticed_and_replaced_by_newer_ones(world:
         new.put("turn-1", "another")
         with pytest.raises(StoreChangedError):
             await new.engine.push()
-        assert await laptop.repository.restore()
+        assert (await laptop.repository.mend()).restored
         assert await world.fmt() == after
         await new.engine.push()
 
@@ -1009,7 +1009,7 @@ def test_a_device_that_knows_older_keys_restores_nothing_over_newer_ones(world: 
         await phone.engine.pull()
         await turned(laptop, None)
         after = await world.fmt()
-        assert not await phone.repository.restore()
+        assert not (await phone.repository.mend()).restored
         assert await world.fmt() == after
         assert phone.repository.roots.newest == 2
 
@@ -1127,7 +1127,7 @@ def test_no_path_writes_to_a_repository_that_needs_a_later_writer(world: World) 
         await phone.engine.pull()
         assert phone.texts == {"turn-1": "hello"}
         phone.put("turn-2", "more")
-        for work in (phone.engine.push, lambda: turned(phone), phone.repository.restore):
+        for work in (phone.engine.push, lambda: turned(phone), phone.engine.repair):
             with pytest.raises(UnsupportedFormatError, match="'later'"):
                 await work()
         assert await world.blobs() == stored

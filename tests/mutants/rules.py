@@ -28,11 +28,13 @@ from moss_sync import (
     merge,
     plan,
     probe,
+    repository,
     seal,
     segment,
     tiers,
+    verdict,
 )
-from moss_sync.errors import ManifestMissingError, OutcomeUnknownError
+from moss_sync.errors import BlobCorruptError, ManifestMissingError, OutcomeUnknownError
 from moss_sync.hlc import MAX_STAMP
 from moss_sync.manifest import Manifest
 from moss_sync.replica import Pending, ReplicaState, Snapshot
@@ -47,6 +49,8 @@ ROLLBACK = "tests/moss_sync/test_rollback.py"
 CHECKPOINT = "tests/moss_sync/test_checkpoint.py"
 LIVES = "tests/moss_sync/test_lives.py"
 CLOCKS = "tests/moss_sync/test_clocks.py"
+DAMAGE = "tests/moss_sync/test_damage.py"
+VERDICT = "tests/moss_sync/test_verdict.py"
 PLAN = "tests/moss_sync/test_plan.py"
 TIERS = "tests/moss_sync/test_tiers.py"
 REPLICA = "tests/moss_local/test_storage_replica.py"
@@ -316,6 +320,30 @@ def _no_standing(kind: plan.Standing) -> Callable[..., plan.Standing]:
 
 def _accept_any_store(shipped: Any, self: Any) -> Any:
     return probe.ProbeVerdict("quoted", long=False)
+
+
+def _hear_of_no_failure(self: Any, store: Any) -> None:
+    return None
+
+
+async def _overrule_by_any(shipped: Any, self: Any, verdict: Any, keys: Any, **_: Any) -> None:
+    await self.overrule(verdict, keys)
+
+
+async def _take_for_empty(self: Any) -> bool:
+    return False
+
+
+async def _keep_whatever_decodes(shipped: Any, self: Any, raw: bytes, cached: bytes) -> bool:
+    try:
+        found = keyring.decode(raw)
+    except BlobCorruptError:
+        return True
+    return found.newest < keyring.decode(cached).newest
+
+
+async def _set_nothing_aside(self: Any, kind: str, data: bytes) -> str:
+    return self.layout.aside(kind, data)
 
 
 def _last_writer_by_arrival(a: Any, b: Any) -> bool:
@@ -619,6 +647,48 @@ MUTANTS: Sequence[Mutant] = (
         "a store that cannot compare and swap is refused",
         around(probe.ProbeReport, "require", _accept_any_store),
         ("tests/moss_sync/test_probe.py",),
+    ),
+    Mutant(
+        "published-verdict",
+        "a store that one device has found out is written to by none that hears of it",
+        swap(probe.ProbeVerdict, "require", _hear_of_no_failure),
+        (VERDICT,),
+    ),
+    Mutant(
+        "verdict-order",
+        "a round that has passed does not overrule one that has failed",
+        around(verdict.StoreVerdict, "publish", _overrule_by_any),
+        (VERDICT,),
+    ),
+    Mutant(
+        "empty-store",
+        "no keys are made where blobs of the project are",
+        swap(repository.Repository, "_holds_anything", _take_for_empty),
+        (DAMAGE,),
+    ),
+    Mutant(
+        "header-evidence",
+        "a damaged header is told from a newer version and from a key that is not known",
+        swap(seal, "unseal_without_header", lambda *_, **__: None),
+        ("tests/moss_sync/test_seal.py",),
+    ),
+    Mutant(
+        "header-repair",
+        "a repair goes on from a manifest of which only the header is damaged",
+        swap(channel.Channel, "_without_header", lambda *_: None),
+        (DAMAGE,),
+    ),
+    Mutant(
+        "checked-fmt",
+        "a repair replaces a fmt that decodes and that no holder of the key has made",
+        around(repository.Repository, "_must_go", _keep_whatever_decodes),
+        (DAMAGE,),
+    ),
+    Mutant(
+        "aside",
+        "what a repair replaces is copied first",
+        swap(repository.Repository, "set_aside", _set_nothing_aside),
+        (DAMAGE,),
     ),
     Mutant(
         "one-space",

@@ -1,0 +1,120 @@
+"""Damage to the blobs of a store, mended from the command line for this device and a new one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from moss_local import BlobMissingError, DocumentInfo, MossClient, MossError
+from tests.moss_local.cli_harness import Cli
+from tests.moss_sync.world import noise
+
+VECTOR = [1.0, 0.0, 0.0, 0.0]
+
+
+def client(root: Path, name: str) -> MossClient:
+    return MossClient("p", "k", store=root / "store", data_dir=root / name)
+
+
+async def add(root: Path, name: str, documents: dict[str, str], *, push: bool) -> None:
+    async with client(root, name) as opened, await opened.session("conv", "custom") as session:
+        await session.add_docs(
+            [DocumentInfo(id, text, embedding=VECTOR) for id, text in documents.items()]
+        )
+        if push:
+            await session.push_index()
+
+
+async def read(root: Path, name: str) -> dict[str, str]:
+    async with client(root, name) as opened, await opened.session("conv", "custom") as session:
+        await session.pull()
+        return {doc.id: doc.text for doc in await session.get_docs()}
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("MOSS_PROJECT_ID", "p")
+    monkeypatch.setenv("MOSS_PROJECT_KEY", "k")
+    monkeypatch.setenv("MOSS_STORE", str(tmp_path / "store"))
+    return Cli(("--data-dir", str(tmp_path / "one")))
+
+
+def blobs(root: Path, part: str) -> list[Path]:
+    found = [path for path in (root / "store").rglob("*") if path.is_file()]
+    return sorted(
+        path
+        for path in found
+        if f"/{part}" in str(path) and not {"aside", ".moss"} & set(path.parts)
+    )
+
+
+def version(whole: bytes) -> bytes:
+    return whole[:4] + bytes([whole[4] ^ 2]) + whole[5:]
+
+
+def epoch(whole: bytes) -> bytes:
+    return whole[:8] + bytes([whole[8] ^ 128]) + whole[9:]
+
+
+def emptied(whole: bytes) -> bytes:
+    return b""
+
+
+DAMAGES: list[Callable[[bytes], bytes] | None] = [version, epoch, emptied, None]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=["version", "epoch", "emptied", "removed"])
+@pytest.mark.parametrize(
+    ("part", "how"), [("fmt", "--all"), ("probe", "conv"), ("m/", "--all"), ("s/", "conv")]
+)
+def test_repair_mends_a_blob_for_this_device_and_a_new_one(
+    cli: Cli, tmp_path: Path, part: str, damage: Callable[[bytes], bytes] | None, how: str
+) -> None:
+    asyncio.run(add(tmp_path, "one", {"a": noise(1, 9000)}, push=True))
+    asyncio.run(add(tmp_path, "one", {"not pushed": "text"}, push=False))
+    [path, *_] = blobs(tmp_path, part)
+    whole = path.read_bytes()
+    path.unlink()
+    if damage is not None:
+        path.write_bytes(damage(whole))
+    [repaired] = cli("repair", how, "--json").ok().json()["repairs"]
+    assert repaired["error"] is None
+    assert len(repaired["aside"]) == (damage is not None and part != "probe")
+    for key in repaired["aside"]:
+        assert damage is not None
+        assert (tmp_path / "store" / key).read_bytes() == damage(whole)
+    expected = {"a": noise(1, 9000), "not pushed": "text"}
+    for name in ("one", "new"):
+        assert asyncio.run(read(tmp_path, name)) == expected
+    asyncio.run(add(tmp_path, "new", {"b": "text"}, push=True))
+    assert asyncio.run(read(tmp_path, "one")).keys() == {*expected, "b"}
+
+
+def test_a_device_without_a_session_puts_the_keys_back_as_well(cli: Cli, tmp_path: Path) -> None:
+    async def story() -> None:
+        await add(tmp_path, "one", {"a": "text"}, push=True)
+        async with client(tmp_path, "one") as opened:
+            await opened.delete_session("conv", local_only=True)
+
+    asyncio.run(story())
+    [fmt] = blobs(tmp_path, "fmt")
+    fmt.unlink()
+    with pytest.raises(BlobMissingError) as caught:
+        asyncio.run(add(tmp_path, "two", {"b": "text"}, push=True))
+    assert "moss-local repair --all" in (caught.value.hint or "")
+    assert "they are back" in cli("repair", "--all").ok().stdout
+    asyncio.run(add(tmp_path, "two", {"b": "text"}, push=True))
+    assert asyncio.run(read(tmp_path, "new")).keys() == {"a", "b"}
+
+
+def test_a_new_device_refuses_damaged_keys_by_name(cli: Cli, tmp_path: Path) -> None:
+    asyncio.run(add(tmp_path, "one", {"a": "text"}, push=True))
+    [fmt] = blobs(tmp_path, "fmt")
+    fmt.write_bytes(version(fmt.read_bytes()))
+    with pytest.raises(MossError) as caught:
+        asyncio.run(add(tmp_path, "two", {"b": "text"}, push=True))
+    assert "moss-local repair --all" in (caught.value.hint or "")
