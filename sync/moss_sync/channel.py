@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -215,7 +216,9 @@ class Channel:
             max_plain=manifest.MAX_PLAIN_BYTES,
         )
         leave_out: LeaveOut = "keys and features" if drop_unknown else "keys"
-        return None if plain is None else self._view(keys, sid, answer, plain, leave_out)
+        with suppress(BlobCorruptError):  # it is more than the header
+            return None if plain is None else self._view(keys, sid, answer, plain, leave_out)
+        return None
 
     async def _opened_to_mend(self, keys: Keys, sid: str, answer: Blob, drop_unknown: bool) -> View:
         """As `_opened`; where too much is in it that nobody knows, without that."""
