@@ -605,13 +605,13 @@ class World:
         # Settling asks once; from the second lost race on it lists; a rebuild pulls, and writes
         # its segment anew; a push of before that is still to be sent is two more, and four after a
         # lost race, when each of the two gathers what others have uploaded; the first contact of
-        # all has 52 requests of its own.
+        # all has 54 requests of its own.
         bound = (
             4
             + (4 if report.lost_races else 2) * resumed
             + 3 * (report.lost_races + operation.rebuilt)
             + operation.fetched
-            + 52 * first
+            + 54 * first
         )
         require(
             report.requests <= bound,
