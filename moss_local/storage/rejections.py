@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import apsw
 
-from moss_sync.limits import Rejected
+from moss_sync.limits import Rejected, document
 from moss_sync.replica import KEPT_REJECTED
 
 
@@ -24,8 +24,8 @@ def note_rejected(conn: apsw.Connection, found: Sequence[Rejected]) -> list[Reje
     ]
     room = KEPT_REJECTED - count_rejected(conn)
     conn.executemany(
-        "INSERT INTO rejected (mark, id, reason) VALUES (?, ?, ?)",
-        [(each.mark, each.id, each.reason) for each in news[: max(0, room)]],
+        "INSERT INTO rejected (mark, what, reason) VALUES (?, ?, ?)",
+        [(each.mark, each.what, each.reason) for each in news[: max(0, room)]],
     )
     return news
 
@@ -33,7 +33,7 @@ def note_rejected(conn: apsw.Connection, found: Sequence[Rejected]) -> list[Reje
 def forget_rejected(conn: apsw.Connection, ids: Iterable[str]) -> None:
     """Forget what was told of documents of which a version has arrived that counts."""
     if count_rejected(conn):
-        conn.executemany("DELETE FROM rejected WHERE id = ?", ((ascii(id),) for id in ids))
+        conn.executemany("DELETE FROM rejected WHERE what = ?", ((document(id),) for id in ids))
 
 
 def count_rejected(conn: apsw.Connection) -> int:
@@ -43,5 +43,5 @@ def count_rejected(conn: apsw.Connection) -> int:
 
 def read_rejected(conn: apsw.Connection) -> list[Rejected]:
     """Return those that are remembered, in the order in which they were read."""
-    rows: Any = conn.execute("SELECT id, reason, mark FROM rejected ORDER BY number")
+    rows: Any = conn.execute("SELECT what, reason, mark FROM rejected ORDER BY number")
     return [Rejected(*row) for row in rows]

@@ -149,7 +149,7 @@ CREATE TABLE history (
 CREATE TABLE rejected (
   number INTEGER PRIMARY KEY,
   mark BLOB NOT NULL UNIQUE,
-  id TEXT NOT NULL,
+  what TEXT NOT NULL,
   reason TEXT NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX history_content ON history (id, digest);

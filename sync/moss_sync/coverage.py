@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from moss_sync.layout import MAX_PUSH
 from moss_sync.packing import as_bytes, as_list, as_map, as_uint
 from moss_sync.record import DEVICE_BYTES
 
@@ -78,7 +79,7 @@ def coverage_of(fields: Any) -> Coverage:
     """Return the coverage of `Coverage.fields`; raises ValueError or TypeError."""
     found: dict[bytes, Spans] = {}
     for dev, spans in as_map(fields).items():
-        ranges = [tuple(as_uint(bound) for bound in as_list(span)) for span in as_list(spans)]
+        ranges = [tuple(as_push(bound) for bound in as_list(span)) for span in as_list(spans)]
         flat = [bound for each in ranges for bound in each]
         # Rising, and with a hole between two ranges: the one form that a set of numbers has.
         if any(len(each) != 2 or not 1 <= each[0] <= each[1] for each in ranges) or any(
@@ -97,7 +98,14 @@ def floor_fields(floor: Floor) -> dict[bytes, int]:
 
 def floor_of(fields: Any) -> dict[bytes, int]:
     """Return the floor of `floor_fields`; raises ValueError or TypeError."""
-    return {as_bytes(dev, DEVICE_BYTES): as_uint(n) for dev, n in as_map(fields).items()}
+    return {as_bytes(dev, DEVICE_BYTES): as_push(n) for dev, n in as_map(fields).items()}
+
+
+def as_push(value: Any) -> int:
+    """Return a field that must be a push number, or 0. Raises ValueError."""
+    if as_uint(value) > MAX_PUSH:
+        raise ValueError("push number")
+    return int(value)
 
 
 def below(dev: bytes, n: int, floor: Floor) -> bool:

@@ -41,27 +41,43 @@ SHOWN_CHARS = 80
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A record that arrived and does not count.
+    """A record, or a blob of a log, that arrived and does not count.
 
     Attributes:
-        id: Its id as ASCII, escaped and cut to SHOWN_CHARS.
+        what: What it is, as ASCII: "document 'a'" with the id escaped and cut, or "blob s/…".
         reason: What is wrong with it.
         mark: 8 bytes that name this version of it: what was told once is not told again.
     """
 
-    id: str
+    what: str
     reason: str
     mark: bytes
 
     def __str__(self) -> str:
-        return f"document {self.id}: {self.reason}"
+        return f"{self.what}: {self.reason}"
 
 
 def rejected(id: Any, hlc: int, dev: bytes, reason: str) -> Rejected:
     """Return what is told of a record; its parts may be anything."""
-    shown = ascii(id) if isinstance(id, str) else f"of {type(id).__name__}"
-    mark = blake2b(f"{shown}\0{hlc}\0{dev.hex()}\0{reason}".encode(), digest_size=8).digest()
-    return Rejected(shown if len(shown) <= SHOWN_CHARS else shown[:SHOWN_CHARS] + "…", reason, mark)
+    whole = ascii(id) if isinstance(id, str) else f"with an id of type {type(id).__name__}"
+    return Rejected(document(id), reason, _mark(f"{whole}\0{hlc}\0{dev.hex()}\0{reason}"))
+
+
+def rejected_blob(name: str, reason: str) -> Rejected:
+    """Return what is told of a blob of a log whose form is not as it must be."""
+    return Rejected(f"blob {name}", reason, _mark(f"{name}\0{reason}"))
+
+
+def document(id: Any) -> str:
+    """Return how a document is named in what is told."""
+    if not isinstance(id, str):
+        return f"a document with an id of type {type(id).__name__}"
+    shown = ascii(id)
+    return f"document {shown if len(shown) <= SHOWN_CHARS else shown[:SHOWN_CHARS] + '...'}"
+
+
+def _mark(told: str) -> bytes:
+    return blake2b(told.encode(), digest_size=8).digest()
 
 
 def content_fault(id: Any, text: Any, metadata: Any, payload: Any) -> str | None:

@@ -2,7 +2,7 @@
 
 Rules of this file: values in, values out.
 What holds (tests/moss_sync/test_log_blob.py): `decode(encode(x)) == x`; any other bytes give
-BlobCorruptError.
+BlobCorruptError; what `decode` would refuse, `encode` does not make.
 
 There is no manifest that says what belongs to a session: every blob says it of itself. A push says
 which one it is; a *base*, the output of a compaction, which pushes it stands for and which blobs
@@ -21,16 +21,19 @@ from moss_sync import segment
 from moss_sync.coverage import (
     Coverage,
     Floor,
+    as_push,
     coverage_of,
     floor_fields,
     floor_of,
 )
-from moss_sync.errors import BlobCorruptError, UnsupportedFormatError
+from moss_sync.errors import BlobCorruptError, InvalidArgumentError, UnsupportedFormatError
 from moss_sync.layout import SegmentName, is_name
+from moss_sync.limits import rejected_blob
 from moss_sync.packing import (
     as_bytes,
     as_list,
     as_map,
+    as_name,
     as_str,
     as_uint,
     pack,
@@ -121,25 +124,77 @@ def encode(
     whole: Floor | None = None,
     forgot: int = 0,
 ) -> bytes:
-    """Return a blob's plain bytes around `payload`, the bytes of its segment."""
-    return pack(
-        {
-            "v": VERSION,
-            "ct": ct,
-            "since": None if since is None else list(since),
-            "covers": covers.fields(),
-            "replaces": list(replaces),
-            "whole": floor_fields(whole or {}),
-            "forgot": forgot,
-            "segment": payload,
-        },
-        max_bytes=MAX_BLOB_PLAIN_BYTES,
-        what="a blob of the log",
+    """Return a blob's plain bytes around `payload`, the bytes of its segment.
+
+    Raises:
+        InvalidArgumentError: `decode` would refuse them.
+    """
+    what = "a blob of the log"
+    fields = {
+        "v": VERSION,
+        "ct": ct,
+        "since": None if since is None else list(since),
+        "covers": covers.fields(),
+        "replaces": list(replaces),
+        "whole": floor_fields(whole or {}),
+        "forgot": forgot,
+        "segment": payload,
+    }
+    try:
+        _header(fields)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidArgumentError(f"{what} could not be read again: {error}") from error
+    return pack(fields, max_bytes=MAX_BLOB_PLAIN_BYTES, what=what)
+
+
+class _Header(NamedTuple):
+    ct: int
+    since: Since | None
+    covers: Coverage
+    replaces: tuple[str, ...]
+    whole: Floor
+    forgot: int
+    payload: bytes
+
+
+def _header(fields: Mapping[str, Any]) -> _Header:
+    """Return what stands around a segment; raises KeyError, TypeError or ValueError."""
+    since = None
+    if fields["since"] is not None:
+        ms, dev = as_list(fields["since"])
+        since = Since(as_uint(ms), as_bytes(dev, DEVICE_BYTES))
+    replaces = tuple(as_str(each) for each in as_list(fields["replaces"]))
+    if not all(is_name(each) for each in replaces):
+        raise ValueError("names")
+    return _Header(
+        as_uint(fields["ct"]),
+        since,
+        coverage_of(fields["covers"]),
+        replaces,
+        floor_of(fields["whole"]),
+        as_uint(fields["forgot"]),
+        as_bytes(fields["segment"]),
     )
+
+
+def malformed(name: SegmentName, reason: str) -> LogBlob:
+    """Return what a blob counts as that its author sealed and nobody can read: as an empty one.
+
+    Every device finds the same in it, so a push of that number is known everywhere, and a merge
+    takes the blob along. It stands in the place of no other.
+    """
+    pushed = name.kind == "s"
+    told = (rejected_blob(str(name), reason),)
+    empty = Segment(name.dev, name.number if pushed else 0, 0, None, b"", [], told)
+    covers = Coverage.of(name.dev, name.number) if pushed and name.number else Coverage()
+    return LogBlob(name, 0, None, covers, (), {}, 0, empty, 0)
 
 
 def decode(data: bytes, name: SegmentName) -> LogBlob:
     """Return the blob that `encode` got; `name` is what it stands under.
+
+    One that a record is left out of stands in the place of no other: what it was made of, and
+    older versions in there, go on to count.
 
     Raises:
         BlobCorruptError: anything about it is not as it must be.
@@ -148,17 +203,7 @@ def decode(data: bytes, name: SegmentName) -> LogBlob:
     what = f"blob {str(name)!r}"
     fields = _opened(data, MAX_BLOB_PLAIN_BYTES, what)
     try:
-        payload = as_bytes(fields["segment"])
-        covers = coverage_of(fields["covers"])
-        replaces = tuple(as_str(each) for each in as_list(fields["replaces"]))
-        since = None
-        if fields["since"] is not None:
-            ms, dev = as_list(fields["since"])
-            since = Since(as_uint(ms), as_bytes(dev, DEVICE_BYTES))
-        ct, forgot = as_uint(fields["ct"]), as_uint(fields["forgot"])
-        whole = floor_of(fields["whole"])
-        if not all(is_name(each) for each in replaces):
-            raise ValueError("names")
+        ct, since, covers, replaces, whole, forgot, payload = _header(fields)
     except (KeyError, TypeError, ValueError) as error:
         raise BlobCorruptError(f"{what} does not decode: {type(error).__name__}") from error
     pushed = name.kind == "s"
@@ -174,12 +219,18 @@ def decode(data: bytes, name: SegmentName) -> LogBlob:
         # Whose push a record came with is told by its version and this number together.
         if record.commit_seq is None or not covers.has(record.version.dev, record.commit_seq):
             raise BlobCorruptError(f"{what} holds a record of a push that it does not stand for")
+    if decoded.rejected:
+        replaces, whole, forgot = (), {}, 0
     return LogBlob(name, ct, since, covers, replaces, whole, forgot, decoded, plain_size(payload))
 
 
 def encode_head(head: Head) -> bytes:
-    """Return a head's plain bytes."""
-    return pack(
+    """Return a head's plain bytes.
+
+    Raises:
+        InvalidArgumentError: `decode_head` would refuse them.
+    """
+    plain = pack(
         {
             "v": VERSION,
             "sid": head.sid,
@@ -194,6 +245,11 @@ def encode_head(head: Head) -> bytes:
         max_bytes=MAX_HEAD_BYTES,
         what="a head",
     )
+    try:
+        decode_head(plain, head.sid, head.dev)
+    except BlobCorruptError as error:
+        raise InvalidArgumentError(f"a head could not be read again: {error}") from error
+    return plain
 
 
 def decode_head(data: bytes, sid: str, dev: bytes) -> Head:
@@ -207,13 +263,13 @@ def decode_head(data: bytes, sid: str, dev: bytes) -> Head:
     try:
         head = Head(
             sid=as_str(fields["sid"]),
-            name=as_str(fields["name"]),
+            name=as_name(fields["name"]),
             dev=as_bytes(fields["dev"], DEVICE_BYTES),
             inc=as_bytes(fields["inc"], DEVICE_BYTES),
-            n=as_uint(fields["n"]),
+            n=as_push(fields["n"]),
             ct=as_uint(fields["ct"]),
             applied=floor_of(fields["applied"]),
-            model_id=None if fields["model_id"] is None else as_str(fields["model_id"]),
+            model_id=None if fields["model_id"] is None else as_name(fields["model_id"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise BlobCorruptError(f"{what} does not decode: {type(error).__name__}") from error

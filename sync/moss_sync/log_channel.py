@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from moss_sync import layout, log_blob
 from moss_sync.channel import MAX_BACKOFF_S, PARALLEL_READS
 from moss_sync.clock import Clock, SessionClock
-from moss_sync.errors import BlobCorruptError, BlobNotFoundError
+from moss_sync.errors import BlobCorruptError, BlobNotFoundError, UnsupportedFormatError
 from moss_sync.keyring import Keys
 from moss_sync.layout import SegmentName
 from moss_sync.log_blob import BLOB_KIND, HEAD_KIND, Head, LogBlob
-from moss_sync.log_view import Partial
+from moss_sync.log_view import Partial, Unread
 from moss_sync.manifest import tip_of
 from moss_sync.repository import Repository, Runner
 from moss_sync.seal import SALT_BYTES, Place, seal, unseal
@@ -33,13 +33,14 @@ class Listing:
 
     Attributes:
         names: The blobs, by name; tips: of each, what a next push names it by.
-        sizes: Of the sealed blobs.
+        sizes, etags: Of the sealed blobs; 0 and empty where the store does not say.
         strays: Whatever else lies there: conflicted copies, unfinished files, other programs'.
     """
 
     names: Mapping[str, SegmentName]
     tips: Mapping[str, bytes]
     sizes: Mapping[str, int]
+    etags: Mapping[str, str]
     strays: tuple[str, ...]
 
 
@@ -73,16 +74,18 @@ class LogChannel:
 
     async def read(
         self, keys: Keys, names: Sequence[str]
-    ) -> tuple[list[LogBlob], dict[str, Partial]]:
-        """Return these blobs, read in parallel, and which of them have not wholly arrived.
+    ) -> tuple[list[LogBlob], dict[str, Partial | Unread]]:
+        """Return these blobs, read in parallel, and why which of them could not be.
+
+        They have not wholly arrived, or they are damaged or of a newer version. One that its author
+        has sealed as it is, and whose form nobody can read, counts as an empty one.
 
         Raises:
             BlobNotFoundError: one is gone: merged into another meanwhile, or lost.
-            BlobCorruptError: one is not what its name says.
         """
         gate = asyncio.Semaphore(PARALLEL_READS)
 
-        async def read(name: str) -> LogBlob | Partial:
+        async def read(name: str) -> LogBlob | Partial | Unread:
             async with gate:
                 return await self._read(keys, name)
 
@@ -92,17 +95,21 @@ class LogChannel:
         finally:
             for task in tasks:
                 task.cancel()
-        partial = {
-            name: each for name, each in zip(names, found, strict=True) if isinstance(each, Partial)
+        lacking = {
+            name: each
+            for name, each in zip(names, found, strict=True)
+            if not isinstance(each, LogBlob)
         }
-        return [each for each in found if isinstance(each, LogBlob)], partial
+        return [each for each in found if isinstance(each, LogBlob)], lacking
 
-    async def _read(self, keys: Keys, name: str) -> LogBlob | Partial:
+    async def _read(self, keys: Keys, name: str) -> LogBlob | Partial | Unread:
         blob = await self._get(self.key(keys, name))
         if self.replicated and (part := log_blob.arrived(blob.data)) is not None:
             return Partial(str(blob.etag), *part, since_ms=self.time.wall_ms())
-
-        return await self.opened(keys, name, blob.data)
+        try:
+            return await self.opened(keys, name, blob.data)
+        except (BlobCorruptError, UnsupportedFormatError) as error:
+            return Unread(str(blob.etag or ""), str(error))
 
     async def opened(self, keys: Keys, name: str, sealed: bytes) -> LogBlob:
         """Return what the bytes of a blob of this name say."""
@@ -112,7 +119,10 @@ class LogChannel:
         def work() -> LogBlob:
             place = _blob_place(keys, sid, name)
             plain = unseal(keys.roots, place, sealed, max_plain=log_blob.MAX_BLOB_PLAIN_BYTES)
-            return log_blob.decode(plain, parsed)
+            try:
+                return log_blob.decode(plain, parsed)
+            except BlobCorruptError as error:
+                return log_blob.malformed(parsed, str(error))
 
         decoded: LogBlob = await self._run(work)
         return decoded
@@ -133,6 +143,8 @@ class LogChannel:
                 head = await read_head(self._repository, keys, sid, parsed[1])
             except BlobNotFoundError:
                 continue  # not there any more
+            except (BlobCorruptError, UnsupportedFormatError):
+                head = None
             complete = complete and head is not None
             if head is not None:
                 found.append(head)
@@ -195,6 +207,7 @@ async def read_listing(repository: Repository, keys: Keys, sid: str) -> Listing:
     folder = repository.layout.log(sid)
     names: dict[str, SegmentName] = {}
     sizes: dict[str, int] = {}
+    etags: dict[str, str] = {}
     strays: list[str] = []
     for listed in await _pages(repository, folder):
         name = layout.log_name(listed.key.removeprefix(folder))
@@ -206,13 +219,14 @@ async def read_listing(repository: Repository, keys: Keys, sid: str) -> Listing:
             strays.append(listed.key)
         else:
             names[str(parsed)] = parsed
-            sizes[str(parsed)] = listed.size
+            sizes[str(parsed)] = max(0, listed.size or 0)
+            etags[str(parsed)] = listed.etag or ""
     if isinstance(repository.store, MayBeReplicated):
         strays += await repository.store.strays(repository.layout.prefix)
         for place in (repository.layout.manifests, folder):
             strays += await repository.store.strays(place, folders=True)
     tips = {name: tip_of(name.encode()) for name in names}
-    return Listing(names, tips, sizes, tuple(sorted(strays)))
+    return Listing(names, tips, sizes, etags, tuple(sorted(strays)))
 
 
 async def read_head(repository: Repository, keys: Keys, sid: str, dev: bytes) -> Head | None:

@@ -20,7 +20,7 @@ Source: SYNC-PROTOCOL 2.12.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 
 from moss_sync import log_blob, log_plan, log_view, packing, segment
@@ -39,7 +39,7 @@ from moss_sync.log_blob import Head, LogBlob, Since
 from moss_sync.log_channel import Listing, LogChannel
 from moss_sync.log_plan import DEFAULT_POLICY, LogPolicy, Merge
 from moss_sync.log_replica import LogReplica
-from moss_sync.log_view import Held, Partial, View
+from moss_sync.log_view import Held, Partial, Unread, View
 from moss_sync.manifest import tip_of
 from moss_sync.record import DEVICE_BYTES, Record, VectorSpace
 from moss_sync.replica import (
@@ -197,11 +197,11 @@ class LogEngine:
                 await self._repository.refresh()
             view = await self._check_identity(listing, view, report)
             try:
-                blobs, partial = await self._read_new(keys, listing, view)
+                blobs, lacking = await self._read_new(keys, listing, view)
             except BlobNotFoundError as error:
                 missing = error  # merged into another meanwhile: a newer listing shows which
                 continue
-            await self._merge(listing, view, blobs, partial, before, report)
+            await self._merge(listing, view, blobs, lacking, before, report)
             self._looked = True
             return
         raise BlobMissingError(
@@ -212,10 +212,14 @@ class LogEngine:
 
     async def _read_new(
         self, keys: Keys, listing: Listing, view: View
-    ) -> tuple[list[LogBlob], dict[str, Partial]]:
-        """Read what is listed and not held: bases first, then pushes that are in none of them."""
-        wanted = log_plan.unread(view, listing.names)
-        bases, partial = await self._channel.read(
+    ) -> tuple[list[LogBlob], dict[str, Partial | Unread]]:
+        """Read what is listed and not held: bases first, then pushes that are in none of them.
+
+        What could not be read is tried again by every process, and when the store has it otherwise.
+        """
+        same = log_plan.unchanged(view, listing.etags) if self._looked else set()
+        wanted = [name for name in log_plan.unread(view, listing.names) if name not in same]
+        bases, lacking = await self._channel.read(
             keys, [name for name in wanted if listing.names[name].kind == "b"]
         )
         inside = log_plan.replaced(bases)
@@ -224,15 +228,15 @@ class LogEngine:
             keys,
             [n for n in wanted if listing.names[n].kind == "s" and n not in inside],
         )
-        partial = {name: each for name, each in partial.items() if name not in inside}
-        return [*bases, *pushes], {**partial, **others}
+        lacking = {name: each for name, each in lacking.items() if name not in inside}
+        return [*bases, *pushes], {**lacking, **others}
 
     async def _merge(
         self,
         listing: Listing,
         view: View,
         blobs: list[LogBlob],
-        partial: dict[str, Partial],
+        lacking: dict[str, Partial | Unread],
         before: frozenset[str],
         report: SyncReport,
     ) -> None:
@@ -246,6 +250,8 @@ class LogEngine:
             if blob.segment.space is not None and blob.segment.space != space
         }
         taken = log_plan.in_order(blob for blob in blobs if str(blob.name) not in aside)
+        partial = {name: each for name, each in lacking.items() if isinstance(each, Partial)}
+        unread = {name: each for name, each in lacking.items() if isinstance(each, Unread)}
         floors: list[Floor] = list(view.floors)
         for group in _grouped(taken):
             await self._merge_group(group, floors, space, report)
@@ -272,10 +278,14 @@ class LogEngine:
                         name: log_plan.still_partial(held, name, each)
                         for name, each in partial.items()
                     },
+                    unread={**after.unread, **unread},
                 )
             )
 
-        if taken or aside or partial or view.partial or any(n not in listing.sizes for n in before):
+        changed = (
+            taken or aside or partial or view.partial or view.unread != {**view.unread, **unread}
+        )
+        if changed or any(name not in listing.sizes for name in (*before, *view.unread)):
             await self._run(self._replica.remember, change)
         await self._discipline()
         view = await self._view()
@@ -489,7 +499,8 @@ class LogEngine:
         tombs = sum(held.tombs for held in view.held.values())
         heads: list[Head] = []
         complete = False
-        if tombs > self._policy.min_tombstones and not unread and not view.aside:
+        waits = unread or view.aside or view.unread
+        if tombs > self._policy.min_tombstones and not waits:
             heads, complete = await self._channel.heads(keys)
         complete = complete and state.pending is None
         # Nothing may be ripe among what looked so: then what is merged is as without.
@@ -513,10 +524,11 @@ class LogEngine:
     ) -> bool:
         """Write the union of some blobs; False when one of them is gone, or nothing would go."""
         try:
-            blobs, partial = await self._channel.read(keys, merge.names)
+            blobs, lacking = await self._channel.read(keys, merge.names)
         except BlobNotFoundError:
             return False
-        if partial:
+        if lacking:
+            await self._drop_damaged(lacking)
             return False
         await self._repository.check_time(self._channel.time)
         ids = {record.id for blob in blobs for record in blob.segment.records}
@@ -557,6 +569,18 @@ class LogEngine:
             ),
         )
         return True
+
+    async def _drop_damaged(self, lacking: Mapping[str, Partial | Unread]) -> None:
+        """Hold no more what has become unreadable in the store: other blobs are merged without."""
+        damaged = {name: each for name, each in lacking.items() if isinstance(each, Unread)}
+
+        def change(stored: bytes | None) -> bytes:
+            view = log_view.decode(stored)
+            held = {name: each for name, each in view.held.items() if name not in damaged}
+            return log_view.encode(replace(view, held=held, unread={**view.unread, **damaged}))
+
+        if damaged:
+            await self._run(self._replica.remember, change)
 
     async def _sweep(self, keys: Keys, listing: Listing) -> None:
         """Delete what is inside a base that is held here."""

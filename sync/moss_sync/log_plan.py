@@ -70,6 +70,13 @@ def unread(view: View, listed: Iterable[str]) -> list[str]:
     ]
 
 
+def unchanged(view: View, etags: Mapping[str, str]) -> set[str]:
+    """Return the blobs that could not be read and are in the same state as then."""
+    return {
+        name for name, each in view.unread.items() if each.etag and etags.get(name) == each.etag
+    }
+
+
 def replaced(held: Iterable[Held | LogBlob]) -> set[str]:
     """Return the names of all blobs that these were made of."""
     return {name for each in held for name in each.replaces}
@@ -151,6 +158,9 @@ def with_read(
         high=max(view.high, high),
         aside={name: space for name, space in view.aside.items() if name in listed},
         partial={name: each for name, each in view.partial.items() if name in listed},
+        unread={
+            name: each for name, each in view.unread.items() if name in listed and name not in held
+        },
     )
 
 
@@ -202,6 +212,10 @@ def waiting(
         size = f"{part.have} of {part.size} bytes" if part.size else f"{part.have} bytes"
         minutes = max(0, now_ms - part.since_ms) // MINUTE_MS
         lines.append(f"{name}: {size} have arrived, for {minutes} minutes")
+    lines += [
+        f"{name} cannot be read and stands in the way of no other: {each.reason}"
+        for name, each in sorted(view.unread.items())
+    ]
     for name, space in sorted(view.aside.items()):
         lines.append(f"{name} holds vectors of {space!r}; its device must embed it anew")
     return tuple(lines)

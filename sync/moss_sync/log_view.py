@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from moss_sync.coverage import Coverage, coverage_of, floor_fields, floor_of
 from moss_sync.errors import BlobCorruptError
@@ -71,6 +71,18 @@ class Partial:
     since_ms: int
 
 
+class Unread(NamedTuple):
+    """A blob that could not be read, in the state that the store had it in.
+
+    Attributes:
+        etag: Of that state; empty where the store does not say.
+        reason: Why.
+    """
+
+    etag: str
+    reason: str
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """What a device remembers of a session's log.
@@ -86,6 +98,7 @@ class View:
         space, since: The session's vector space, and of when it is.
         aside: Blobs with vectors of another space, each with the id of that.
         partial: Files that were not wholly there.
+        unread: Blobs that are damaged, or of a newer version, as they were last looked at.
     """
 
     held: Mapping[str, Held] = field(default_factory=dict)
@@ -99,6 +112,7 @@ class View:
     since: Since | None = None
     aside: Mapping[str, str] = field(default_factory=dict)
     partial: Mapping[str, Partial] = field(default_factory=dict)
+    unread: Mapping[str, Unread] = field(default_factory=dict)
 
     @property
     def tip(self) -> bytes:
@@ -125,6 +139,7 @@ def encode(view: View) -> bytes:
                 name: [each.etag, each.have, each.size, each.since_ms]
                 for name, each in view.partial.items()
             },
+            "unread": {name: list(each) for name, each in view.unread.items()},
         },
         max_bytes=MAX_VIEW_BYTES,
         what="what is remembered of a log",
@@ -159,6 +174,7 @@ def decode(data: bytes | None) -> View:
             partial={
                 as_str(name): _partial(item) for name, item in as_map(fields["partial"]).items()
             },
+            unread={as_str(name): _unread(item) for name, item in as_map(fields["unread"]).items()},
         )
     except (KeyError, TypeError, ValueError) as error:
         raise BlobCorruptError(f"{what} does not decode: {type(error).__name__}") from error
@@ -203,3 +219,8 @@ def _since(item: Any) -> Since:
 def _partial(item: Any) -> Partial:
     etag, have, size, since_ms = as_list(item)
     return Partial(as_str(etag), as_uint(have), as_uint(size), as_uint(since_ms))
+
+
+def _unread(item: Any) -> Unread:
+    etag, reason = as_list(item)
+    return Unread(as_str(etag), as_str(reason))

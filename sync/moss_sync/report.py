@@ -29,7 +29,7 @@ class SyncReport:
         requests, bytes_sent, bytes_received: As counted on the wire, bodies only.
         elapsed_ms: Wall time of the exchange.
         waiting: Where blobs travel one by one (commit="log"): what is known to exist and has not
-            arrived, a sentence each. Nothing is wrong; a later exchange reads it.
+            arrived, or cannot be read, a sentence each. A later exchange reads it once it is whole.
         strays: What lies among the session's blobs and is none of them, such as the conflicted
             copies that a folder's replication leaves. Never read and never removed.
         rejected: Records of others that were read and do not count, because they are over a limit

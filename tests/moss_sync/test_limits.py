@@ -89,5 +89,5 @@ def test_the_smallest_and_the_largest_vectors_count(dtype: str) -> None:
 def test_what_is_told_of_a_record_is_short_and_ascii() -> None:
     for id in ("x" * 10**6, "\u202e\n", "\ud800", ["a"] * 10**5, None):
         told = str(limits.rejected(id, -(2**70), b"", "reason"))
-        assert told.removesuffix(": reason").replace("…", "").isascii()
+        assert told.isascii()
         assert len(told) < 150
