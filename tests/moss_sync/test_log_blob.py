@@ -73,7 +73,6 @@ def test_a_base_comes_out_as_it_went_in() -> None:
         ("b", payload(record("a", 4), n=0), {}),
         ("b", payload(record("a", None), n=0), {}),
         ("b", payload(record("a", 3), n=1), {}),
-        ("b", payload(record("a", 3), n=0), {"replaces": ("elsewhere",)}),
     ],
 )
 def test_a_blob_that_contradicts_itself_is_refused(

@@ -7,6 +7,7 @@ import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import patch
 from uuid import uuid4
 
 import pytest
@@ -15,6 +16,7 @@ from moss_sync import (
     InvalidArgumentError,
     ModelMismatchError,
     MossError,
+    NetworkError,
     StoreChangedError,
     StoreLacksCasError,
     UnauthorizedError,
@@ -943,9 +945,13 @@ def test_an_error_keeps_the_report_of_what_was_done(world: World) -> None:
         a, b = world.device(), world.device()
         a.put("turn-1", "text")
         await a.log.push()
-        [key] = await world.blobs()
-        await world.store.put(key, b"nonsense")
-        with pytest.raises(MossError) as caught:
+        shipped = b.log._channel._get
+
+        async def away(wanted: str) -> Blob:
+            blob = await shipped(wanted)
+            raise NetworkError(f"{blob.etag} did not arrive")
+
+        with patch.object(b.log._channel, "_get", away), pytest.raises(MossError) as caught:
             await b.log.pull()
         assert caught.value.report is not None
         assert caught.value.report.requests >= 3
