@@ -54,7 +54,7 @@ def test_every_rollback_is_noticed_until_64_times_as_many_commits_were_made() ->
                 assert notices(seen, hidden, since), (seen, hidden, since)
 
 
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)
 @given(data=st.data(), hidden=st.integers(1, 60_000))
 def test_so_is_any_longer_one_as_far_as_marks_reach(data: st.DataObject, hidden: int) -> None:
     seen = data.draw(st.integers(hidden, 10**7))
@@ -95,7 +95,7 @@ def test_marks_never_pass_one_and_a_half_kilobytes() -> None:
 
 
 @given(seq=st.integers(1, 3000), length=st.integers(1, 40))
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 def test_each_commit_makes_its_marks_of_those_of_the_one_before(seq: int, length: int) -> None:
     def made(at: int) -> bytes:
         return b"".join(

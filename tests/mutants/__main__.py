@@ -16,6 +16,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from tempfile import TemporaryDirectory
 
 from tests.mutants.rules import MUTANTS, Mutant
 
@@ -53,10 +54,13 @@ def directed(mutant: Mutant) -> Finding:
     """Run the directed tests of a mutant until one fails."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider"]
     command += ["-p", "tests.mutants.plugin", "--mutant", mutant.name, *mutant.directed]
-    env = {**os.environ, "HYPOTHESIS_STORAGE_DIRECTORY": os.devnull}
-    run = subprocess.run(
-        command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, env=env
-    )
+    # Of its own, since what it finds is no fault of the shipped code; and a real one, since
+    # Hypothesis warns of others, so that every test with examples would fail of that.
+    with TemporaryDirectory() as examples:
+        env = {**os.environ, "HYPOTHESIS_STORAGE_DIRECTORY": examples}
+        run = subprocess.run(
+            command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, env=env
+        )
     failed = re.search(r"^(?:FAILED|ERROR) (\S+)", run.stdout, re.M)
     if run.returncode != 1 or failed is None:
         return Finding(mutant, None, run.stdout[-400:] + run.stderr[-400:])

@@ -22,12 +22,15 @@ from moss_sync import (
     compaction,
     engine,
     floors,
+    history,
     keyring,
     layout,
     marks,
     merge,
     plan,
     probe,
+    rebuild,
+    repair,
     repository,
     seal,
     segment,
@@ -46,6 +49,8 @@ ADOPTION = "tests/moss_sync/test_adoption.py"
 FORGETTING = "tests/moss_sync/test_forgetting.py"
 MARKS = "tests/moss_sync/test_marks.py"
 ROLLBACK = "tests/moss_sync/test_rollback.py"
+HISTORY = "tests/moss_sync/test_history.py"
+REPAIR = "tests/moss_sync/test_repair.py"
 CHECKPOINT = "tests/moss_sync/test_checkpoint.py"
 LIVES = "tests/moss_sync/test_lives.py"
 CLOCKS = "tests/moss_sync/test_clocks.py"
@@ -358,6 +363,29 @@ def _at_the_last_one_seen(shipped: Any, one: marks.Past, other: marks.Past) -> A
     return shipped(replace(one, hashes={one.seq: one.hashes[one.seq]}), other)
 
 
+def _list_what_the_store_shows(shipped: Any, current: Any, known: Any) -> Any:
+    found = shipped(current, known)
+    return found if found is None or current is None else replace(found, listed=(current,))
+
+
+def _relate_by_marks_only(earlier: Any, later: Any) -> history.Relation:
+    found = marks.compare(earlier.past, later.past)
+    return history.Relation(parted=found.forked, joint=found.joint)
+
+
+def _joint_of_all_that_was_seen(manifest: Any, mark: Any, state: ReplicaState, before: Any) -> int:
+    return 0 if state.seen is None else state.seen.seq
+
+
+def _hold_as_edits(conn: Any) -> None:
+    conn.execute("UPDATE document SET dirty = 1, commit_seq = NULL")
+
+
+def _repair_without_floors(shipped: Any, *args: Any, **options: Any) -> Manifest:
+    following: Manifest = shipped(*args, **options)
+    return replace(following, tomb_seq=0, tomb_hlc=0)
+
+
 MUTANTS: Sequence[Mutant] = (
     Mutant(
         "fence",
@@ -617,6 +645,66 @@ MUTANTS: Sequence[Mutant] = (
         "a short mark that agrees proves no checkpoint",
         swap(checkpoint, "LONG_BYTES", marks.SHORT_BYTES),
         (CHECKPOINT,),
+    ),
+    Mutant(
+        "later-list",
+        "of a state and its beginning, a repair lists only what the later one does",
+        around(engine, "foundation", _list_what_the_store_shows),
+        (REPAIR,),
+    ),
+    Mutant(
+        "unaware",
+        "a repair numbered no higher than what a device has seen did not know of it",
+        swap(history, "relate", _relate_by_marks_only),
+        (HISTORY,),
+    ),
+    Mutant(
+        "undone-deletions",
+        "a repaired session without deletions that a device has seen is refused",
+        swap(plan, "undoes", lambda *_: False),
+        (REPAIR,),
+    ),
+    Mutant(
+        "purged-since",
+        "a side is listed again only if the other has forgotten no deletion since they parted",
+        swap(repair, "has_purged_since", lambda *_: False),
+        (REPAIR, HISTORY),
+    ),
+    Mutant(
+        "doubtful",
+        "what the other side may have deleted and forgotten is not written anew",
+        swap(repair, "is_doubtful", lambda *_, **__: False),
+        (HISTORY, REPAIR),
+    ),
+    Mutant(
+        "discarded",
+        "what somebody added who did not know of a deletion of the session is set aside",
+        swap(rebuild.repair, "since_the_deletion", lambda *_: ()),
+        (REPAIR,),
+    ),
+    Mutant(
+        "repair-floors",
+        "a repair keeps the floors of what it builds on",
+        around(engine, "with_repair", _repair_without_floors),
+        (REPAIR,),
+    ),
+    Mutant(
+        "joint",
+        "what a device applied counts only as far as its history is that of the repaired session",
+        swap(plan, "joint", _joint_of_all_that_was_seen),
+        (REPAIR,),
+    ),
+    Mutant(
+        "held-aside",
+        "a held document that may have been deleted goes to the quarantine",
+        swap(storage_replica, "set_aside_held", lambda *_: 0),
+        (REPLICA, REPAIR),
+    ),
+    Mutant(
+        "held-is-no-edit",
+        "what is only offered again after a repair is never stamped anew",
+        swap(storage_replica, "hold_all", _hold_as_edits),
+        (REPLICA, REPAIR),
     ),
     Mutant(
         "rollback",
