@@ -279,8 +279,9 @@ class SessionIndex(OpenUntilClosed[SyncState]):
     async def quarantined(self) -> list[QuarantinedEdit]:
         """Return the changes that were set aside on this device, oldest first.
 
-        They were made here and never pushed, and pushing them by themselves could bring back what
-        others deleted: this file was an old copy or damaged, or the session was deleted elsewhere.
+        They are not in the session, and pushing them by themselves could bring back what others
+        deleted: this file was an old copy or damaged, or the session was deleted elsewhere, or
+        repaired.
         """
         self._check_open()
         return [_set_aside_of(each) for each in await runtime.blocking(self._quarantine)]

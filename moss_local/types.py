@@ -234,6 +234,7 @@ class QuarantinedEdit:
         number: Names it, for `session.restore_quarantined` and `discard_quarantined`.
         reason: Why it was set aside. "device": this file was a copy or an old backup, whose changes
             may have been pushed and deleted since; "deleted": the session was deleted elsewhere;
+            "repaired": it was repaired, and others may have deleted the document since;
             "salvaged": its file was damaged, and something newer stands against it; "damaged": the
             same, and whether it is whole and was still there cannot be told.
         written_ms, device_id, deleted: As in DocumentVersion.

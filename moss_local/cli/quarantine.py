@@ -30,9 +30,9 @@ def quarantine(
 ) -> None:
     """Show changes that were set aside on this device.
 
-    They were made here and never pushed, and pushing them by themselves could bring back what
-    others deleted: this device's files were an old copy, or damaged, or the session was deleted
-    elsewhere. By number, oldest first: why, when it was written, on which device, the document's
+    They are not in the session, and pushing them by themselves could bring back what others
+    deleted: this device's files were an old copy, or damaged, or the session was deleted elsewhere,
+    or repaired. By number, oldest first: why, when it was written, on which device, the document's
     id and its text.
 
     JSON: {session, device, edits: [{number, reason, id, text, metadata, payload, written_at,

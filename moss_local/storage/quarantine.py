@@ -1,7 +1,8 @@
 """Edits that were set aside: they may not be pushed again by themselves, and must not be lost.
 
-The sync side puts them here, where it finds that this file is an old copy or that the session was
-deleted elsewhere; what becomes of each is for the user to say.
+The sync side puts them here, where it finds that this file is an old copy, that the session was
+deleted elsewhere, or, after a repair, that a document may have been deleted; what becomes of each
+is for the user to say.
 What holds: tests/moss_local/test_history.py, test_salvage.py.
 """
 
