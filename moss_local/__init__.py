@@ -104,6 +104,7 @@ from moss_sync import (
     SyncReport,
     UnauthorizedError,
     UnsupportedFormatError,
+    UntrustedStoreError,
 )
 
 if TYPE_CHECKING:
@@ -194,6 +195,7 @@ __all__ = [
     "Synced",
     "UnauthorizedError",
     "UnsupportedFormatError",
+    "UntrustedStoreError",
     "UpdateWebSourceResult",
     "WebSource",
     "__version__",

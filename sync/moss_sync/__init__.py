@@ -29,6 +29,7 @@ from moss_sync.errors import (
     StoreLacksCasError,
     UnauthorizedError,
     UnsupportedFormatError,
+    UntrustedStoreError,
 )
 from moss_sync.record import Record, VectorSpace, Version, content_digest
 from moss_sync.replica import (
@@ -81,6 +82,7 @@ __all__ = [
     "SyncReport",
     "UnauthorizedError",
     "UnsupportedFormatError",
+    "UntrustedStoreError",
     "VectorSpace",
     "Version",
     "content_digest",

@@ -116,6 +116,13 @@ class OutcomeUnknownError(NetworkError):
     """A compare-and-swap was sent and no answer came: it may or may not have happened."""
 
 
+class UntrustedStoreError(NetworkError):
+    """The store's TLS certificate is not trusted, so nothing was sent. Trying again is no cure."""
+
+    default_code = "UNTRUSTED_STORE"
+    retryable = False
+
+
 class ContentionError(NetworkError):
     """Other devices won every race until the deadline. The changes stay pending; push again."""
 

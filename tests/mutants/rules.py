@@ -42,7 +42,7 @@ from moss_sync.hlc import MAX_STAMP
 from moss_sync.manifest import Manifest
 from moss_sync.replica import Pending, ReplicaState, Snapshot
 from moss_sync.repository import Repository
-from moss_sync.stores import beneath, folder, folder_blob
+from moss_sync.stores import beneath, folder, folder_blob, s3, s3_client
 
 ENGINE = "tests/moss_sync/test_engine.py"
 ADOPTION = "tests/moss_sync/test_adoption.py"
@@ -60,6 +60,7 @@ PLAN = "tests/moss_sync/test_plan.py"
 TIERS = "tests/moss_sync/test_tiers.py"
 REPLICA = "tests/moss_local/test_storage_replica.py"
 FOREIGN_FILES = "tests/moss_sync/test_stores_foreign_files.py"
+HOSTILE = "tests/moss_sync/test_stores_s3_hostile.py"
 
 
 async def _no_epoch(repository: Repository) -> int:
@@ -154,6 +155,10 @@ def _merge_then_purge(shipped: Any, self: Any, snapshot: Snapshot, seen: Any) ->
     with self.file.writing() as conn:
         storage_replica.purge_tombstones(conn, commit_seq=snapshot.tomb_seq)
     return counts
+
+
+def _request_anywhere(self: Any, method: str, **options: Any) -> Any:
+    return self._session.request(method, **options)
 
 
 def _left_behind_by_age(name: str, about: Any, *, user: int, now_ms: int) -> bool:
@@ -837,5 +842,41 @@ MUTANTS: Sequence[Mutant] = (
         "a file longer than any blob is not read",
         swap(folder_blob, "check_length", lambda folder, name, size: None),
         (FOREIGN_FILES,),
+    ),
+    Mutant(
+        "redirect",
+        "a redirect is followed to no host",
+        swap(s3_client.StayingSession, "request", _request_anywhere),
+        (HOSTILE,),
+    ),
+    Mutant(
+        "region-redirect",
+        "a request stays in the region that it was sent to",
+        swap(s3_client, "_keep_region", lambda context, **_: None),
+        (HOSTILE,),
+    ),
+    Mutant(
+        "metadata",
+        "the machine's metadata service is asked for credentials on demand only",
+        swap(s3_client, "_may_ask_metadata", lambda: True),
+        (HOSTILE,),
+    ),
+    Mutant(
+        "answer-length",
+        "an answer that is no blob is read to a bound",
+        swap(s3_client.BoundedResponse, "read", s3_client.aiohttp.ClientResponse.read),
+        (HOSTILE,),
+    ),
+    Mutant(
+        "listing-pages",
+        "a listing that does not end is given up",
+        swap(s3, "MAX_LIST_PAGES", 300),
+        (HOSTILE,),
+    ),
+    Mutant(
+        "certificate",
+        "a certificate that is not trusted is not told as a fault of the network",
+        swap(s3_client, "_untrusted", lambda error: None),
+        (HOSTILE,),
     ),
 )

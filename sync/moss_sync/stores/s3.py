@@ -1,9 +1,9 @@
 """Blobs in a bucket of any server that speaks S3 and has conditional writes.
 
 Whether it really has them, and how it wants an ETag written, the probe finds out; `etag_form` is
-where its verdict goes. Credentials come from the ordinary AWS chain (environment, profile, role)
-and never from the URL. The clients are opened by the first request, inside the running loop, and
-all calls of a store come from that one loop.
+where its verdict goes. Credentials come from the ordinary AWS chain (environment, profile; the
+machine's role only on demand) and never from the URL. The clients are opened by the first request,
+inside the running loop, and all calls of a store come from that one loop.
 
 How answers become results (docs/design/0003-stores.md has the sources):
 
@@ -11,18 +11,27 @@ How answers become results (docs/design/0003-stores.md has the sources):
     CAS   412, 409, 404 Conflict · 429, 503 StoreBusyError · 501 StoreLacksCasError
           other 5xx, time-outs, broken connections OutcomeUnknownError
     all   401, 403, no credentials PermissionDeniedError · no such bucket NotFoundError
-          no connection NetworkError
+          no connection NetworkError · a certificate that is not trusted UntrustedStoreError
+          a redirect, another region InvalidArgumentError, which names it: none is followed
+
+An answer is believed as far as it can be checked: keys that are none, or are not below what was
+asked for, are left out of a listing, and every body, page, number and word has a bound.
 
 What holds: tests/contracts/test_stores.py on a real server, tests/moss_sync/test_stores_s3_wire.py
-for what no real server does on request.
+for what no real server does on request, tests/moss_sync/test_stores_s3_hostile.py for what a
+hostile one does.
 """
 
 from __future__ import annotations
 
 import asyncio
 import importlib
+import math
+import re
+import secrets
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from hashlib import md5
 from typing import TYPE_CHECKING, Any
@@ -39,6 +48,7 @@ from moss_sync.errors import (
     PermissionDeniedError,
     StoreBusyError,
     StoreLacksCasError,
+    UntrustedStoreError,
 )
 from moss_sync.stores.base import (
     MAX_BLOB_BYTES,
@@ -50,7 +60,7 @@ from moss_sync.stores.base import (
     NotModified,
     Swapped,
 )
-from moss_sync.stores.keys import check_key, check_listing, check_size
+from moss_sync.stores.keys import MAX_LIST_KEYS, check_key, check_listing, check_size, is_key
 from moss_sync.stores.remedy import remedy
 from moss_sync.traffic import count
 
@@ -77,7 +87,26 @@ _DENIED = frozenset(
 _CUT_SHORT = frozenset({"BadDigest", "IncompleteBody", "RequestTimeout"})
 """A 400 that means: the body did not arrive as it was sent, and nothing was stored."""
 
+_ELSEWHERE = frozenset(
+    {
+        "AuthorizationHeaderMalformed",
+        "IllegalLocationConstraintException",
+        "PermanentRedirect",
+        "TemporaryRedirect",
+    }
+)
+"""With a region: the bucket is in another one than the requests are for."""
+
 _CHUNK_BYTES = 256 * 1024
+
+MAX_LIST_PAGES = 100
+"""Of one call. Servers give a thousand keys a page; one that goes on and on is given up."""
+
+MAX_RETRY_AFTER_S = 60.0
+"""A store that wants more patience is asked again all the same: nobody signed the header."""
+
+_ETAG = re.compile(r"[!#-~]{1,256}")
+"""RFC 9110, section 8.8.3, without what lies beyond ASCII; servers give 32 to 70 characters."""
 
 
 class S3Store:
@@ -172,26 +201,45 @@ class S3Store:
     ) -> Sequence[Listed]:
         check_listing(prefix, start_after, limit)
         clients = await self._open()
-        found: list[Listed] = []
-        page = {"StartAfter": self.prefix + start_after} if start_after else {}
+        found: dict[str, Listed] = {}
+        place = {"StartAfter": self.prefix + start_after} if start_after else {}
+        wanted = limit
         try:
-            while len(found) < limit:  # a server may give shorter pages than it was asked for
+            for _ in range(MAX_LIST_PAGES):  # a server may give shorter pages than it was asked for
                 answer = await clients.bulk.list_objects_v2(
-                    Bucket=self.bucket,
-                    Prefix=self.prefix + prefix,
-                    MaxKeys=limit - len(found),
-                    **page,
+                    Bucket=self.bucket, Prefix=self.prefix + prefix, MaxKeys=wanted, **place
                 )
-                found += [
-                    Listed(item["Key"][len(self.prefix) :], _etag(item), item["Size"])
-                    for item in answer.get("Contents", ())
-                ]
-                if not answer.get("IsTruncated"):
+                for item in answer.get("Contents") or ():
+                    listed = self._listed(item)
+                    if listed and listed.key.startswith(prefix) and listed.key > start_after:
+                        found[listed.key] = listed
+                token = answer.get("NextContinuationToken")
+                if len(found) >= limit or not answer.get("IsTruncated"):
+                    return sorted(found.values(), key=lambda each: each.key)[:limit]
+                if not token or token == place.get("ContinuationToken"):
                     break
-                page = {"ContinuationToken": answer["NextContinuationToken"]}
+                place = {"ContinuationToken": token}
+                wanted = MAX_LIST_KEYS  # what has been left out so far may have more of its kind
         except self._failures as error:
             raise self._mapped("list", self._describe(error)) from error
-        return found
+        raise NetworkError(
+            f"cannot list {self.url}: the listing of {prefix!r} does not come to an end",
+            hint="check that the store's URL is an S3 endpoint's; a bucket with very many other "
+            "objects below the store's prefix is not one for a store",
+        )
+
+    def _listed(self, item: Mapping[str, Any]) -> Listed | None:
+        """Return what a listing says of an object; None where its name is no key of a store.
+
+        An object of which the ETag is not said has one that no other ever has: it counts as
+        changed. The size is at most one more than that of any blob, and 0 where it is not said.
+        """
+        key = str(item.get("Key") or "")
+        if not key.startswith(self.prefix) or not is_key(key[len(self.prefix) :]):
+            return None
+        etag = _etag(item) or ETag(f"unsaid-{secrets.token_hex(8)}")
+        size = min(max(0, int(item.get("Size") or 0)), MAX_BLOB_BYTES + 1)
+        return Listed(key[len(self.prefix) :], etag, size)
 
     async def delete(self, key: str) -> None:
         check_key(key)
@@ -261,7 +309,7 @@ class S3Store:
             raise StoreLacksCasError(
                 self.url, check="conditional write", hint=remedy(self.url), detail=fault.reason
             ) from error
-        if fault.kind == "lost" or (fault.status >= 500 and fault.status != 503):
+        if fault.kind in ("lost", "garbled") or (fault.status >= 500 and fault.status != 503):
             raise OutcomeUnknownError(
                 f"no clear answer from {self.url} to the write of {key!r}: {fault.reason}"
             ) from error
@@ -274,8 +322,12 @@ class S3Store:
             return PermissionDeniedError(message, hint=_CREDENTIALS_HINT)
         if fault.kind in ("profile", "address"):
             return InvalidArgumentError(message, hint="correct the store's URL")
-        if fault.kind in ("unsent", "lost") or status == 499 or code in _CUT_SHORT:
+        if fault.kind == "untrusted":
+            return UntrustedStoreError(message, hint=fault.remedy)
+        if fault.kind in ("unsent", "lost", "garbled") or status == 499 or code in _CUT_SHORT:
             return NetworkError(message)
+        if 300 <= status < 400 or (fault.region and code in _ELSEWHERE):
+            return self._elsewhere(message, fault)
         if code == "NoSuchBucket":
             return NotFoundError(message, hint=f"create the bucket {self.bucket!r} first")
         if code == "RequestTimeTooSkewed":
@@ -288,9 +340,27 @@ class S3Store:
             return StoreBusyError(message, retry_after=_retry_after(fault.headers))
         if status >= 500 and status != 501:
             return NetworkError(message)
-        if 300 <= status < 400:
-            return InvalidArgumentError(message, hint="put the bucket's ?region= into the URL")
         return InvalidArgumentError(message, hint="check that the store's URL is an S3 endpoint's")
+
+    def _elsewhere(self, message: str, fault: Fault) -> InvalidArgumentError:
+        """Return the error of a redirect, which names where it leads and is not followed."""
+        if fault.region:
+            there = S3Store(
+                self.bucket,
+                self.prefix,
+                endpoint_url=self._place["endpoint_url"],
+                region=fault.region,
+                profile=self._place["profile"],
+            )
+            return InvalidArgumentError(
+                f"{message}; the bucket is in the region {fault.region!r}",
+                hint=f"name the region in the store's URL: {there.url}",
+            )
+        where = f" to {fault.host!r}" if fault.host else ""
+        return InvalidArgumentError(
+            f"{message}; it redirects{where}, which is not followed",
+            hint="name the right address in the store's URL: endpoint_url= and region=",
+        )
 
 
 def _body(data: bytes) -> dict[str, bytes | str]:
@@ -307,9 +377,11 @@ def _body(data: bytes) -> dict[str, bytes | str]:
 def _etag(answer: Mapping[str, Any]) -> ETag:
     """Return the ETag bare, so that those of answers and of listings are equal.
 
-    A proxy that touches bodies makes it weak (W/); no server compares weak ones on a write.
+    A proxy that touches bodies makes it weak (W/); no server compares weak ones on a write. What
+    is not an ETag by its form is none.
     """
-    return ETag(str(answer.get("ETag") or "").removeprefix("W/").strip('"'))
+    etag = str(answer.get("ETag") or "").removeprefix("W/").strip('"')
+    return ETag(etag if _ETAG.fullmatch(etag) else "")
 
 
 def _time_ms(answer: Mapping[str, Any]) -> int | None:
@@ -319,14 +391,21 @@ def _time_ms(answer: Mapping[str, Any]) -> int | None:
 def _date_ms(headers: Mapping[str, str]) -> int | None:
     """Return the server's clock from its Date header, whole seconds; None without a legible one."""
     try:
-        return int(parsedate_to_datetime(headers["date"]).timestamp()) * 1000
-    except (KeyError, ValueError):
+        date = parsedate_to_datetime(headers["date"])
+        if date.tzinfo is None:  # "-0000": in UTC, and nothing said of where
+            date = date.replace(tzinfo=UTC)
+        return int(date.timestamp()) * 1000
+    except (LookupError, ValueError, TypeError, OverflowError):
         return None
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds asked for; a date, the other form, leaves it to the caller's back-off."""
+    """Return the seconds asked for, within reason.
+
+    A date, the other form, leaves it to the caller's back-off, as does what is no number.
+    """
     try:
-        return max(0.0, float(headers["retry-after"]))
+        seconds = float(headers["retry-after"])
     except (KeyError, ValueError):
         return None
+    return None if math.isnan(seconds) else min(max(0.0, seconds), MAX_RETRY_AFTER_S)
