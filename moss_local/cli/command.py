@@ -151,7 +151,7 @@ def ask_for_key(project: str, *, variable: str, command: str) -> str:
             " to ask for it",
             hint=f"set {variable}, or run {command} in a terminal",
         )
-    key: str = typer.prompt(f"Key of project {project}", hide_input=True, err=True)
+    key: str = typer.prompt(render.visible(f"Key of project {project}"), hide_input=True, err=True)
     return key.strip()
 
 
@@ -178,7 +178,7 @@ def confirm(question: str, yes: bool) -> None:
         raise InvalidArgumentError(
             f"there is no terminal to ask at: {question}", hint="add --yes; nothing undoes it"
         )
-    typer.confirm(question, abort=True, err=True)
+    typer.confirm(render.visible(question), abort=True, err=True)
 
 
 def run(
@@ -318,4 +318,4 @@ def _traceback(error: BaseException) -> None:
     from moss_local.settings import debug_wanted
 
     if debug_wanted():
-        render.talk("".join(traceback.format_exception(error)))
+        render.talk(*"".join(traceback.format_exception(error)).splitlines())

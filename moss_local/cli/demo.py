@@ -47,7 +47,7 @@ def demo(
     started = perf_counter()
     with _scene(store or globals_of(ctx).store, keep) as scene:
         _tell(scene)
-    render.say(f"\n{perf_counter() - started:.1f} s in all, starting of five processes included.")
+    render.say("", f"{perf_counter() - started:.1f} s in all, starting of five processes included.")
     if keep is not None:
         _explain(scene)
 
@@ -243,7 +243,8 @@ def _check(agents: list[Agent]) -> None:
         [
             (f"   {device[: render.SHORT_DEVICE]}", id, f"{speaker}: {text}")
             for id, speaker, text, device, _ in turns
-        ]
+        ],
+        texts=True,
     )
     _fact("")
     _fact(
@@ -324,7 +325,7 @@ def _explain(scene: Scene) -> None:
     key.touch(mode=0o600)
     key.write_text(scene.key)
     render.say(
-        f"Kept in {scene.root}. The thread as the chat agent has it:\n"
+        f"Kept in {scene.root}. The thread as the chat agent has it:",
         f"  MOSS_PROJECT_KEY=$(cat {key}) moss-local --project {scene.project}"
-        f" --data-dir {scene.root / 'chat'} --store '{scene.url}' show {story.SESSION}"
+        f" --data-dir {scene.root / 'chat'} --store '{scene.url}' show {story.SESSION}",
     )

@@ -76,7 +76,7 @@ def history(
     if restore is not None:
         render.say(f"restored {id}")
         return
-    render.table([_line(each, own) for each in versions])
+    render.table([_line(each, own) for each in versions], texts=True)
     if not versions:
         render.talk("nothing was replaced here")
 

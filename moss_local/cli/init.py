@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -118,7 +119,7 @@ def init(
     save_credentials(made)
     _print(made, path, show_key=show_key)
     warn_of_weakness(key, id, remedy=_REPLACED if join else _MADE_HERE)
-    render.talk(_second_device(id, place, mode))
+    render.talk(*_second_device(id, place, mode))
 
 
 def _print(credentials: Credentials, path: Path, *, show_key: bool) -> None:
@@ -139,16 +140,16 @@ def _checked_store(store: str) -> str:
     return store if "://" in store else str(Path(store).expanduser().absolute())
 
 
-def _second_device(project: str, store: str | None, commit: str | None) -> str:
+def _second_device(project: str, store: str | None, commit: str | None) -> Sequence[str]:
     if store is None:
         return (
-            "To share sessions with a second device, choose a store that both reach, such as a\n"
+            "To share sessions with a second device, choose a store that both reach, such as a",
             "shared folder or a bucket: moss-local init --force --join --project "
-            f"{project} --store URL"
+            f"{project} --store URL",
         )
     mode = "" if commit is None else f" --commit {commit}"
     return (
-        "On a second device:\n"
-        f"  moss-local init --join --project {project} --store '{store}'{mode}\n"
-        "It asks for the key; read it here with: moss-local init --show-key"
+        "On a second device:",
+        f"  moss-local init --join --project {project} --store '{store}'{mode}",
+        "It asks for the key; read it here with: moss-local init --show-key",
     )

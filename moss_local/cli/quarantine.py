@@ -67,7 +67,7 @@ def quarantine(
     elif discard is not None:
         render.say(f"discarded {discard}")
     else:
-        render.table([_line(each, own) for each in edits])
+        render.table([_line(each, own) for each in edits], texts=True)
         if not edits:
             render.talk("nothing is set aside")
 

@@ -76,7 +76,7 @@ def query(
         return
     if not found.docs:
         render.talk("nothing found")
-    render.table([(f"{hit.score:.3f}", hit.id, hit.text) for hit in found.docs])
+    render.table([(f"{hit.score:.3f}", hit.id, hit.text) for hit in found.docs], texts=True)
 
 
 def _grouping(fields: str | None) -> ParentGrouping | None:

@@ -1,18 +1,20 @@
 """How results look. Data goes to stdout, talk to stderr, and nothing else is ever printed.
 
-Texts come from other people: control characters, with which a document could move the cursor or
-retitle the window, are shown as symbols. A terminal gets columns that wrap; a pipe gets one line
-per row, and programs get `--json`, which is ASCII whatever the locale is.
+Names and texts come from other people. What moves the cursor, begins a line, turns the direction
+of writing or cannot be seen is written as Python writes it (`\\n`, `\\x1b`, `\\u202e`), and never
+as it is (`visible`). A terminal gets columns that wrap; a pipe gets one line per row, and programs
+get `--json`, which is exact, and ASCII whatever the locale is.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from unicodedata import category
 
 if TYPE_CHECKING:
     from moss_local.embedding.base import Progress
@@ -24,21 +26,61 @@ SHORT_DEVICE = 6
 PROGRESS_FROM = 32
 """Texts; fewer are embedded before a bar could be read."""
 
-_CONTROLS = {code: chr(0x2400 + code) for code in range(0x20) if code not in (0x09, 0x0A)}
-_CONTROLS[0x7F] = "\u2421"
-_CONTROLS.update(dict.fromkeys(range(0x80, 0xA0), "\ufffd"))
-# Marks that reorder what stands around them.
-_CONTROLS.update(dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\ufffd"))
+_DIRECTION = frozenset([*range(0x202A, 0x202F), *range(0x2066, 0x206A)])
+"""Marks that turn the direction of what stands around them."""
+
+_HIDDEN_KINDS = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"})
+"""Controls, formats (marks of direction, characters without width), half characters, and what looks
+like a space or a line break."""
+
+_BLANK = frozenset(
+    [
+        *(0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0),
+        *range(0x180B, 0x1810),
+        *range(0xFE00, 0xFE10),
+        *range(0xE0100, 0xE01F0),
+    ]
+)
+"""Letters, marks and symbols that show nothing."""
 
 
-def say(text: str = "") -> None:
-    """Print a line of data."""
-    print(visible(text))
+class _Escapes(dict[int, str | int]):
+    """What stands for each character, for `str.translate`; worked out when it is first met."""
+
+    def __init__(self, is_hidden: Callable[[int], bool]) -> None:
+        super().__init__()
+        self._is_hidden = is_hidden
+
+    def __missing__(self, code: int) -> str | int:
+        if not self._is_hidden(code):
+            shown: str | int = code
+        elif code < 0x100:
+            shown = repr(chr(code))[1:-1]
+        else:
+            shown = f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+        self[code] = shown
+        return shown
 
 
-def talk(text: str) -> None:
-    """Print a line about what is going on."""
-    print(visible(text), file=sys.stderr)
+def _hidden_in_a_line(code: int) -> bool:
+    return code != 0x20 and (category(chr(code)) in _HIDDEN_KINDS or code in _BLANK)
+
+
+def _hidden_in_a_text(code: int) -> bool:
+    return code not in (0x09, 0x0A) and (category(chr(code)) in ("Cc", "Cs") or code in _DIRECTION)
+
+
+_IN_A_LINE, _IN_A_TEXT = _Escapes(_hidden_in_a_line), _Escapes(_hidden_in_a_text)
+
+
+def say(*lines: str) -> None:
+    """Print lines of data; an empty one without an argument."""
+    print("\n".join(map(visible, lines)))
+
+
+def talk(*lines: str) -> None:
+    """Print lines about what is going on."""
+    print("\n".join(map(visible, lines)), file=sys.stderr)
 
 
 def say_json(value: Any) -> None:
@@ -46,9 +88,15 @@ def say_json(value: Any) -> None:
     print(json.dumps(value, indent=1))
 
 
-def visible(text: str) -> str:
-    """Return `text` with every control character but tab and newline shown as a symbol."""
-    return text.translate(_CONTROLS)
+def visible(text: str, *, is_text: bool = False) -> str:
+    """Return `text` with everything escaped that could not be seen, or would show another thing.
+
+    Args:
+        is_text: It is the text of a document and no name: line breaks and tabs stay, and so do the
+            marks that scripts and emoji are written with. Controls and what turns the direction do
+            not.
+    """
+    return text.translate(_IN_A_TEXT if is_text else _IN_A_LINE)
 
 
 def clock_time(ms: int | None) -> str:
@@ -91,9 +139,15 @@ def device(id: str, own: str) -> str:
     return "this device" if id == own else id[:SHORT_DEVICE]
 
 
-def table(rows: Sequence[Sequence[str]], *, header: Sequence[str] | None = None) -> None:
-    """Print rows of equal length; only the last column may be long."""
-    lines = [list(map(visible, row)) for row in rows]
+def table(
+    rows: Sequence[Sequence[str]], *, header: Sequence[str] | None = None, texts: bool = False
+) -> None:
+    """Print rows of equal length; only the last column may be long.
+
+    Args:
+        texts: The last column has the texts of documents, not names.
+    """
+    lines = [[*map(visible, row[:-1]), visible(row[-1], is_text=texts)] for row in rows]
     if sys.stdout.isatty():
         _wrapped(lines, header)
         return
@@ -135,7 +189,7 @@ def progress(what: str, total: int) -> Iterator[Progress | None]:
     from rich.progress import Progress as Bars
 
     bars = Bars(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
@@ -158,6 +212,7 @@ def waiting(what: str) -> Iterator[None]:
         yield
         return
     from rich.console import Console
+    from rich.text import Text
 
-    with Console(stderr=True).status(what):
+    with Console(stderr=True).status(Text(visible(what))):
         yield

@@ -85,8 +85,8 @@ def rotate_key(
     _print(settings, epoch, rewritten, as_json=as_json)
     if not (join or root_only or rewrite_only):
         render.talk(
-            "the other devices need the new key: read it here with moss-local init --show-key,\n"
-            "and there run moss-local rotate-key --join"
+            "the other devices need the new key: read it here with moss-local init --show-key,",
+            "and there run moss-local rotate-key --join",
         )
     failed = [each.error for each in rewritten if each.error is not None]
     for error in failed:

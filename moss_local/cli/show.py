@@ -59,7 +59,7 @@ def show(
             }
         )
         return
-    render.table([_line(document, own) for document in documents])
+    render.table([_line(document, own) for document in documents], texts=True)
     pending = f", {state.pending} pending" if state.pending else ""
     render.talk(
         f"{render.plural(len(documents), 'document')}{pending};"
@@ -81,5 +81,5 @@ def _line(document: StoredDocument, own: str) -> tuple[str, ...]:
         render.device(document.dev.hex(), own),
         "pending" if document.dirty else "synced",
         document.id,
-        document.text if speaker is None else f"{speaker}: {document.text}",
+        document.text if speaker is None else f"{render.visible(speaker)}: {document.text}",
     )

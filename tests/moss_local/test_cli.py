@@ -772,9 +772,59 @@ def test_a_text_cannot_play_tricks_on_the_terminal(cli: Cli) -> None:
         printed = cli(*arguments).ok().stdout
         assert not set(printed) & {chr(c) for c in range(32) if chr(c) != "\n"} - {"\t"}
         assert not set(printed) & {"\x9b", "\u202e", "\x7f"}
-        assert "title" in printed
+        assert "\\x1b]0;title\\x07 \\x1b[2J \\x9b31m \\u202egnirts \\r over \\x00 end" in printed
     (document,) = cli("show", "conv", "--json").ok().json()["documents"]
     assert document["text"] == nasty
+
+
+NASTY = "a\nerror: b\x1b[2J\u202e\u2066\u200e\u200b\u00ad\ufeff\u3164\u2028\x85[red]c"
+SHOWN = "a\\nerror: b\\x1b[2J\\u202e\\u2066\\u200e\\u200b\\xad\\ufeff\\u3164\\u2028\\x85[red]c"
+
+
+def test_names_are_shown_escaped_and_json_has_them_as_they_are(cli: Cli) -> None:
+    cli("add", NASTY, "text", "--id", NASTY, "--metadata", f"speaker={NASTY}").ok()
+    runs = [
+        ["sessions"],
+        ["status"],
+        ["status", NASTY],
+        ["show", NASTY],
+        ["query", NASTY, "text"],
+        ["sync", NASTY],
+        ["repair", NASTY],
+        ["history", NASTY],
+        ["quarantine", NASTY],
+        ["doctor"],
+        ["export", NASTY, "x.moss"],
+        ["import", "x.moss"],
+        ["show", NASTY + "missing"],
+        ["history", NASTY, NASTY + "missing"],
+        ["forget", NASTY, NASTY],
+        ["delete", NASTY],
+        ["forget", NASTY, NASTY, "--yes"],
+        ["delete", NASTY, "--yes"],
+    ]
+    for arguments in runs:
+        done = cli(*arguments)
+        for line in (done.stdout + done.stderr).split("\n"):
+            assert render.visible(line) == line, arguments
+            assert not line.startswith("error: b"), arguments
+        if arguments[0] == "query":
+            assert SHOWN in done.stdout
+    cli("add", NASTY, "text", "--id", NASTY).ok()
+    assert SHOWN in cli("sessions").ok().stdout
+    (session,) = cli("sessions", "--json").ok().json()["sessions"]
+    assert session["name"] == NASTY
+    (document,) = cli("show", NASTY, "--json").ok().json()["documents"]
+    assert document["id"] == NASTY
+
+
+def test_texts_keep_what_scripts_and_emoji_are_written_with_and_names_show_it() -> None:
+    for text in ("می\u200cخواهم", "\u05d0\u200f!", "👩\u200d🚀", "❤\ufe0f", "a\u00a0b", "a\tb\nc"):
+        assert render.visible(text, is_text=True) == text
+        assert render.visible(text) != text
+    for text in ("plain words", "Gespräch · 退款", "नमस्ते", "e\u0301", "\ue000", "\\n"):
+        assert render.visible(text) == text
+    assert render.visible("\ud800\U000e0041") == "\\ud800\\U000e0041"
 
 
 def test_a_terminal_gets_columns_that_wrap(
