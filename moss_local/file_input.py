@@ -62,7 +62,7 @@ def read_files(files: Iterable[ParseFileInput], options: ParseOptions | None) ->
 
     Raises:
         InvalidArgumentError: a file is none of the kinds that are read, or not what it says.
-        ReaderMissingError: it is PDF or DOCX, and the extra `files` is not installed.
+        ReaderMissingError: it is PDF, and the extra `files` is not installed.
         NotOfferedError: text is to be recognised from an image.
         NotFoundError, PermissionDeniedError: it cannot be read.
     """

@@ -109,10 +109,10 @@ class IndexApi(ABC):
         """Create an index of the texts of files, cut into chunks; as `create_index`.
 
         Args:
-            files: At most 20: text, Markdown, JSON, and with `moss-local[files]` PDF and DOCX.
+            files: At most 20: text, Markdown, JSON, DOCX, and with `moss-local[files]` PDF.
             model_id: Not "custom": a file brings no vectors.
         Raises:
-            ReaderMissingError: a file is PDF or DOCX, and the extra `files` is not installed.
+            ReaderMissingError: a file is PDF, and the extra `files` is not installed.
             NotOfferedError: text is to be recognised from an image.
             AlreadyExistsError, InvalidArgumentError, NetworkError: as in `create_index`.
         """

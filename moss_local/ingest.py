@@ -290,7 +290,7 @@ def given_of_file(name: str, data: bytes, *, suffix: str | None = None) -> list[
         suffix: What is taken for its ending; None takes its own.
     Raises:
         InvalidArgumentError: another ending, not UTF-8, or something in it is no document.
-        ReaderMissingError: it is PDF or DOCX, and the extra `files` is not installed.
+        ReaderMissingError: it is PDF, and the extra `files` is not installed.
     """
     suffix = PurePath(name).suffix.lower() if suffix is None else suffix
     if suffix in JSON_SUFFIXES:

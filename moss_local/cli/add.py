@@ -52,7 +52,7 @@ def add(
     push does that. A JSON document has the keys id and text, and may have
     metadata, embedding and payload. Chunks of a text file get the ids PATH#0, PATH#1, … and the
     path as metadata parentId, those of a PDF also the page. With --file, --metadata goes to every
-    document that does not have the key itself. PDF and DOCX take the extra moss-local[files].
+    document that does not have the key itself. PDF takes the extra moss-local[files].
 
     JSON: {session, added, updated, ids}.
     """

@@ -31,6 +31,7 @@ class Limit:
 
 
 REFUSED = "InvalidArgumentError"
+BOMBS = "tests/moss_local/test_office_bombs.py::"
 
 LIMITS = [
     Limit(
@@ -172,16 +173,72 @@ LIMITS = [
         "moss_local.office.MAX_TEXT_CHARS",
         "characters",
         REFUSED,
-        "as much as a text file may have bytes",
+        "four times the Bible; with the next ones it keeps the reader of a DOCX below 512 MiB",
         "tests/moss_local/test_office.py::test_what_cannot_be_read_says_why",
     ),
     Limit(
-        "a DOCX, unpacked",
-        "moss_local.office.MAX_UNPACKED_BYTES",
+        "the parts of a DOCX that have text, unpacked",
+        "moss_local.docx_text.MAX_UNPACKED_BYTES",
         "bytes",
         REFUSED,
-        "pictures included; zip bombs unpack to more",
-        "tests/moss_local/test_office.py::test_a_bomb_is_not_unpacked_and_an_entity_not_resolved",
+        "a thousand pages have a tenth of it; pictures are not unpacked",
+        f"{BOMBS}test_what_a_docx_unpacks_to_is_bounded",
+    ),
+    Limit(
+        "paragraphs, cells and styles of a DOCX",
+        "moss_local.docx_text.MAX_LINES",
+        "of them",
+        REFUSED,
+        "a long book has 20 000",
+        f"{BOMBS}test_a_docx_takes_no_more_memory_than_stated",
+    ),
+    Limit(
+        "elements of a DOCX inside each other",
+        "moss_local.docx_text.MAX_DEPTH",
+        "levels",
+        REFUSED,
+        "Word nests tables a few dozen times",
+        f"{BOMBS}test_a_docx_takes_no_more_memory_than_stated",
+    ),
+    Limit(
+        "a tag of a DOCX with its attributes",
+        "moss_local.docx_text.MAX_TAG_BYTES",
+        "bytes",
+        REFUSED,
+        "a small picture may stand in one",
+        f"{BOMBS}test_a_docx_takes_no_more_memory_than_stated",
+    ),
+    Limit(
+        "different names of elements and attributes in a part of a DOCX",
+        "moss_local.docx_text.MAX_NAMES",
+        "names",
+        REFUSED,
+        "the parser keeps them; Word has some thousands",
+        f"{BOMBS}test_a_docx_takes_no_more_memory_than_stated",
+    ),
+    Limit(
+        "the zip directory of a DOCX",
+        "moss_local.docx_text.MAX_DIRECTORY_BYTES",
+        "bytes",
+        REFUSED,
+        "all of it is taken into memory; some ten thousand entries",
+        f"{BOMBS}test_the_directory_of_a_docx_is_bounded",
+    ),
+    Limit(
+        "address space of the process that reads a PDF",
+        "moss_local.office.MAX_READER_BYTES",
+        "bytes",
+        REFUSED,
+        "ten times what a thousand pages take; enforced by Linux, not by macOS and Windows",
+        f"{BOMBS}test_a_pdf_that_wants_more_memory_or_time_than_it_may_have_is_refused_by_name",
+    ),
+    Limit(
+        "processor time of the process that reads a PDF",
+        "moss_local.office.MAX_READER_SECONDS",
+        "seconds",
+        REFUSED,
+        "a thousand pages take 4 s; enforced by Linux and macOS",
+        f"{BOMBS}test_a_pdf_that_wants_more_memory_or_time_than_it_may_have_is_refused_by_name",
     ),
     Limit(
         "a frame of an exported session, packed and unpacked",

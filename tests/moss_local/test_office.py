@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import logging
 import sys
 import zipfile
 from collections.abc import Callable
@@ -193,15 +192,14 @@ def test_damaged_files_are_refused_by_name_and_nothing_else_is_raised(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole = pdf("Some text here.") if name == "x.pdf" else word(handbook)
-    told = [trouble(name, whole[:end]) for end in range(0, len(whole), max(1, len(whole) // 60))]
-    for place in range(0, len(whole), max(1, len(whole) // 120)):
+    told = [trouble(name, whole[:end]) for end in range(0, len(whole), max(1, len(whole) // 40))]
+    for place in range(0, len(whole), max(1, len(whole) // 60)):
         damaged = bytearray(whole)
         damaged[place] ^= 0xFF
         told.append(trouble(name, bytes(damaged)))
     assert all(name in each for each in told if each)
     assert sum(map(bool, told)) > 50
-    assert [record for record in caplog.records if record.name.startswith("pypdf")] == []
-    assert logging.getLogger("pypdf").level == logging.NOTSET
+    assert caplog.records == []
 
 
 def trouble(name: str, data: bytes) -> str:
@@ -229,13 +227,7 @@ def test_what_cannot_be_read_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
             parts_of(name, data, Path(name).suffix)
 
 
-def test_a_bomb_is_not_unpacked_and_an_entity_not_resolved() -> None:
-    bomb = io.BytesIO()
-    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
-        for number in range(9):
-            archive.writestr(f"word/{number}.xml", bytes(64 * 2**20))
-    with pytest.raises(InvalidArgumentError, match="unpacks to more than 512 MiB"):
-        parts_of("x.docx", bomb.getvalue(), ".docx")
+def test_no_entity_is_resolved() -> None:
     whole, out = word(handbook), io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(whole)) as before, zipfile.ZipFile(out, "w") as after:
         for item in before.infolist():
@@ -244,20 +236,14 @@ def test_a_bomb_is_not_unpacked_and_an_entity_not_resolved() -> None:
                 head = b'<!DOCTYPE w [<!ENTITY e SYSTEM "file:///etc/hostname">]>'
                 data = data.replace(b"?>", b"?>" + head, 1).replace(b"Read me first.", b"&e;")
             after.writestr(item, data)
-    try:
-        said = " ".join(part.text for part in parts_of("x.docx", out.getvalue(), ".docx"))
-    except InvalidArgumentError:
-        said = ""
-    assert Path("/etc/hostname").read_text().strip() not in said.split()
+    with pytest.raises(InvalidArgumentError, match="cannot be read as DOCX"):
+        parts_of("x.docx", out.getvalue(), ".docx")
 
 
-@pytest.mark.parametrize(("name", "package"), [("x.pdf", "pypdf"), ("x.docx", "docx")])
-def test_without_the_extra_the_error_says_what_to_install(
-    name: str, package: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, package, None)
+def test_without_the_extra_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pypdf", None)
     with pytest.raises(ReaderMissingError, match="not installed") as refused:
-        parts_of(name, b"", Path(name).suffix)
+        parts_of("x.pdf", b"", ".pdf")
     assert refused.value.hint == "install it: pip install 'moss-local[files]'"
 
 

@@ -111,7 +111,7 @@ CLIENT = [
         "MossClient.create_index_from_files",
         "name, files, model_id=None, parse_options=None",
         "better",
-        "text, Markdown, JSON too; PDF and DOCX take the extra `moss-local[files]`; nothing is recognised from pictures (OCR)",
+        "text, Markdown, JSON, DOCX too; PDF takes the extra `moss-local[files]`; nothing is recognised from pictures (OCR)",
         _FILES,
         f"{OFFICE}::test_files_are_added_indexed_and_found_by_python_and_by_hand",
     ),
