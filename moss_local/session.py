@@ -428,7 +428,8 @@ class SessionIndex(OpenUntilClosed[SyncState]):
         """Put back into the store what it has lost and this device holds.
 
         For a store that was emptied, restored from a backup, or has lost or damaged blobs, and for
-        one whose history contradicts what this device has seen. What the store still has stays;
+        one whose history contradicts what this device has seen. A session that a wrong clock has
+        put into the future comes back, stamps and all. What the store still has stays;
         the project's keys are put back too. Every other device then adds what it holds, by itself,
         with its next exchange. Repair first where the most is: what a device had not yet pulled
         when the store lost it can only come from another one.

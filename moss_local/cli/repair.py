@@ -12,6 +12,7 @@ from moss_local.cli import render
 from moss_local.cli.command import AsJson, fail, run
 from moss_local.cli.exchange import Sessions, has_news, summary, tell_of_rejected, tell_of_set_aside
 from moss_sync import InvalidArgumentError, NetworkError
+from moss_sync.times import DAY_MS
 
 if TYPE_CHECKING:
     from moss_local.client import MossClient
@@ -41,21 +42,22 @@ def repair(
     from the store, what was not is kept where it can still be read. Name its session: of files
     that do not even tell whose they are, --all can only do those whose sessions are stored.
 
-    The rest is for a store that was emptied, restored from a backup, or has lost or damaged blobs,
-    and for one whose history contradicts what this device has seen: the errors that say so name
-    this command. What the store still has stays; what is damaged there is copied to aside/ in it
-    before it is replaced. Repair first on the device that has most; the
-    others then add what they hold by themselves, with their next push, pull or sync. Where nothing
-    is wrong it is an ordinary sync, after every blob was read once.
+    The rest is for a store that was emptied, restored from a backup, or has lost or damaged
+    blobs, for one whose history contradicts what this device has seen (the errors that say so
+    name this command), and for a session that a wrong clock has put into the future. What the
+    store still has stays; what is damaged there is copied to aside/ in it before it is replaced.
+    Repair first on the device that has most; the others then add what they hold by themselves,
+    with their next push, pull or sync. Where nothing is wrong it is an ordinary sync, after every
+    blob was read once.
 
     JSON: {repairs: [{session, error, salvage, trouble, rebuilt, keys_restored, blobs, lost_blobs,
-    aside, sent, sent_deletes, received, deleted, superseded, reasserted, quarantined, older_copy,
-    adopted, seq, lost_races, requests, bytes_sent, bytes_received, elapsed_ms, session_id,
-    waiting, strays, rejected, rejections}]}; session is null where a file does not tell it; error
-    is null or {code, message}; salvage is null, or {trouble, written, set_aside, unreadable, exact,
-    aside} of a damaged file, where exact is false if more may be lost than unreadable says; trouble
-    says what was wrong with the store, null where nothing was; aside has the keys under which the
-    store keeps the damaged blobs that were replaced.
+    set_back_ms, aside, sent, sent_deletes, received, deleted, superseded, reasserted,
+    quarantined, older_copy, adopted, seq, lost_races, requests, bytes_sent, bytes_received,
+    elapsed_ms, session_id, waiting, strays, rejected, rejections}]}; session is null where a file
+    does not tell it; error is null or {code, message}; salvage is null, or {trouble, written,
+    set_aside, unreadable, exact, aside} of a damaged file, where exact is false if more may be
+    lost than unreadable says; trouble says what was wrong with the store, null where nothing was;
+    aside has the keys under which the store keeps the damaged blobs that were replaced.
     """
     names = session or []
     if all == bool(names):
@@ -118,6 +120,11 @@ def _lines(each: Repaired) -> list[str]:
     ]
     if report.trouble is not None:
         lines.append(f"{each.session}: {report.trouble}")
+    if report.set_back_ms:
+        lines.append(
+            f"{each.session}: its time was {_days(report.set_back_ms)} ahead of the clocks; it is "
+            "set back, on every device with its next exchange, and all documents keep their order"
+        )
     if not report.rebuilt:
         did = "nothing was wrong" if each.salvage is None else "nothing was wrong with the store"
     else:
@@ -125,6 +132,10 @@ def _lines(each: Repaired) -> list[str]:
         kept = f", {render.plural(there, 'blob')} kept" if there else ""
         did = f"put together anew{kept}"
     return [*lines, f"{each.session}: {did}; {summary(report)}"]
+
+
+def _days(time_ms: int) -> str:
+    return render.plural(time_ms // DAY_MS, "day")
 
 
 def _of_file(session: str, salvage: Salvage) -> Iterator[str]:

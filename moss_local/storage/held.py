@@ -21,12 +21,37 @@ from moss_local.storage.rows import CLEAN, EDITED, HELD, read_vectors
 from moss_local.storage.state import State
 from moss_sync import Record, Version
 from moss_sync.replica import MAY_BE_DELETED
+from moss_sync.setbacks import Setback, lowered
 
 
 def hold_all(conn: apsw.Connection) -> None:
     """Offer everything again; edits stay edits."""
     conn.execute(f"UPDATE document SET dirty = {HELD} WHERE dirty = {CLEAN}")
     conn.execute("UPDATE document SET commit_seq = NULL")
+
+
+def lower_stamps(conn: apsw.Connection, setbacks: Sequence[Setback], known_seq: int) -> None:
+    """Let the stamps of all that is no edit fall, as a repair has let the session's time fall.
+
+    Args:
+        known_seq: The commit up to which all was applied here: a record of which it is not known
+            which commit carried it was carried by that one at the latest.
+    """
+    if not setbacks:
+        return
+    first = setbacks[0].seq
+    rows: list[Any] = conn.execute(
+        f"SELECT rowid, hlc, ifnull(commit_seq, ?) FROM document WHERE dirty != {EDITED}",
+        (known_seq,),
+    ).fetchall()
+    conn.executemany(
+        "UPDATE document SET hlc = ? WHERE rowid = ?",
+        (
+            (fallen, rowid)
+            for rowid, hlc, committed in rows
+            if (fallen := lowered(hlc, min(committed, first), setbacks)) != hlc
+        ),
+    )
 
 
 def set_aside_held(conn: apsw.Connection, present: Collection[str], tomb_hlc: int) -> int:

@@ -21,6 +21,7 @@ from moss_local.storage.file import SessionFile
 from moss_local.storage.held import (
     hold_all,
     leave_deleted,
+    lower_stamps,
     read_records,
     set_aside_held,
     set_aside_records,
@@ -59,6 +60,7 @@ from moss_sync.errors import other_store_hint
 from moss_sync.hlc import MAX_STAMP
 from moss_sync.merge import lowest_commit, newest
 from moss_sync.replica import Aside, Correction, Keep
+from moss_sync.setbacks import Setback
 
 DIRTY_BATCH = 256
 """Dirty rows read at a time: a limit of bytes usually ends the reading long before the last one."""
@@ -258,7 +260,17 @@ class SqliteReplica:
             _become(conn, dev, inc)
         return moved
 
-    def start_life(self, seen: Seen, dev: bytes, inc: bytes, *, keep: Keep, joint: int) -> int:
+    def start_life(
+        self,
+        seen: Seen,
+        dev: bytes,
+        inc: bytes,
+        *,
+        keep: Keep,
+        joint: int,
+        setbacks: Sequence[Setback] = (),
+        correction: Correction | None = None,
+    ) -> int:
         """Go on in the life of the session that `seen` is of; return how many it set aside."""
         with self.file.writing() as conn:
             state = read_state(conn)
@@ -269,8 +281,12 @@ class SqliteReplica:
                 moved = leave_deleted(conn, joint=joint)
                 forget_space(conn, state)  # who creates it again may use another model
             elif keep == "all":
+                known_seq = max(state.applied_seq, state.known_seq)
+                lower_stamps(conn, setbacks, known_seq)
                 hold_all(conn)
-                known_seq = min(joint, max(state.applied_seq, state.known_seq))
+                known_seq = min(joint, known_seq)
+            if correction is not None:
+                _correct(conn, correction)
             _become(conn, dev, inc)
             conn.execute("DELETE FROM seen")
             conn.execute("DELETE FROM rejected")

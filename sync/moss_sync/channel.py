@@ -385,7 +385,8 @@ class Channel:
                 task.cancel()
         for item in inline:
             decoded = _inline_segment(current, item)
-            segments.append(replace(decoded, records=plan.clamped(decoded.records, item.ct)))
+            records = plan.clamped(decoded.records, item.ct, current.setbacks)
+            segments.append(replace(decoded, records=records))
         return [plan.admitted(each, current) for each in segments]
 
     async def _read_segment(self, keys: Keys, current: Manifest, entry: Entry) -> Segment:
@@ -418,9 +419,8 @@ class Channel:
         decoded: Segment = await self._run(opened)
         if decoded.dev != named.dev or (named.kind == "s" and decoded.n != named.number):
             raise BlobCorruptError(f"segment {entry.name!r} says that it is another one")
-        if entry.lvl > 0:
-            return decoded  # whoever merged it has cut every stamp to what its own commit allows
-        return replace(decoded, records=plan.clamped(decoded.records, entry.ct))
+        records = plan.clamped(decoded.records, entry.ct, current.setbacks)
+        return replace(decoded, records=records)
 
     async def write_manifest(
         self, keys: Keys, following: Manifest, seen: Seen | None

@@ -10,17 +10,15 @@ import asyncio
 import random
 import secrets
 import time
-from datetime import date, timedelta
 from typing import Protocol
 
 from moss_sync.errors import ClockError
 from moss_sync.times import (
     ANSWER_AHEAD_MS,
-    DAY_MS,
     EARLIEST_MS,
     HOUR_MS,
     MAX_TIME_MS,
-    MINUTE_MS,
+    shown,
 )
 
 
@@ -171,13 +169,13 @@ class SessionClock:
             return
         if self._store.offset_ms() is None:
             raise ClockError(
-                f"this device's clock says {_shown(wall_ms)}; nothing can be stored after the year "
+                f"this device's clock says {shown(wall_ms)}; nothing can be stored after the year "
                 "3000",
                 hint="set this device's clock, then push again",
             )
         raise ClockError(
-            f"the store says that it is {_shown(told_ms)}, this device's clock says "
-            f"{_shown(wall_ms)}: one of them is wrong",
+            f"the store says that it is {shown(told_ms)}, this device's clock says "
+            f"{shown(wall_ms)}: one of them is wrong",
             hint="set this device's clock, or have the store's clock set if that is the wrong one; "
             "then push again",
         )
@@ -212,13 +210,3 @@ def _least_offset(behind_ms: int) -> int:
     if -RESOLUTION_MS < behind_ms <= 0:
         return 0
     return behind_ms if behind_ms > 0 else behind_ms + RESOLUTION_MS
-
-
-def _shown(time_ms: int) -> str:
-    """Return a time as people write it, whatever it is."""
-    days, rest_ms = divmod(time_ms, DAY_MS)
-    try:
-        day = date(1970, 1, 1) + timedelta(days=days)
-    except OverflowError:
-        return f"{time_ms} ms after 1970"
-    return f"{day} {rest_ms // HOUR_MS:02}:{rest_ms // MINUTE_MS % 60:02} UTC"

@@ -320,7 +320,11 @@ def _documents(current: Manifest) -> int | None:
             record
             for each in current.inline
             for record in plan.clamped(
-                segment.decode(each.payload, what=f"push {each.n} in a manifest").records, each.ct
+                segment.decode(
+                    each.payload, what=f"push {each.n} in a manifest", commit_seq=each.seq
+                ).records,
+                each.ct,
+                current.setbacks,
             )
         ]
         return sum(not record.deleted for record in newest(records).values())

@@ -37,6 +37,7 @@ from moss_sync.repair import foundation, with_repair
 from moss_sync.replica import ReplicaState, Seen
 from moss_sync.report import RepairReport, SyncReport
 from moss_sync.tiers import Compaction, everything, plan_compaction, plan_vectors
+from moss_sync.times import is_ahead, shown
 
 MAX_ERASURES = 8
 
@@ -316,6 +317,8 @@ class SyncEngine(Exchange):
         if found is None:
             return None
         current = found[0]
+        if is_ahead(current.ct, self.now_ms()):
+            return f"the session's time is in the future, {shown(current.ct)}"
         if drop_unknown and current != current.without_unknown():
             return "the session's manifest holds what this version does not know"
         sound = without_damaged_inline(current, drop_unknown=drop_unknown)
@@ -384,6 +387,8 @@ class SyncEngine(Exchange):
                 outputs=prepared.outputs,
             )
             if await self._written(keys, following, seen):
+                latest_ms = max(side.manifest.ct for side in found.sides)
+                report.set_back_ms = max(0, latest_ms - following.ct)
                 return True
         raise ContentionError(
             f"session {state.name!r} changed all the time while it was to be repaired",

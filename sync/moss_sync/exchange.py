@@ -61,6 +61,7 @@ from moss_sync.replica import (
 from moss_sync.report import SyncReport
 from moss_sync.repository import Repository, Runner
 from moss_sync.segment import Segment
+from moss_sync.setbacks import since
 from moss_sync.spaces import check_space
 from moss_sync.traffic import metered
 
@@ -484,6 +485,8 @@ class Exchange:
                     inc,
                     keep=plan.keep(current, state),
                     joint=plan.joint(current, seen.hash, state, before),
+                    setbacks=since(current.setbacks, state.life.repairs),
+                    correction=plan.correction(current, current, self._channel.time.now_ms()),
                 )
             else:
                 aside = plan.aside(current, state, standing)

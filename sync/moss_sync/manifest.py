@@ -41,6 +41,7 @@ from moss_sync.packing import (
 )
 from moss_sync.record import DEVICE_BYTES, VectorSpace
 from moss_sync.segment import TIP_BYTES, space_fields, space_of
+from moss_sync.setbacks import Setback, remembered
 from moss_sync.times import check_time
 
 VERSION = 1
@@ -151,6 +152,7 @@ class Manifest:
             the older: which commit was a day ago.
         retired: The last commit of any device that has left `devs`; 0 if none has.
         repairs: How often the session was put together anew from what a device held.
+        setbacks: The repairs in which its time fell, the last MAX_SETBACKS of them.
         space: The vector space of the session; None before its first vector.
         epoch: Of the key that it was sealed under when it was written; never falls from one to the
             next. None where an earlier version wrote it.
@@ -179,6 +181,7 @@ class Manifest:
     tl: tuple[tuple[int, int], ...] = ()
     retired: int = 0
     repairs: int = 0
+    setbacks: tuple[Setback, ...] = ()
     space: VectorSpace | None = None
     epoch: int | None = None
     features_r: tuple[str, ...] = ()
@@ -266,6 +269,7 @@ _KEYS = frozenset(
         "tl",
         "retired",
         "repairs",
+        "setbacks",
         "models",
         "active_model",
         "epoch",
@@ -419,6 +423,7 @@ def _fields(manifest: Manifest) -> dict[str, Any]:
         **({"tl": [[seq, ct] for seq, ct in manifest.tl]} if manifest.tl else {}),
         **({"retired": manifest.retired} if manifest.retired else {}),
         **({"repairs": manifest.repairs} if manifest.repairs else {}),
+        **({"setbacks": [list(each) for each in manifest.setbacks]} if manifest.setbacks else {}),
     }
 
 
@@ -482,6 +487,7 @@ def _decode(fields: dict[str, Any], what: str, leave_out: LeaveOut = "nothing") 
         tl=tuple(_sample(item) for item in as_list(fields.get("tl", []))),
         retired=as_uint(fields.get("retired", 0)),
         repairs=as_uint(fields.get("repairs", 0)),
+        setbacks=tuple(_setback(item) for item in as_list(fields.get("setbacks", []))),
         space=space,
         epoch=_optional(fields.get("epoch")),
         features_r=as_strs(fields["feat_r"]),
@@ -515,6 +521,7 @@ def _check(manifest: Manifest) -> None:
         raise ValueError("too much that is not known")
     counted = [manifest.gen, manifest.repairs, manifest.retired]
     counted += [seq for seq, _ in manifest.tl]
+    counted += [each.seq for each in manifest.setbacks]
     for device in manifest.devs.values():
         counted += [device.acked_seq, device.seq]
         if device.n > MAX_PUSH:
@@ -554,6 +561,10 @@ def _check_times(manifest: Manifest) -> None:
     check_time(manifest.ct, manifest.seq, what=what)
     for _, at_ms in manifest.tl:
         check_time(at_ms, manifest.seq, what=what)
+    if manifest.setbacks != remembered(manifest.setbacks):
+        raise ValueError("setbacks")
+    for each in manifest.setbacks:
+        check_time(each.commit_ms, manifest.seq, what=what)
     times = [
         *(entry.ct for entry in manifest.entries),
         *(item.ct for item in manifest.inline),
@@ -561,6 +572,11 @@ def _check_times(manifest: Manifest) -> None:
     ]
     if max(times, default=0) > manifest.ct or manifest.tomb_hlc > stamp_limit(manifest.ct):
         raise ValueError("times")
+
+
+def _setback(item: Any) -> Setback:
+    repairs, seq, commit_ms = as_list(item)
+    return Setback(as_uint(repairs), as_uint(seq), as_uint(commit_ms))
 
 
 def _sample(item: Any) -> tuple[int, int]:

@@ -48,6 +48,7 @@ from moss_sync.record import Record, VectorSpace
 from moss_sync.replica import FIRST_LIFE, Aside, Correction, Keep, Life, Pending, ReplicaState
 from moss_sync.seal import epoch_of
 from moss_sync.segment import CUSTOM, Segment
+from moss_sync.setbacks import Setback, with_lowered
 from moss_sync.times import HOUR_MS
 
 MAX_LISTED = 1000
@@ -326,13 +327,16 @@ def to_fetch(manifest: Manifest, *, applied_seq: int, dev: bytes) -> Fetch:
     )
 
 
-def clamped(records: Iterable[Record], commit_ms: int) -> list[Record]:
+def clamped(
+    records: Iterable[Record], commit_ms: int, setbacks: Sequence[Setback] = ()
+) -> list[Record]:
     """Return the records of a commit as everybody takes them: no stamp past what it allows.
 
-    The time of the commit is agreed state, so all devices cut a wrong clock's stamps alike.
+    The time of the commit is agreed state, and so are the repairs in which time fell: all devices
+    cut a wrong clock's stamps alike.
     """
     limit = stamp_limit(commit_ms)
-    return [cut(record, limit) for record in records]
+    return with_lowered([cut(record, limit) for record in records], setbacks)
 
 
 def adoptable(
@@ -411,7 +415,9 @@ def with_push(
             epoch=epoch_of(pending.body),
         )
         entries = (*entries, entry)
-    device = Device(pending.n, state.applied_seq, ct, state.inc, pending.tip, seq=seq)
+    # Another process of this file may have applied more than this; then the swap fails.
+    acked_seq = min(state.applied_seq, seq)
+    device = Device(pending.n, acked_seq, ct, state.inc, pending.tip, seq=seq)
     if parent is not None and (before := parent.device(state.dev)) is not None:
         device = replace(device, label=before.label, extra=before.extra)
     following = replace(

@@ -16,11 +16,14 @@ from dataclasses import dataclass, replace
 
 from moss_sync.floors import sampled
 from moss_sync.history import Side, relate
+from moss_sync.hlc import stamp_limit
 from moss_sync.manifest import HASH_BYTES, Entry, Inline, Manifest
 from moss_sync.marks import continued
 from moss_sync.merge import newest
 from moss_sync.plan import Author, next_commit
 from moss_sync.record import Record
+from moss_sync.setbacks import Setback, remembered
+from moss_sync.times import is_ahead
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,23 +186,39 @@ def with_repair(
     inline = {(item.dev, item.n): item for side in found.listed for item in side.manifest.inline}
     listed = (*entries.values(), *outputs)
     counted = sides if found.discarded is None else [base]
+    repairs = max(manifest.repairs for manifest in sides) + 1
+    commit_ms = repaired_time(sides, author.now_ms)
+    setbacks = [each for manifest in sides for each in manifest.setbacks]
+    if commit_ms < max(manifest.ct for manifest in sides):
+        setbacks.append(Setback(repairs, seq, commit_ms))
     return replace(
         following,
         seq=seq,
         prev=found.base.hash if seq == base.seq + 1 else bytes(HASH_BYTES),
         marks=continued(base.seq, base.marks, found.base.hash, seq),
         tl=sampled((), seq, author.now_ms),
-        ct=max(following.ct, *(manifest.ct + 1 for manifest in sides)),
-        repairs=max(manifest.repairs for manifest in sides) + 1,
+        ct=commit_ms,
+        repairs=repairs,
+        setbacks=remembered(setbacks),
         deleted=base.deleted and not listed and not inline,
-        entries=listed,
-        inline=tuple(inline.values()),
+        entries=tuple(replace(each, ct=min(each.ct, commit_ms)) for each in listed),
+        inline=tuple(replace(each, ct=min(each.ct, commit_ms)) for each in inline.values()),
         devs={},
         space=base.space or next((side.space for side in sides if side.space is not None), None),
         gc_floor=seq,
         tomb_seq=seq if found.anew else max(manifest.tomb_seq for manifest in counted),
-        tomb_hlc=max(manifest.tomb_hlc for manifest in sides),
+        tomb_hlc=min(max(manifest.tomb_hlc for manifest in sides), stamp_limit(commit_ms)),
     )
+
+
+def repaired_time(sides: Iterable[Manifest], now_ms: int) -> int:
+    """Return the time of a repairing commit: after those of all sides, but not after the future.
+
+    Args:
+        now_ms: What its author believes the time is.
+    """
+    latest_ms = max(manifest.ct for manifest in sides)
+    return now_ms if is_ahead(latest_ms, now_ms) else max(latest_ms + 1, now_ms)
 
 
 def _clash(one: Iterable[Inline], other: Iterable[Inline]) -> bool:

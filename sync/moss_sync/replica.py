@@ -21,6 +21,7 @@ from typing import Literal, NamedTuple, Protocol
 from moss_sync.errors import StoreChangedError, other_store_hint
 from moss_sync.limits import Rejected
 from moss_sync.record import Record, VectorSpace, Version
+from moss_sync.setbacks import Setback
 
 Exclusive = Callable[[], AbstractAsyncContextManager[None]]
 """Opens a lock that one process at a time holds for a replica: held to push, never to pull."""
@@ -334,7 +335,17 @@ class Replica(Protocol):
         """
         ...
 
-    def start_life(self, seen: Seen, dev: bytes, inc: bytes, *, keep: Keep, joint: int) -> int:
+    def start_life(
+        self,
+        seen: Seen,
+        dev: bytes,
+        inc: bytes,
+        *,
+        keep: Keep,
+        joint: int,
+        setbacks: Sequence[Setback] = (),
+        correction: Correction | None = None,
+    ) -> int:
         """Go on in the life of the session that `seen` is of; return how many records it set aside.
 
         `seen` is stored, nothing of it applied; the pending push is abandoned. `keep`:
@@ -344,12 +355,15 @@ class Replica(Protocol):
                      other clean ones go
           "all"      the session was put together anew: every clean record becomes a held one,
                      because what others hold of it is not known
-        The file goes on under the new identity `dev`, `inc`.
+        The file goes on under the new identity `dev`, `inc`. Before that the stamps of records that
+        it keeps and that are no edits fall as `setbacks.lowered` says, and those of edits are
+        corrected as by `restamp`.
         Does nothing where the file is in this life already.
 
         Args:
             joint: The last commit that this life and the one before have in common. Deletions up to
                 it that were applied here are known here, however little of this life is applied.
+            setbacks: The repairs in which time fell since the life that the file is in.
         """
         ...
 

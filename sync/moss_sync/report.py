@@ -77,6 +77,8 @@ class RepairReport(SyncReport):
             are missing or damaged.
         aside: Keys of the store under which the damaged blobs lie that were replaced. Nobody reads
             them any more, and nobody deletes them but you.
+        set_back_ms: By how much the session's time fell, because it was in the future; the stamps
+            of all its documents have fallen with it.
     """
 
     trouble: str | None = None
@@ -85,3 +87,4 @@ class RepairReport(SyncReport):
     blobs: int = 0
     lost_blobs: int = 0
     aside: tuple[str, ...] = ()
+    set_back_ms: int = 0

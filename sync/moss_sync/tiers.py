@@ -229,11 +229,14 @@ def with_compaction(
     state = author.state
     if (mine := parent.device(state.dev)) is not None:
         # It acknowledges what it has applied, without a request of its own.
-        acked = replace(mine, acked_seq=state.applied_seq, last_ct=following.ct)
+        acked_seq = min(state.applied_seq, following.seq)
+        acked = replace(mine, acked_seq=acked_seq, last_ct=following.ct)
         following = replace(following, devs={**following.devs, state.dev: acked})
+    # They may have been written before a repair in which time fell.
+    merged_in = [replace(output, ct=min(output.ct, following.ct)) for output in outputs]
     following = replace(
         following,
-        entries=tuple(sorted([*kept, *outputs], key=lambda entry: (entry.hi, entry.lo))),
+        entries=tuple(sorted([*kept, *merged_in], key=lambda entry: (entry.hi, entry.lo))),
         inline=inline,
         gc_floor=max(following.gc_floor, min(floor, ceiling)),
     )

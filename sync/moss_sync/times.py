@@ -6,6 +6,8 @@ What holds: tests/moss_sync/test_hostile_clocks.py. Source: docs/design/0016-tim
 
 from __future__ import annotations
 
+from datetime import date, timedelta
+
 from moss_sync.errors import BlobCorruptError
 
 MINUTE_MS = 60_000
@@ -52,3 +54,13 @@ def check_time(time_ms: int, number: int, *, what: str) -> None:
 def is_ahead(commit_ms: int, now_ms: int) -> bool:
     """Return whether a commit's time cannot be right, as somebody sees it who believes `now_ms`."""
     return now_ms >= EARLIEST_MS and commit_ms > now_ms + ANSWER_AHEAD_MS
+
+
+def shown(time_ms: int) -> str:
+    """Return a time as people write it, whatever it is."""
+    days, rest_ms = divmod(time_ms, DAY_MS)
+    try:
+        day = date(1970, 1, 1) + timedelta(days=days)
+    except OverflowError:
+        return f"{time_ms} ms after 1970"
+    return f"{day} {rest_ms // HOUR_MS:02}:{rest_ms // MINUTE_MS % 60:02} UTC"

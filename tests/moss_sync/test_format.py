@@ -23,6 +23,7 @@ from moss_sync import (
     repository,
     seal,
     segment,
+    setbacks,
     tiers,
     verdict,
 )
@@ -34,6 +35,7 @@ from moss_sync.packing import unpack
 from moss_sync.project_key import GENERATED, TYPED, generate
 from moss_sync.record import Record, VectorSpace, Version
 from moss_sync.segment import Segment
+from moss_sync.setbacks import Setback
 
 PAGE = (Path(__file__).parents[2] / "docs" / "format.md").read_text(encoding="utf-8")
 MODULES = {
@@ -49,6 +51,7 @@ MODULES = {
     "repository": repository,
     "seal": seal,
     "segment": segment,
+    "setbacks": setbacks,
     "tiers": tiers,
     "verdict": verdict,
 }
@@ -141,6 +144,7 @@ def full_manifest() -> dict[str, Any]:
         tl=((0, 0),),
         retired=1,
         repairs=1,
+        setbacks=(Setback(1, 1, 0),),
         space=VectorSpace("custom", "00", 1, "f4"),
     )
     fields = unpack(manifest.encode(given), max_bytes=2**20, what="it")

@@ -14,12 +14,15 @@ import pytest
 
 from moss_sync import BlobCorruptError, ClockError
 from moss_sync.clock import SessionClock, StoreClock
+from moss_sync.floors import seq_at
 from moss_sync.hlc import to_ms
+from moss_sync.log_plan import LogPolicy
 from moss_sync.manifest import Manifest
 from moss_sync.plan import next_commit
 from moss_sync.times import ANSWER_AHEAD_MS, DAY_MS, HOUR_MS, MAX_TIME_MS, latest
 from tests.devices import START_MS, Device
 from tests.moss_sync.test_clocks import FixedClock, agree, stamps
+from tests.moss_sync.test_forgetting import QUICK, purged, rows, settle_down
 from tests.moss_sync.world import Crash, Once, World, noise
 
 YEAR_MS = 365 * DAY_MS
@@ -307,6 +310,69 @@ def test_nothing_that_is_written_by_this_version_is_past_what_can_be_stored(worl
     asyncio.run(story())
 
 
+@pytest.mark.parametrize("commit_ms", [YEAR_2099_MS, MAX_TIME_MS])
+def test_collection_purges_and_retirement_go_on_in_a_session_of_the_future(
+    world: World, commit_ms: int
+) -> None:
+    policy = replace(QUICK, max_devices=2, retire_after_ms=DAY_MS)
+
+    async def story() -> None:
+        one, two = world.device_here(policy=policy), world.device_here(policy=policy)
+        gone = world.device_here(policy=policy)
+        gone.put("of a device that leaves", "x")
+        for device in (gone, one, two):
+            await device.engine.sync()
+        await poisoned(one, commit_ms)
+        for number in range(4):
+            one.put(f"d{number}", noise(number, 9000))
+            await one.engine.sync()
+        await settle_down(one)
+        assert len(world.blobs("s")) == 4
+        assert await one.engine.collect() == 0  # not before its time either
+        await purged(world, one, two)
+        await one.engine.collect()
+        current = await one.manifest()
+        assert current.ct >= commit_ms
+        assert world.blobs("s") == set()
+        assert gone.replica.state().dev not in current.devs
+        assert rows(two) == 8
+        await two.engine.sync()
+        assert rows(two) == 0
+
+    asyncio.run(story())
+
+
+def test_a_commit_is_not_older_than_those_before_it_whatever_its_committer_believed() -> None:
+    day = [DAY_MS * number for number in range(9)]
+    timeline = ((1, day[1]), (2, day[5]), (3, day[0]), (4, YEAR_2099_MS), (5, day[6]))
+    for moment_ms, proven in ((day[0], 0), (day[1], 1), (day[4], 1), (day[5], 3), (day[6], 5)):
+        assert seq_at(timeline, moment_ms, day[8]) == proven
+    assert seq_at(timeline, day[8], day[4]) == 3  # to whom the rest is the future
+
+
+def test_what_a_device_of_the_future_believed_is_not_believed_by_others(
+    world: World,
+) -> None:
+    async def story() -> None:
+        one, two = world.device_here(policy=QUICK), world.device_here(policy=QUICK)
+        wrong = world.device(policy=QUICK)
+        wrong.clock.now_ms = YEAR_2099_MS
+        for number in range(4):
+            one.put(f"d{number}", noise(number, 9000))
+            await one.engine.push()
+        await settle_down(one)
+        wrong.put("of 2099", "x")
+        await wrong.engine.sync()
+        floor = (await one.manifest()).gc_floor  # to itself all of this is old
+        await one.engine.pull()
+        one.put("after it", "x")
+        await one.engine.push()
+        assert (await one.manifest()).gc_floor == floor
+        await purged(world, one, two)
+
+    asyncio.run(story())
+
+
 # -- a device's own clock --------------------------------------------------------------------------
 
 
@@ -348,5 +414,299 @@ def test_a_clock_past_what_can_be_stored_adds_and_does_not_commit_until_somethin
         await agree([one, wrong])
         assert order(one) == ["a", "b", "c"]
         assert to_ms(max(stamps(one).values())) < START_MS + DAY_MS
+
+    asyncio.run(story())
+
+
+# -- repair ----------------------------------------------------------------------------------------
+
+
+def near_now(device: Device) -> bool:
+    """Whether no stamp here is of a day that has not come."""
+    return to_ms(max(stamps(device).values())) < START_MS + DAY_MS
+
+
+async def in_the_future(world: World) -> list[Device]:
+    """Three devices, and what they did while the session was in 2099: each knows a part of it."""
+    one, two, behind = (world.device() for _ in range(3))
+    for id in ("kept", "edited", "deleted"):
+        one.put(id, "before")
+    await agree([one, two, behind])
+    for device in (one, two):
+        device.clock.now_ms = YEAR_2099_MS
+    for number in range(6):
+        # Whoever writes last has, now and then, the lesser device id.
+        device = (one, two)[number % 2]
+        await device.engine.pull()
+        device.put("edited", f"version {number}")
+        device.put(f"turn-{number}", noise(number, 5000 * (number % 3)))
+        await device.engine.push()
+        if number == 3:
+            await behind.engine.pull()
+    await one.engine.pull()
+    one.delete("deleted")
+    await one.engine.sync()
+    await two.engine.pull()
+    assert not near_now(two)
+    for device in (one, two):
+        device.clock.now_ms = START_MS + HOUR_MS
+    return [one, two, behind]
+
+
+@pytest.mark.parametrize("repairer", range(3))
+def test_a_repair_brings_a_session_back_from_the_future_on_every_device(
+    world: World, repairer: int
+) -> None:
+    async def story() -> None:
+        devices = await in_the_future(world)
+        devices[1].put("unpushed", "in 2099")
+        report = await devices[repairer].engine.repair(force=False)
+        assert report.rebuilt
+        assert "future" in (report.trouble or "")
+        assert report.set_back_ms > 50 * YEAR_MS
+        devices.append(world.device())
+        await agree(devices)
+        expected = ["kept", *(f"turn-{number}" for number in range(5)), "edited", "turn-5"]
+        for device in devices:
+            assert near_now(device)
+            assert device.texts["edited"] == "version 5"
+            assert "deleted" not in device.texts
+            assert [id for id in order(device) if id != "unpushed"] == expected
+            assert order(device)[-1] == "unpushed"
+        for number, device in enumerate(devices):
+            await device.engine.pull()
+            device.put(f"new-{number}", "x")
+            await device.engine.push()
+        await agree(devices)
+        assert order(devices[0])[-4:] == [f"new-{number}" for number in range(4)]
+        assert near_now(devices[0])
+        again = await devices[0].engine.repair(force=False)
+        assert (again.rebuilt, again.set_back_ms, again.trouble) == (False, 0, None)
+
+    asyncio.run(story())
+
+
+def test_a_session_that_was_brought_back_twice_keeps_its_order(world: World) -> None:
+    async def story() -> None:
+        devices = await in_the_future(world)
+        await devices[0].engine.repair()
+        await agree(devices)
+        for device in devices:
+            device.clock.now_ms += 30 * DAY_MS
+        devices[2].put("edited", "a month later")
+        await agree(devices)
+        await poisoned(devices[1], YEAR_2100_MS)
+        devices[0].put("between", "x")
+        await agree(devices)
+        report = await devices[2].engine.repair(force=False)
+        assert report.set_back_ms > 50 * YEAR_MS
+        devices.append(world.device())  # which reads blobs of before either of them
+        await agree(devices)
+        for device in devices:
+            assert device.texts["edited"] == "a month later"
+            assert order(device)[-2:] == ["edited", "between"]
+            assert to_ms(max(stamps(device).values())) < START_MS + 32 * DAY_MS
+
+    asyncio.run(story())
+
+
+def test_a_device_that_comes_back_much_later_falls_with_the_others(world: World) -> None:
+    async def story() -> None:
+        one, two, behind = await in_the_future(world)
+        behind.put("on the train", "x")
+        await one.engine.repair()
+        await agree([one, two])
+        for device in (one, two, behind):
+            device.clock.now_ms += 100 * DAY_MS
+        two.put("edited", "after the repair")
+        await two.engine.sync()
+        await agree([one, two, behind])
+        assert behind.texts["edited"] == "after the repair"
+        assert "deleted" not in behind.texts
+        assert "on the train" in one.texts
+        assert to_ms(max(stamps(one).values())) < START_MS + 102 * DAY_MS
+
+    asyncio.run(story())
+
+
+def test_the_device_whose_clock_it_was_gets_well_too(world: World) -> None:
+    async def story() -> None:
+        wrong, right = world.device(), world.device()
+        right.put("a", "x")
+        await right.engine.push()
+        wrong.clock.now_ms = YEAR_2100_MS
+        for id in ("b", "c"):
+            await wrong.engine.pull()
+            wrong.put(id, "x")
+            await wrong.engine.push()
+        wrong.put("unpushed", "x")
+        assert (await right.engine.repair(force=False)).set_back_ms > 50 * YEAR_MS
+        wrong.clock.now_ms = START_MS + HOUR_MS
+        await agree([right, wrong])
+        wrong.put("d", "x")
+        await wrong.engine.push()
+        await agree([right, wrong])
+        assert order(right) == ["a", "b", "c", "unpushed", "d"]
+        assert near_now(right)
+
+    asyncio.run(story())
+
+
+def test_a_repair_of_a_session_whose_time_is_right_lets_nothing_fall(world: World) -> None:
+    async def story() -> None:
+        one, two = world.device(), world.device()
+        one.put("a", "x")
+        await agree([one, two])
+        before = stamps(one)
+        assert (await one.engine.repair()).set_back_ms == 0
+        await agree([one, two])
+        assert stamps(one) == before
+        assert (await one.manifest()).setbacks == ()
+
+    asyncio.run(story())
+
+
+def test_a_clock_that_was_never_set_lets_no_time_fall(world: World) -> None:
+    async def story() -> None:
+        one, dead = world.device(), world.device()
+        one.put("a", "x")
+        await agree([one, dead])
+        before = stamps(one)
+        dead.clock.now_ms = 10**9
+        report = await dead.engine.repair()
+        assert (report.rebuilt, report.set_back_ms) == (True, 0)
+        await agree([one, dead])
+        assert stamps(one) == before
+
+    asyncio.run(story())
+
+
+def test_time_falls_in_a_repair_and_in_no_other_commit(world: World) -> None:
+    async def story() -> None:
+        one = world.device()
+        one.put("a", "x")
+        await one.engine.push()
+        await poisoned(one, YEAR_2099_MS)
+        times = [(await one.manifest()).ct]
+        for verb in (one.engine.sync, one.engine.compact, one.engine.erase, one.engine.delete):
+            one.put("b", str(len(times)))
+            await one.engine.sync()
+            await verb()
+            times.append((await one.manifest()).ct)
+        assert times == sorted(set(times))
+
+    asyncio.run(story())
+
+
+# -- a log -----------------------------------------------------------------------------------------
+
+
+def log_device(world: World, **options: object) -> Device:
+    return world.device(commit="log", **options)
+
+
+async def agree_on_a_log(devices: list[Device]) -> list[str]:
+    for device in [*devices, *devices]:
+        await device.log.sync()
+    [first, *others] = devices
+    for other in others:
+        assert other.texts == first.texts
+        assert stamps(other) == stamps(first)
+    return order(first)
+
+
+@pytest.mark.parametrize("wall_ms", [-1, 0, 10**9, YEAR_2100_MS, MAX_TIME_MS - HOUR_MS])
+def test_in_a_log_a_device_with_any_clock_writes_and_the_order_stays(
+    world: World, wall_ms: int
+) -> None:
+    async def story() -> None:
+        one, wrong, late = (log_device(world) for _ in range(3))
+        one.put("a", "x")
+        await one.log.push()
+        wrong.clock.now_ms = wall_ms
+        for device, id in ((wrong, "b"), (one, "c"), (wrong, "d"), (one, "e")):
+            await device.log.pull()
+            device.put(id, "x")
+            await device.log.push()
+        says(world, is_right(world))
+        assert await agree_on_a_log([one, wrong, late]) == ["a", "b", "c", "d", "e"]
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("wall_ms", [MAX_TIME_MS + 1, YEAR_9999_MS, 2**63, 2**80])
+def test_in_a_log_a_clock_past_what_can_be_stored_adds_and_pushes_once_it_is_corrected(
+    world: World, wall_ms: int
+) -> None:
+    async def story() -> None:
+        one, wrong = log_device(world), log_device(world)
+        one.put("a", "x")
+        await one.log.push()
+        wrong.clock.now_ms = wall_ms
+        wrong.put("b", "x")
+        with pytest.raises(ClockError, match="year 3000"):
+            await wrong.log.push()
+        says(world, is_right(world))
+        await wrong.log.push()
+        assert await agree_on_a_log([one, wrong]) == ["a", "b"]
+        assert to_ms(max(stamps(one).values())) < START_MS + DAY_MS
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("answer", [YEAR_9999_MS, START_MS + 10 * YEAR_MS, 2**62])
+def test_in_a_log_a_store_that_says_the_future_stops_pushes_by_name_and_nothing_else(
+    world: World, answer: int
+) -> None:
+    async def story() -> None:
+        one, two = log_device(world), log_device(world)
+        one.put("a", "x")
+        await one.log.push()
+        says(world, answer)
+        one.put("b", "x")
+        await one.log.push()  # nothing has told it a time yet
+        one.put("c", "x")
+        with pytest.raises(ClockError) as caught:
+            await one.log.push()
+        assert "set" in (caught.value.hint or "")
+        assert one.replica.state().dirty == 1
+        await two.log.pull()
+        assert order(two) == ["a", "b"]
+        says(world, lambda: one.clock.now_ms)
+        await one.log.push()
+        assert await agree_on_a_log([one, two]) == ["a", "b", "c"]
+
+    asyncio.run(story())
+
+
+def test_a_log_with_turns_of_2099_goes_on_compacting_and_forgetting(world: World) -> None:
+    policy = LogPolicy(
+        max_blobs=2, spread=1, kept_blobs=1, min_tombstones=0, purge_after_ms=HOUR_MS
+    )
+
+    async def story() -> None:
+        one, wrong = log_device(world, log_policy=policy), log_device(world, log_policy=policy)
+        one.put("a", "x")
+        await one.log.push()
+        wrong.clock.now_ms = YEAR_2099_MS
+        wrong.put("b", "x")
+        wrong.put("gone", "x")
+        await wrong.log.sync()
+        wrong.delete("gone")
+        await wrong.log.sync()
+        # It never comes back, and its head says 2099.
+        says(world, lambda: one.clock.now_ms)
+        for number in range(4):
+            one.clock.now_ms += DAY_MS
+            await one.log.pull()
+            one.put(f"later-{number}", "x")
+            await one.log.sync()
+            while await one.log.compact():
+                pass
+        with one.file.reading() as conn:
+            assert conn.execute("SELECT count(*) FROM document WHERE deleted").get == 0
+        late = log_device(world)
+        await late.log.pull()
+        assert order(late) == order(one) == ["a", "b", *(f"later-{n}" for n in range(4))]
 
     asyncio.run(story())

@@ -18,6 +18,7 @@ from moss_local.storage.replica import SqliteReplica
 from moss_sync import (
     channel,
     checkpoint,
+    clock,
     collection,
     compaction,
     engine,
@@ -25,6 +26,7 @@ from moss_sync import (
     history,
     keyring,
     layout,
+    manifest,
     marks,
     merge,
     plan,
@@ -34,7 +36,9 @@ from moss_sync import (
     repository,
     seal,
     segment,
+    setbacks,
     tiers,
+    times,
     verdict,
 )
 from moss_sync.errors import BlobCorruptError, ManifestMissingError, OutcomeUnknownError
@@ -56,6 +60,7 @@ LIVES = "tests/moss_sync/test_lives.py"
 CLOCKS = "tests/moss_sync/test_clocks.py"
 DAMAGE = "tests/moss_sync/test_damage.py"
 VERDICT = "tests/moss_sync/test_verdict.py"
+HOSTILE_CLOCKS = "tests/moss_sync/test_hostile_clocks.py"
 PLAN = "tests/moss_sync/test_plan.py"
 TIERS = "tests/moss_sync/test_tiers.py"
 REPLICA = "tests/moss_local/test_storage_replica.py"
@@ -219,6 +224,27 @@ async def _prepare_again(shipped: Any, self: Any, keys: Any, current: Any, *rest
 
 def _stale_time(parent: Manifest | None, now_ms: int) -> int:
     return max(0, now_ms)
+
+
+async def _ask_nobody(self: Repository) -> None:
+    return None
+
+
+def _age_by_commits(shipped: Any, parent: Manifest | None, author: Any, **options: Any) -> Any:
+    following = shipped(parent, author, **options)
+    before = () if parent is None else parent.tl
+    return replace(following, tl=floors.sampled(before, following.seq, following.ct))
+
+
+def _believe_every_sample(timeline: Any, moment_ms: int, now_ms: int) -> int:
+    return max((seq for seq, at_ms in timeline if at_ms <= moment_ms), default=0)
+
+
+def _fall_to_one_stamp(stamp: int, committed: int, fallen: Any) -> int:
+    for each in fallen:
+        if committed <= each.seq:
+            stamp = min(stamp, times.MAX_DRIFT_MS + each.commit_ms << 16)
+    return stamp
 
 
 def _unclamped_settle(shipped: Any, self: Any, committed: Any, seen: Any = None) -> Any:
@@ -579,7 +605,7 @@ MUTANTS: Sequence[Mutant] = (
     Mutant(
         "clamp-others",
         "a reader cuts stamps to what their commit allows",
-        swap(plan, "clamped", lambda records, commit_ms: list(records)),
+        swap(plan, "clamped", lambda records, commit_ms, setbacks=(): list(records)),
         (CLOCKS,),
     ),
     Mutant(
@@ -878,5 +904,77 @@ MUTANTS: Sequence[Mutant] = (
         "a certificate that is not trusted is not told as a fault of the network",
         swap(s3_client, "_untrusted", lambda error: None),
         (HOSTILE,),
+    ),
+    Mutant(
+        "answer-ahead",
+        "an answer moves a clock forward by a day at most",
+        swap(clock, "ANSWER_AHEAD_MS", 2**50),
+        (HOSTILE_CLOCKS,),
+    ),
+    Mutant(
+        "doubtful-commit",
+        "nothing is committed while the clocks contradict each other",
+        swap(clock.SessionClock, "check", lambda self: None),
+        (HOSTILE_CLOCKS,),
+    ),
+    Mutant(
+        "ask-again",
+        "one wrong answer is asked about again",
+        swap(Repository, "_ask_time", _ask_nobody),
+        (HOSTILE_CLOCKS,),
+    ),
+    Mutant(
+        "dead-clock",
+        "a clock that was never set says nothing",
+        swaps(swap(clock, "EARLIEST_MS", 0), swap(times, "EARLIEST_MS", 0)),
+        (HOSTILE_CLOCKS,),
+    ),
+    Mutant(
+        "time-limit",
+        "no commit is later than the format allows",
+        swap(manifest, "check_time", lambda *_, **__: None),
+        (HOSTILE_CLOCKS,),
+    ),
+    Mutant(
+        "time-room",
+        "one more than the last time can always be committed",
+        swap(times, "latest", lambda number: times.MAX_TIME_MS),
+        (HOSTILE_CLOCKS,),
+    ),
+    Mutant(
+        "ages-by-belief",
+        "ages follow from what committers believed, not from commit times",
+        around(plan, "next_commit", _age_by_commits),
+        (HOSTILE_CLOCKS,),
+    ),
+    Mutant(
+        "samples-by-order",
+        "a commit is not older than those before it, whatever its committer believed",
+        swap(floors, "seq_at", _believe_every_sample),
+        (HOSTILE_CLOCKS,),
+    ),
+    Mutant(
+        "repair-time",
+        "a repair lets a time fall that is in the future",
+        swap(repair, "is_ahead", lambda commit_ms, now_ms: False),
+        (HOSTILE_CLOCKS,),
+    ),
+    Mutant(
+        "setbacks-read",
+        "readers lower the stamps of before a repair in which time fell",
+        swap(plan, "with_lowered", lambda records, fallen: list(records)),
+        (HOSTILE_CLOCKS,),
+    ),
+    Mutant(
+        "setbacks-held",
+        "a device lowers the stamps of what it holds as readers do",
+        swap(storage_replica, "lower_stamps", lambda conn, fallen, known_seq: None),
+        (HOSTILE_CLOCKS,),
+    ),
+    Mutant(
+        "setbacks-order",
+        "stamps that fall keep the order of the commits",
+        swap(setbacks, "lowered", _fall_to_one_stamp),
+        (HOSTILE_CLOCKS, "tests/properties/test_setbacks.py"),
     ),
 )

@@ -17,12 +17,14 @@ from dataclasses import dataclass, replace
 from moss_sync import manifest, segment
 from moss_sync.channel import manifest_place
 from moss_sync.errors import MossError
+from moss_sync.hlc import stamp_limit
 from moss_sync.keyring import Keys
 from moss_sync.layout import base_of
 from moss_sync.manifest import Manifest
 from moss_sync.merge import newest
 from moss_sync.record import Record, Version
 from moss_sync.seal import Place, unseal
+from moss_sync.setbacks import Setback, lowered, with_lowered
 from moss_sync.testing.copies import Look, Row
 from moss_sync.times import MAX_DRIFT_MS
 
@@ -118,6 +120,8 @@ class Oracle:
         self.sealed_bytes = len(sealed)
         self.stats["commits"] += 1
         self._check_succession(before, after)
+        if before is not None and after.setbacks != before.setbacks:
+            self._fall(after)
         self._read_new_names(after)
         self._learn(before, after)
         self._check_devices(before, after)
@@ -142,11 +146,16 @@ class Oracle:
             "monotone",
             f"{after.seq} follows {before.seq}",
         )
+        if after.repairs == before.repairs:
+            require(after.ct > before.ct, "monotone", f"ct rose from {before.ct} to {after.ct}")
         for what, old, new in (
-            ("ct", before.ct, after.ct),
             ("gc_floor", before.gc_floor, after.gc_floor),
             ("tomb_floor.seq", before.tomb_seq, after.tomb_seq),
-            ("tomb_floor.hlc", before.tomb_hlc, after.tomb_hlc),
+            (
+                "tomb_floor.hlc",
+                min(before.tomb_hlc, stamp_limit(after.ct)),
+                after.tomb_hlc,
+            ),
             ("gen", before.gen, after.gen),
             ("repairs", before.repairs, after.repairs),
         ):
@@ -181,6 +190,29 @@ class Oracle:
                 f"an inline push of base {item.base} was kept below {after.tomb_seq}",
             )
 
+    def _fall(self, after: Manifest) -> None:
+        """A repair has let time fall, and every stamp of before with it."""
+        self.stats["setbacks"] += 1
+
+        def fallen(records: list[Record]) -> list[Record]:
+            return with_lowered(records, after.setbacks)
+
+        self._listed = {name: fallen(records) for name, records in self._listed.items()}
+        self._inline = {push: fallen(records) for push, records in self._inline.items()}
+        for id, facts in self.facts.items():
+            for version, fact in list(facts.items()):
+                facts.setdefault(*_fallen(version, fact, after.setbacks))
+            if id in self.newest:
+                newest = self.newest[id]
+                _, self.newest[id] = _fallen(newest.version, newest, after.setbacks)
+        for id, record in self.visible().items():
+            # Of versions that nobody had seen of each other, the later commit wins from now on.
+            known = self.facts.get(id, {}).setdefault(
+                record.version, Fact(record.version, record.deleted, after.seq, _life(after))
+            )
+            if id in self.newest and known.version > self.newest[id].version:
+                self.newest[id] = known
+
     def _read_new_names(self, after: Manifest) -> None:
         listed: dict[str, list[Record]] = {}
         for entry in after.entries:
@@ -203,7 +235,8 @@ class Oracle:
             records = segment.decode(plain, what=name, commit_seq=seq).records
         except MossError as error:
             raise ViolationError("no lost update", f"{name} is unreadable: {error}") from error
-        return list(records) if lvl else self.as_committed(records, ct)
+        records = list(records) if lvl else self.as_committed(records, ct)
+        return records if self.current is None else with_lowered(records, self.current.setbacks)
 
     def as_committed(self, records: Sequence[Record], ct: int) -> list[Record]:
         """Return records as everybody takes them from a commit of that time.
@@ -383,7 +416,7 @@ class Oracle:
             self._check_committed(verb, id, new)
             return
         require(same, "no lost update", f"{verb} made up a change of {id!r}")
-        if old.dirty:
+        if old.dirty and verb != "start_life":  # where its stamps fall with those that it beats
             self._check_beats_seen(verb, id, new, seen)
 
     def _check_committed(self, verb: str, id: str, row: Row) -> None:
@@ -432,6 +465,11 @@ class Oracle:
             f"{what}: {new} does not beat {old}",
         )
         self._check_beats_seen(what, id, new, before)
+
+
+def _fallen(version: Version, fact: Fact, setbacks: Sequence[Setback]) -> tuple[Version, Fact]:
+    fallen = version._replace(hlc=lowered(version.hlc, fact.seq, setbacks))
+    return fallen, replace(fact, version=fallen)
 
 
 def _life(manifest: Manifest) -> tuple[int, int]:
