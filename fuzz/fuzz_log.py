@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from fuzz.shapes import packed
-from moss_sync import MossError, log_blob, segment
+from moss_sync import MossError, layout, log_blob, segment
 from moss_sync.layout import SegmentName
 
 SID, DEV = "s" * 26, b"device-A"
 NAMES = (
-    SegmentName("s", 0, DEV, 1, "a" * 26),
-    SegmentName("b", 0, DEV, 1, "a" * 26),
+    SegmentName("s", 0, DEV, 1, "a" * layout.TAG_CHARS),
+    SegmentName("b", 0, DEV, 1, "a" * layout.TAG_CHARS),
 )
 
 

@@ -38,16 +38,10 @@ def one(data: bytes) -> None:
     except MossError:
         parsed = None
     assert parsed is None, "a name that nobody with the key has made was taken for one"
-    made = layout.new_name(
-        KEY,
-        SID,
-        kind="s",
-        base=len(data),
-        dev=b"device-A",
-        number=1,
-        random=(data + bytes(10))[:10],
-    )
+    stem = layout.new_stem(kind="s", base=len(data), dev=b"device-A", number=1)
+    made = layout.named(KEY, SID, stem, data)
     assert layout.parse_name(KEY, SID, str(made)) == made
+    assert layout.is_blob_of(made, data) and not layout.is_blob_of(made, data + b"x")
     assert is_key(f"{SID}/{made}")
     for key, sid in ((OTHER, SID), (KEY, "t" * 26)):
         try:

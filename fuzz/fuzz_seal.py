@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from fuzz.shapes import Take
 from moss_sync import BlobCorruptError, MossError
-from moss_sync.seal import Place, RootKeys, epoch_of, seal, sealed_size, unseal
+from moss_sync.seal import BlobIdentity, RootKeys, epoch_of, seal, sealed_size, unseal
 
 ROOTS = RootKeys({1: bytes(range(32)), 2: bytes(range(1, 33))})
-PLACE = Place(b"r" * 16, "s" * 26, "segment", "s/name")
-ELSEWHERE = Place(b"r" * 16, "t" * 26, "segment", "s/name")
+PLACE = BlobIdentity(b"r" * 16, "s" * 26, "segment", "s/name")
+ELSEWHERE = BlobIdentity(b"r" * 16, "t" * 26, "segment", "s/name")
 MAX_PLAIN = 4096
 
 

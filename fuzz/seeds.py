@@ -20,7 +20,7 @@ from fuzz.shapes import unpacked
 from moss_local import DocumentInfo, MossClient, portable
 from moss_sync import keyring
 from moss_sync.layout import session_id
-from moss_sync.seal import Place, unseal
+from moss_sync.seal import BlobIdentity, unseal
 from tests.golden.make import FOLDER, PROJECT_KEY, SESSION, files
 from tests.keys import KEY
 
@@ -52,7 +52,7 @@ def corpora() -> dict[str, list[bytes]]:
     sid = session_id(keys.names, SESSION)
 
     def opened(name: str) -> bytes:
-        place = Place(keys.repo_id, sid, "manifest", "m")
+        place = BlobIdentity(keys.repo_id, sid, "manifest", "m")
         return unseal(keys.roots, place, golden[name], max_plain=2**20)
 
     export = (FOLDER.parent / "export-1.moss").read_bytes()[len(portable.MAGIC) :]

@@ -71,7 +71,9 @@ from moss_sync.modes import EitherEngine, Engine
 from moss_sync.patience import Patience
 from moss_sync.probe import ProbeVerdict
 from moss_sync.repository import Repository
+from moss_sync.revocation import revoke_older
 from moss_sync.rotation import rotate
+from moss_sync.seal import FIRST_EPOCH
 from moss_sync.stored_session import StoredSession
 from moss_sync.stores import BlobStore
 
@@ -397,7 +399,7 @@ class Project:
 
     async def rewrite_sessions(self) -> list[Rewritten]:
         """Seal anew what stands under old keys; see `MossClient.rewrite_sessions`."""
-        await self.check_key()
+        epoch = await self.check_key()
         stored = await self.stored_sessions()
         done = [Rewritten(str(error), 0, error) for error in stored.unreadable]
         for each in stored.sessions:
@@ -406,6 +408,8 @@ class Project:
                     done.append(Rewritten(each.name, await session._rewrite()))
             except MossError as error:
                 done.append(Rewritten(each.name, 0, error))
+        if epoch > FIRST_EPOCH and not any(each.error for each in done):
+            await runtime.on_loop(revoke_older(self._repository, self._clock, epoch))
         return done
 
     async def delete_session(self, name: str, *, local_only: bool) -> SyncReport:

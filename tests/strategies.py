@@ -11,11 +11,12 @@ from typing import Any
 from hypothesis import strategies as st
 
 from moss_sync.hlc import stamp_limit
-from moss_sync.layout import MAX_PUSH, new_name
+from moss_sync.layout import MAX_PUSH, SegmentName, named, new_stem
 from moss_sync.limits import MAX_SEQ
 from moss_sync.manifest import Device, Entry, Inline, Manifest
 from moss_sync.marks import marks_size
 from moss_sync.record import VectorSpace
+from moss_sync.seal import MAX_EPOCH
 from moss_sync.testing.strategies import (
     SCRIPTS,
     devices,
@@ -44,11 +45,19 @@ __all__ = [
 ]
 
 NAME_KEY = bytes(range(32))
-"""The name key of every generated segment name."""
+"""The name key of every generated session id, and the tag key of every segment name."""
 
 SID = "s" * 26
 
 pushes = st.integers(0, 9) | st.integers(0, MAX_PUSH)
+
+
+def new_name(
+    tag_key: bytes, sid: str, *, kind: str, base: int, dev: bytes, number: int, sealed: bytes = b""
+) -> SegmentName:
+    """Return the name of a blob of these bytes."""
+    return named(tag_key, sid, new_stem(kind=kind, base=base, dev=dev, number=number), sealed)
+
 
 unknown_values: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 5) | texts | st.binary(max_size=4),
@@ -62,8 +71,8 @@ unknown = st.dictionaries(
 
 
 @st.composite
-def entries(draw: st.DrawFn, *, seq: int, commit_ms: int) -> Entry:
-    """An entry of a manifest that has reached `seq`, which must not be 0."""
+def entries(draw: st.DrawFn, *, seq: int, commit_ms: int, epoch: int) -> Entry:
+    """An entry of a manifest of this epoch that has reached `seq`, which must not be 0."""
     hi = draw(st.integers(1, seq))
     lo = draw(st.integers(0, hi - 1))
     kind = draw(st.sampled_from(["s", "b"]))
@@ -76,7 +85,7 @@ def entries(draw: st.DrawFn, *, seq: int, commit_ms: int) -> Entry:
         base=base,
         dev=draw(devices),
         number=level or draw(st.integers(1, 9)),
-        random=draw(st.binary(min_size=10, max_size=10)),
+        sealed=draw(st.binary(min_size=10, max_size=10)),
     )
     known = draw(st.booleans())
     return Entry(
@@ -92,8 +101,8 @@ def entries(draw: st.DrawFn, *, seq: int, commit_ms: int) -> Entry:
         plain=draw(uints) if known else None,
         hlc_max=draw(hlcs) if known else None,
         fp=draw(st.none() | st.just("00ff")),
-        epoch=draw(st.none() | st.integers(1, 2**32 - 1)),
-        extra=draw(unknown),
+        epoch=draw(st.integers(1, epoch)),
+        extra={key: value for key, value in draw(unknown).items() if value is not None},
     )
 
 
@@ -101,17 +110,18 @@ def entries(draw: st.DrawFn, *, seq: int, commit_ms: int) -> Entry:
 def manifests(draw: st.DrawFn) -> Manifest:
     """A manifest with unknown keys at every level that can have them."""
     seq = draw(st.integers(1, 9) | st.integers(1, MAX_SEQ))
+    epoch = draw(st.integers(1, 3) | st.integers(1, MAX_EPOCH))
     counts = st.integers(0, seq)
     space = draw(st.none() | spaces)
     gc_floor = draw(st.integers(0, seq))
     commit_ms = draw(st.integers(0, latest(seq)))
     times = st.integers(0, commit_ms)
-    listed = entries(seq=seq, commit_ms=commit_ms)
+    listed = entries(seq=seq, commit_ms=commit_ms, epoch=epoch)
     inline = st.builds(
         Inline,
         dev=devices,
         n=pushes,
-        base=uints,
+        base=st.integers(0, seq),
         seq=st.integers(1, seq),
         ct=times,
         payload=st.binary(max_size=20),
@@ -153,7 +163,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
         tomb_hlc=draw(st.integers(0, stamp_limit(commit_ms))),
         tl=((seq, draw(times)),),
         space=space,
-        epoch=draw(st.none() | st.integers(1, 2**32 - 1)),
+        epoch=epoch,
         features_w=tuple(draw(st.lists(texts, max_size=2))),
         extra=extra,
     )

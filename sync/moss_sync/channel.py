@@ -22,6 +22,7 @@ from moss_sync.errors import (
     ManifestMissingError,
     MossError,
     NetworkError,
+    RevokedKeyError,
     StaleReadError,
     StoreBusyError,
     UnsupportedFormatError,
@@ -34,7 +35,15 @@ from moss_sync.manifest import Entry, Inline, LeaveOut, Manifest
 from moss_sync.replica import ReplicaState, Seen
 from moss_sync.report import RepairReport
 from moss_sync.repository import Repository, Runner
-from moss_sync.seal import SALT_BYTES, Place, epoch_of, seal, unseal, unseal_without_header
+from moss_sync.seal import (
+    FIRST_EPOCH,
+    SALT_BYTES,
+    BlobIdentity,
+    epoch_of,
+    seal,
+    unseal,
+    unseal_without_header,
+)
 from moss_sync.segment import Segment
 from moss_sync.stores.base import Blob, ETag, NotModified, Swapped
 
@@ -88,6 +97,7 @@ class Channel:
         self._sid: tuple[bytes, str] = b"", ""
         self._newest: tuple[bytes, Manifest] | None = None
         self._checkpoint = checkpoint
+        self._asked = False
         self._repository = repository
         self._store = repository.store
         self._name = name
@@ -127,19 +137,52 @@ class Channel:
         self.time.observe(answer.time_ms)
         if isinstance(answer, NotModified):
             known = self.remembered(state)
-            if known is not None and self._checkpoint is not None:
-                checkpoint.check(self._checkpoint, known[0], known[1].hash, seen)
+            if known is not None:
+                if self._checkpoint is not None:
+                    checkpoint.check(self._checkpoint, known[0], known[1].hash, seen)
+                await self.check_counts(known[0])
             return known
         before = self.remembered(state)
         current, found = await self._opened(keys, sid, answer)
         plan.check_history(current, found.hash, state, None if before is None else before[0])
         if self._checkpoint is not None:
             checkpoint.check(self._checkpoint, current, found.hash, seen)
-        sealed_epoch = epoch_of(answer.data) or epochs.FIRST
-        if sealed_epoch < self._repository.opened.roots.newest:
-            epochs.check_epoch(current, sealed_epoch, None if before is None else before[0])
+        if current.epoch < self.epoch:
+            epochs.check_epoch(current, current.epoch, None if before is None else before[0])
+        await self.check_counts(current)
         self.time.committed(current.ct)
         return current, found
+
+    async def check_counts(self, current: Manifest) -> None:
+        """Refuse a manifest of which something is sealed under a key that no longer counts.
+
+        Which keys do stands in `fmt`, and is asked for once an exchange, for a session that nobody
+        has committed to since the newest rotation that this device knows of.
+
+        Raises:
+            RevokedKeyError: it is, or lists what is.
+        """
+        if current.epoch < self.epoch and not self._asked:
+            await self._repository.refresh()
+            self._asked = True
+        epochs.check_counts(current, self._repository.opened.floor)
+
+    def counts(self, current: Manifest) -> bool:
+        """Return whether a manifest is one to commit on top of, as far as this device knows."""
+        try:
+            epochs.check_counts(current, self._repository.opened.floor)
+        except RevokedKeyError:
+            return False
+        return True
+
+    def begin(self) -> None:
+        """Begin an exchange: what may have changed meanwhile is asked for again."""
+        self._asked = False
+
+    @property
+    def epoch(self) -> int:
+        """Of the newest key that this device knows; what it writes is sealed under that."""
+        return self._repository.roots.newest
 
     def check_nothing(self) -> None:
         """Refuse a store without this session where a checkpoint says that there is one.
@@ -185,39 +228,44 @@ class Channel:
         answer = await self._read_twice(self._repository.layout.manifest(sid))
         if answer is None:
             return ToReplace(None, None)
-        sealed = epoch_of(answer.data) or epochs.FIRST
+        damaged: bytes | None = None
         try:
             current, seen = await self._opened_to_mend(keys, sid, answer, drop_unknown)
         except BlobCorruptError as error:
+            damaged = answer.data
             whole = self._without_header(keys, sid, answer, drop_unknown)
-            if whole is not None:
-                return ToReplace(*whole, answer.data)
-            if sealed > self._repository.roots.newest:
-                raise BlobCorruptError(
-                    str(error),
-                    hint="the store has lost the keys of a later rotation; on a device that knows "
-                    f"the new project key: {repair_command()}",
-                ) from error
-            mark = manifest.ciphertext_hash(answer.data)
-            return ToReplace(None, Seen(0, mark, answer.etag, b""), answer.data)
-        if known is not None and sealed < (known.epoch or epochs.FIRST):
+            if whole is None:
+                if (epoch_of(damaged) or FIRST_EPOCH) > self.epoch:
+                    raise BlobCorruptError(
+                        str(error),
+                        hint="the store has lost the keys of a later rotation; on a device that "
+                        f"knows the new project key: {repair_command()}",
+                    ) from error
+                mark = manifest.ciphertext_hash(damaged)
+                return ToReplace(None, Seen(0, mark, answer.etag, b""), damaged)
+            current, seen = whole
+        lowest = max(FIRST_EPOCH if known is None else known.epoch, self._repository.opened.floor)
+        if current.epoch < lowest:
             # Of a backup, or of somebody whom a rotation shut out.
             return ToReplace(None, seen, answer.data)
-        return ToReplace(current, seen)
+        return ToReplace(current, seen, damaged)
 
     def _without_header(
         self, keys: Keys, sid: str, answer: Blob, drop_unknown: bool
     ) -> View | None:
         """Return the manifest in a blob of which no more than the header is damaged."""
-        plain = unseal_without_header(
+        found = unseal_without_header(
             self._repository.roots,
-            manifest_place(keys, sid),
+            manifest_identity(keys, sid),
             answer.data,
             max_plain=manifest.MAX_PLAIN_BYTES,
         )
+        if found is None:
+            return None
+        plain, epoch = found
         leave_out: LeaveOut = "keys and features" if drop_unknown else "keys"
         with suppress(BlobCorruptError):  # it is more than the header
-            return None if plain is None else self._view(keys, sid, answer, plain, leave_out)
+            return self._view(keys, sid, answer, plain, epoch=epoch, leave_out=leave_out)
         return None
 
     async def _opened_to_mend(self, keys: Keys, sid: str, answer: Blob, drop_unknown: bool) -> View:
@@ -244,19 +292,23 @@ class Channel:
         roots = await self._repository.roots_for(answer.data)
         plain = unseal(
             roots,
-            manifest_place(keys, sid),
+            manifest_identity(keys, sid),
             answer.data,
             max_plain=manifest.MAX_PLAIN_BYTES,
         )
-        return self._view(keys, sid, answer, plain, leave_out)
+        epoch = epoch_of(answer.data) or FIRST_EPOCH
+        return self._view(keys, sid, answer, plain, epoch=epoch, leave_out=leave_out)
 
-    def _view(self, keys: Keys, sid: str, answer: Blob, plain: bytes, leave_out: LeaveOut) -> View:
+    def _view(
+        self, keys: Keys, sid: str, answer: Blob, plain: bytes, *, epoch: int, leave_out: LeaveOut
+    ) -> View:
         what = f"the manifest of session {self._name!r}"
         if leave_out == "nothing":
             current = self._decoded(plain, what)
         else:
             current = manifest.decode(plain, what=what, leave_out=leave_out)
         plan.check_place(current, repo_id=keys.repo_id, sid=sid, name=self._name)
+        epochs.check_epoch(current, epoch, None)
         mark = manifest.ciphertext_hash(answer.data)
         return current, Seen(current.seq, mark, answer.etag, plain, plan.life_of(current))
 
@@ -404,13 +456,14 @@ class Channel:
         return True
 
     async def _segment_in(self, keys: Keys, current: Manifest, entry: Entry, blob: Blob) -> Segment:
-        named = layout.parse_name(keys.names, current.sid, entry.name)
-        roots = await self._repository.roots_for(blob.data)
+        roots = self._repository.roots
+        named = layout.parse_name(roots.tag_key(entry.epoch), current.sid, entry.name)
+        epochs.check_blob(entry, named, blob.data)
 
         def opened() -> Segment:
             plain = unseal(
                 roots,
-                _segment_place(keys, current.sid, entry.name),
+                _segment_identity(keys, current.sid, named.stem),
                 blob.data,
                 max_plain=segment.MAX_PLAIN_BYTES,
             )
@@ -438,13 +491,13 @@ class Channel:
         self.check_writable(following)
         if seen is None:
             self.check_nothing()
-        roots = self._repository.roots
-        plain = manifest.encode(replace(following, epoch=roots.newest))
+        plain = manifest.encode(following)
         sealed = seal(
-            roots,
-            manifest_place(keys, following.sid),
+            self._repository.roots,
+            manifest_identity(keys, following.sid),
             plain,
             salt=self._clock.token(SALT_BYTES),
+            epoch=following.epoch,
         )
         if len(sealed) > manifest.MAX_MANIFEST_BYTES:
             raise MossError(
@@ -462,41 +515,50 @@ class Channel:
         mark = manifest.ciphertext_hash(sealed)
         return Seen(following.seq, mark, answer.etag, plain, plan.life_of(following))
 
-    async def waiting(self, keys: Keys, floor: int) -> list[tuple[SegmentName, int]]:
+    async def waiting(self, keys: Keys, floor: int, *, epoch: int) -> list[tuple[SegmentName, int]]:
         """Return pushed segments with a base of at least `floor`, listed or not, with their sizes.
 
-        One page of the listing; names that no holder of the key has made are left out.
+        One page of the listing; names that no holder of the key of `epoch` has made are left out.
         """
+        tag_key = self._repository.roots.tag_key(epoch)
         sid = self.sid(keys)
         prefix = self._repository.layout.segments(sid)
         found = await self._store.keys(prefix, start_after=f"{prefix}{floor:016x}")
         return [
             (name, item.size)
             for item in found
-            if (name := self._named(keys, sid, item.key)) is not None
+            if (name := _named(tag_key, sid, item.key)) is not None
         ]
 
-    async def below(self, keys: Keys, floor: int) -> list[SegmentName]:
-        """Return every blob of the session with a base below `floor`, listed or not."""
+    async def below(self, keys: Keys, floor: int, *, whole: bool) -> list[tuple[SegmentName, int]]:
+        """Return every blob of the session with a base below `floor`, listed or not.
+
+        Args:
+            whole: Also those with any other base.
+        Returns:
+            Names with the epochs that they were made under; what no holder of a key has named is
+            left out.
+        """
         sid = self.sid(keys)
-        names: list[SegmentName] = []
+        names: list[tuple[SegmentName, int]] = []
         for prefix in (self._repository.layout.segments(sid), self._repository.layout.bases(sid)):
             after = ""
             while True:
                 page = await self._store.keys(prefix, start_after=after, limit=LIST_PAGE)
                 # In the order of their bases: what comes behind the floor need not be asked for.
-                old = [item.key for item in page if item.key < f"{prefix}{floor:016x}"]
-                names += [name for key in old if (name := self._named(keys, sid, key)) is not None]
+                old = [item.key for item in page if whole or item.key < f"{prefix}{floor:016x}"]
+                names += [found for key in old if (found := self._of_any_epoch(sid, key))]
                 if len(page) < LIST_PAGE or len(old) < len(page):
                     break
                 after = page[-1].key
         return names
 
-    def _named(self, keys: Keys, sid: str, key: str) -> SegmentName | None:
-        try:
-            return layout.parse_name(keys.names, sid, plan.name_in(key))
-        except BlobCorruptError:
-            return None
+    def _of_any_epoch(self, sid: str, key: str) -> tuple[SegmentName, int] | None:
+        roots = self._repository.roots
+        for epoch in sorted(roots.by_epoch, reverse=True):
+            if (name := _named(roots.tag_key(epoch), sid, key)) is not None:
+                return name, epoch
+        return None
 
     async def delete(self, keys: Keys, names: Sequence[SegmentName]) -> None:
         """Delete blobs, several at once; one that is gone already is no error."""
@@ -518,25 +580,27 @@ class Channel:
         """
         features.check_writable(self._repository.opened, current)
 
-    def new_name(self, keys: Keys, state: ReplicaState, *, kind: str, number: int) -> SegmentName:
-        """Return a fresh name for a blob that `state`'s device is about to write."""
-        return layout.new_name(
-            keys.names,
-            self.sid(keys),
-            kind=kind,
-            base=state.applied_seq,
-            dev=state.dev,
-            number=number,
-            random=self._clock.token(layout.TAG_RANDOM_BYTES),
-        )
+    async def sealed(
+        self,
+        keys: Keys,
+        state: ReplicaState,
+        payload: bytes,
+        *,
+        kind: str,
+        number: int,
+        epoch: int,
+    ) -> tuple[SegmentName, bytes]:
+        """Return the name and the sealed bytes of a segment that `state`'s device will write."""
+        sid, salt = self.sid(keys), self._clock.token(SALT_BYTES)
+        stem = layout.new_stem(kind=kind, base=state.applied_seq, dev=state.dev, number=number)
+        identity, roots = _segment_identity(keys, sid, stem), self._repository.roots
 
-    async def sealed(self, keys: Keys, name: SegmentName, payload: bytes) -> bytes:
-        """Return a segment's plain bytes sealed for its one place."""
-        place = _segment_place(keys, self.sid(keys), str(name))
-        salt = self._clock.token(SALT_BYTES)
-        roots = self._repository.roots
-        blob: bytes = await self._run(lambda: seal(roots, place, payload, salt=salt))
-        return blob
+        def work() -> tuple[SegmentName, bytes]:
+            blob = seal(roots, identity, payload, salt=salt, epoch=epoch)
+            return layout.named(roots.tag_key(epoch), sid, stem, blob), blob
+
+        made: tuple[SegmentName, bytes] = await self._run(work)
+        return made
 
     def key(self, keys: Keys, name: SegmentName) -> str:
         """Return the key under which the store holds the blob of this name."""
@@ -558,6 +622,7 @@ class Channel:
             now_ms=self.time.now_ms(),
             prev=None if seen is None else seen.hash,
             commit_id=self._clock.token(16),
+            epoch=self.epoch,
             policy=self.policy,
         )
 
@@ -609,9 +674,16 @@ def _inline_segment(current: Manifest, item: Inline) -> Segment:
     return decoded
 
 
-def manifest_place(keys: Keys, sid: str) -> Place:
-    return Place(keys.repo_id, sid, "manifest", "m")
+def manifest_identity(keys: Keys, sid: str) -> BlobIdentity:
+    return BlobIdentity(keys.repo_id, sid, "manifest", "m")
 
 
-def _segment_place(keys: Keys, sid: str, name: str) -> Place:
-    return Place(keys.repo_id, sid, "segment", name)
+def _segment_identity(keys: Keys, sid: str, stem: str) -> BlobIdentity:
+    return BlobIdentity(keys.repo_id, sid, "segment", stem)
+
+
+def _named(tag_key: bytes, sid: str, key: str) -> SegmentName | None:
+    try:
+        return layout.parse_name(tag_key, sid, plan.name_in(key))
+    except BlobCorruptError:
+        return None

@@ -24,7 +24,6 @@ from moss_sync.packing import plain_size
 from moss_sync.record import Record, VectorSpace
 from moss_sync.replica import Exclusive, Replica, ReplicaState
 from moss_sync.repository import Runner
-from moss_sync.seal import epoch_of
 from moss_sync.segment import Segment
 from moss_sync.tiers import Compaction
 
@@ -51,7 +50,7 @@ async def compact(
     """
     state: ReplicaState = await run(replica.state)
     current = channel.remembered(state)
-    if current is None or current[1].etag is None:
+    if current is None or current[1].etag is None or not channel.counts(current[0]):
         return None
     merged = choose(current[0])
     if merged is None:
@@ -130,9 +129,11 @@ async def write_output(
     has_vectors = any(record.vector is not None for record in records)
     space = merged.space if has_vectors else None
     output = Segment(state.dev, 0, state.applied_seq, space, b"", records)
-    name = channel.new_name(keys, state, kind="b", number=merged.lvl)
     payload: bytes = await run(segment.encode, output)
-    blob = await channel.sealed(keys, name, payload)
+    epoch = channel.epoch
+    name, blob = await channel.sealed(
+        keys, state, payload, kind="b", number=merged.lvl, epoch=epoch
+    )
     await channel.put(channel.key(keys, name), blob)
     return Entry(
         name=str(name),
@@ -147,7 +148,7 @@ async def write_output(
         plain=plain_size(payload),
         hlc_max=max((record.version.hlc for record in records), default=0),
         fp=None if space is None else space.fingerprint,
-        epoch=epoch_of(blob),
+        epoch=epoch,
     )
 
 
@@ -164,7 +165,7 @@ async def _listed(
     state: ReplicaState = await run(replica.state)
     current = channel.remembered(state)
     for _ in range(SWAPS):
-        if current is None or state.pending is not None:
+        if current is None or state.pending is not None or not channel.counts(current[0]):
             return None
         parent, seen = current
         if plan.standing(parent, state) is not plan.Standing.MEMBER:

@@ -11,8 +11,8 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from moss_sync import log_directory, manifest, plan, segment
-from moss_sync.channel import PARALLEL_READS, manifest_place
+from moss_sync import epochs, log_directory, manifest, plan, segment
+from moss_sync.channel import PARALLEL_READS, manifest_identity
 from moss_sync.errors import (
     BlobCorruptError,
     BlobDeniedError,
@@ -20,6 +20,7 @@ from moss_sync.errors import (
     MossError,
     NetworkError,
     PermissionDeniedError,
+    RevokedKeyError,
     UnsupportedFormatError,
 )
 from moss_sync.keyring import Keys
@@ -27,12 +28,15 @@ from moss_sync.layout import session_id
 from moss_sync.manifest import Manifest
 from moss_sync.merge import newest
 from moss_sync.repository import Repository
-from moss_sync.seal import unseal
+from moss_sync.seal import FIRST_EPOCH, epoch_of, unseal
 from moss_sync.stored_session import StoredSession as StoredSession
 from moss_sync.stores.base import Blob, ETag, MayBeReplicated
 from moss_sync.stores.keys import is_key
 
 PAGE = 1000
+
+UNREADABLE = (BlobCorruptError, BlobDeniedError, UnsupportedFormatError, RevokedKeyError)
+"""What one manifest may be found to be, and no other session is the worse for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,7 @@ async def list_sessions(repository: Repository, known: Known | None = None) -> D
         NetworkError: the store could not be reached.
     """
     await _recall(repository)
-    found = await _names(repository)
+    found = await manifest_ids(repository)
     if not found:
         return Directory()
     known = {} if known is None else known
@@ -110,7 +114,7 @@ async def survey(
         UnauthorizedError, NetworkError: as list_sessions.
     """
     await _recall(repository)
-    found = await _names(repository)
+    found = await manifest_ids(repository)
     keys = await _keys_of(repository) if found else None
     if keys is None:
         return Survey()
@@ -153,7 +157,7 @@ async def _read_changed(
                 session = await _read(repository, keys, sid)
             except BlobNotFoundError:
                 return None  # removed since it was listed
-            except (BlobCorruptError, BlobDeniedError, UnsupportedFormatError) as error:
+            except UNREADABLE as error:
                 return error
             except (NetworkError, PermissionDeniedError) as error:
                 if not ends:
@@ -200,7 +204,7 @@ async def has_session(repository: Repository, name: str) -> bool:
         return not (await _read(repository, keys, sid)).deleted
     except BlobNotFoundError:
         return False
-    except (BlobCorruptError, UnsupportedFormatError):
+    except UNREADABLE:
         return True  # whoever asks goes on to read it, and is told
 
 
@@ -231,7 +235,7 @@ async def _recalled(repository: Repository) -> Keys | None:
 
 async def _find(repository: Repository, keys: Keys, sid: str) -> StoredSession | None:
     if keys.commit == "log":
-        parts = list(await _names(repository, only=f"{sid}-"))
+        parts = list(await manifest_ids(repository, only=f"{sid}-"))
         listed, errors = await log_directory.read_sessions(repository, keys, parts)
         if not listed and errors:
             raise errors[0]
@@ -259,7 +263,7 @@ async def _keys_of(repository: Repository) -> Keys | None:
     return keys
 
 
-async def _names(repository: Repository, *, only: str = "") -> dict[str, ETag]:
+async def manifest_ids(repository: Repository, *, only: str = "") -> dict[str, ETag]:
     """Return the names below `m/` that start with `only`; one request per thousand.
 
     What has such a name in a folder and is no blob (a link, a pipe, a folder) is among them:
@@ -285,16 +289,30 @@ async def _names(repository: Repository, *, only: str = "") -> dict[str, ETag]:
 
 
 async def _read(repository: Repository, keys: Keys, sid: str) -> StoredSession:
+    current, _ = await open_manifest(repository, keys, sid)
+    epochs.check_counts(current, repository.opened.floor)
+    return _described(current)
+
+
+async def open_manifest(repository: Repository, keys: Keys, sid: str) -> tuple[Manifest, Blob]:
+    """Return the manifest of a session id and the blob that it stands in.
+
+    Raises:
+        BlobNotFoundError: there is none.
+        BlobCorruptError, UnsupportedFormatError: it cannot be read.
+    """
     blob = await repository.store.get(repository.layout.manifest(sid))
     if not isinstance(blob, Blob):
         raise AssertionError("an unconditional get returned no blob")
     roots = await repository.roots_for(blob.data)
-    plain = unseal(roots, manifest_place(keys, sid), blob.data, max_plain=manifest.MAX_PLAIN_BYTES)
+    identity = manifest_identity(keys, sid)
+    plain = unseal(roots, identity, blob.data, max_plain=manifest.MAX_PLAIN_BYTES)
     current = manifest.decode(plain, what=f"the manifest {sid}")
     plan.check_place(current, repo_id=keys.repo_id, sid=sid, name=current.name)
     if session_id(keys.names, current.name) != sid:
         raise BlobCorruptError(f"the manifest {sid} says that it is session {current.name!r}")
-    return _described(current)
+    epochs.check_epoch(current, epoch_of(blob.data) or FIRST_EPOCH, None)
+    return current, blob
 
 
 def _described(current: Manifest) -> StoredSession:

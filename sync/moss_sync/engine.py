@@ -36,7 +36,7 @@ from moss_sync.record import VectorSpace
 from moss_sync.repair import foundation, with_repair
 from moss_sync.replica import ReplicaState, Seen
 from moss_sync.report import RepairReport, SyncReport
-from moss_sync.tiers import Compaction, everything, plan_compaction, plan_vectors
+from moss_sync.tiers import Compaction, are_of_epoch, everything, plan_compaction, plan_vectors
 from moss_sync.times import is_ahead, shown
 
 MAX_ERASURES = 8
@@ -241,9 +241,11 @@ class SyncEngine(Exchange):
             if state.pending is not None:
                 await self.push()  # an unknown outcome keeps compactions away
             known = self._channel.remembered(await self._run(self._replica.state))
-            if known is None or epochs.plan_rewrite(known[0], newest) is None:
+            if known is None or not epochs.is_old(known[0], newest):
                 return done
-            if await compact(
+            if epochs.plan_rewrite(known[0], newest) is None:
+                missed += not await self._sealed_anew(keys)  # it lists nothing
+            elif await compact(
                 self._channel,
                 keys,
                 self._replica,
@@ -258,6 +260,18 @@ class SyncEngine(Exchange):
             f"session {state.name!r} still has blobs under an old key: others merge them as well",
             hint="try again when they are quiet: moss-local rotate-key --rewrite-only",
         )
+
+    async def _sealed_anew(self, keys: Keys) -> bool:
+        """Commit the session as it is, under the newest key; False where others were first."""
+        async with self._exclusive():
+            state: ReplicaState = await self._run(self._replica.state)
+            current = self._channel.remembered(state)
+            if current is None:
+                return False
+            parent, seen = current
+            author = await self._channel.author(state, seen)
+            following = plan.next_commit(parent, author, repo_id=parent.repo_id, sid=parent.sid)
+            return await self._written(keys, following, seen)
 
     # -- the life of a session -------------------------------------------------------------
 
@@ -301,6 +315,7 @@ class SyncEngine(Exchange):
                 report.rebuilt = await self._put_together(keys, state, report, drop_unknown)
         await self._pull(report)
         await self._push(report)
+        await collect(self._channel, keys, self._replica, self._run)
 
     async def _trouble(
         self, keys: Keys, state: ReplicaState, report: RepairReport, drop_unknown: bool
@@ -339,6 +354,7 @@ class SyncEngine(Exchange):
             if held is None:
                 return None
             kept = held.without_unknown() if drop_unknown else held
+            kept = epochs.counted(kept, self._repository.opened.floor)
             return without_damaged_inline(kept, drop_unknown=drop_unknown)
 
         remembered = self._channel.remembered(state)
@@ -380,9 +396,12 @@ class SyncEngine(Exchange):
                 prepared = await rebuilding.prepare(report)
             except BlobNotFoundError:
                 continue  # merged or collected meanwhile
+            author = await self._channel.author(state, seen)
+            if not are_of_epoch(prepared.outputs, author.epoch):
+                continue  # written before a rotation that this device has met meanwhile
             following = with_repair(
                 found,
-                await self._channel.author(state, seen),
+                author,
                 lost=prepared.lost,
                 outputs=prepared.outputs,
             )

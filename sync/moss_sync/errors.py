@@ -176,6 +176,12 @@ class ForkDetectedError(HistoryError):
     default_code = "FORK_DETECTED"
 
 
+class RevokedKeyError(HistoryError):
+    """The store shows something that is sealed under a key which no longer counts."""
+
+    default_code = "REVOKED_KEY"
+
+
 class LostCommitError(HistoryError):
     """A commit that the store had acknowledged to this device is no longer in the manifest."""
 

@@ -35,6 +35,7 @@ from moss_sync.errors import (
     MossError,
     NetworkError,
     OutcomeUnknownError,
+    RevokedKeyError,
     StoreBusyError,
     UnsupportedFormatError,
     repair_command,
@@ -150,6 +151,7 @@ class Exchange:
     async def _exchange(self, work: Callable[[R], Awaitable[None]], report: R) -> R:
         started = self._clock.monotonic()
         state: ReplicaState
+        self._channel.begin()
         with metered() as meter:
             try:
                 await work(report)
@@ -255,6 +257,8 @@ class Exchange:
             unseen = current is None and not self._repository.made_here
             if state.seen is not None and state.seen.etag is None:
                 unseen = True  # what is remembered is not all of it
+            if current is not None and not await self._still_counts(current[0]):
+                unseen = True  # by now the store must have it under a newer key
             if state.pending is not None or unseen:
                 current = await self._channel.read_manifest(keys, state)
             while True:
@@ -308,9 +312,10 @@ class Exchange:
         plain = packing.plain_size(body)
         tip, key = manifest.tip_of(body), None
         if race.crowded or not plan.fits_inline(parent, len(body)):
-            name = self._channel.new_name(keys, state, kind="s", number=pushed.n)
+            name, body = await self._channel.sealed(
+                keys, state, body, kind="s", number=pushed.n, epoch=self._channel.epoch
+            )
             tip, key = manifest.tip_of(str(name).encode()), self._channel.key(keys, name)
-            body = await self._channel.sealed(keys, name, body)
         pending = Pending(
             n=pushed.n,
             base=pushed.base,
@@ -349,7 +354,8 @@ class Exchange:
                 # request can succeed any more: it may get a new form, which others can adopt.
                 await self._run(self._replica.abandon_pending)
                 return current
-            if pending.key is not None and not stored:
+            listable = plan.is_of_epoch(pending, self._channel.epoch)
+            if pending.key is not None and listable and not stored:
                 await self._channel.put(pending.key, pending.body)
                 stored = True
                 if race.crowded and current is not None:
@@ -409,13 +415,17 @@ class Exchange:
     ) -> View | None:
         """Send one compare-and-swap; return the new manifest, or None when it was refused."""
         parent, seen = current if current is not None else (None, None)
+        author = await self._channel.author(state, seen)
+        if not plan.is_of_epoch(pending, author.epoch):
+            return await self._fence(keys, state, current, author, report)
         adopted: list[tuple[SegmentName, int]] = []
         looks = race.crowded or self._streak.looks(self._clock.monotonic())
         if parent is not None and looks:
-            adopted = plan.adoptable(parent, await self._waiting(keys, parent), dev=state.dev)
+            waiting = await self._waiting(keys, parent, author.epoch)
+            adopted = plan.adoptable(parent, waiting, dev=state.dev)
         following = plan.with_push(
             parent,
-            await self._channel.author(state, seen),
+            author,
             pending,
             repo_id=keys.repo_id,
             sid=self._channel.sid(keys),
@@ -440,9 +450,43 @@ class Exchange:
         report.seq = following.seq
         return following, written
 
-    async def _waiting(self, keys: Keys, parent: Manifest) -> list[tuple[SegmentName, int]]:
+    async def _fence(
+        self,
+        keys: Keys,
+        state: ReplicaState,
+        current: View | None,
+        author: plan.Author,
+        report: SyncReport,
+    ) -> View | None:
+        """Seal the session under a newer key, with nothing new in it; None when it was refused.
+
+        After that a push that was prepared under an older key can be given up: no request that has
+        sent it can succeed any more, and nobody adopts it.
+        """
+        parent, seen = current if current is not None else (None, None)
+        following = plan.next_commit(
+            parent, author, repo_id=keys.repo_id, sid=self._channel.sid(keys)
+        )
+        written = await self._channel.write_manifest(keys, following, seen)
+        if written is None:
+            report.lost_races += 1
+            return None
+        applied = following.seq if plan.applied_with(parent, state.applied_seq, ()) else None
+        await self._run(partial(self._replica.set_seen, written, applied_seq=applied))
+        return following, written
+
+    async def _still_counts(self, remembered: Manifest) -> bool:
         try:
-            return await self._channel.waiting(keys, parent.gc_floor)
+            await self._channel.check_counts(remembered)
+        except RevokedKeyError:
+            return False
+        return True
+
+    async def _waiting(
+        self, keys: Keys, parent: Manifest, epoch: int
+    ) -> list[tuple[SegmentName, int]]:
+        try:
+            return await self._channel.waiting(keys, parent.gc_floor, epoch=epoch)
         except NetworkError:
             return []  # to take others along is a favour; the own push goes on without it
 

@@ -2,7 +2,9 @@
 
 A rotation adds a root key of a new epoch and wraps all of them, the old ones and the name key
 included, under the project key of then: what was sealed before stays readable, no name moves, and
-what is sealed from then on takes the new key.
+what is sealed from then on takes the new key. Once all that there is was sealed anew, the *floor*
+rises: the lowest epoch that still counts. So of two states of `fmt` the later one is known without
+a clock: by its newest epoch, and then by its floor.
 
 Rules of this file: values in, values out; randomness is an argument. Deriving a key from the
 user's is deliberately slow (argon2id), so it stands apart (`derive_kek`) and is done once.
@@ -38,7 +40,7 @@ from moss_sync.errors import (
 from moss_sync.features import UPGRADE, check_readable
 from moss_sync.packing import as_bytes, as_map, as_str, as_strs, as_uint
 from moss_sync.project_key import cost_of
-from moss_sync.seal import KEY_BYTES, TAG_BYTES, RootKeys
+from moss_sync.seal import FIRST_EPOCH, KEY_BYTES, MAX_EPOCH, TAG_BYTES, RootKeys
 
 MAGIC = b"XFMT"
 MAJOR = 1
@@ -53,9 +55,6 @@ MAX_LANES = 16
 """Read from an object that anybody may have written, so bounded before they are used."""
 
 MAX_FMT_BYTES = 64 * 1024
-
-MAX_EPOCH = 2**32 - 1
-"""What the header of a sealed blob has room for."""
 
 WRAPPED_BYTES = NONCE_BYTES + KEY_BYTES + TAG_BYTES
 CHECK_BYTES = NONCE_BYTES + TAG_BYTES
@@ -119,6 +118,7 @@ class Format:
         commit: "cas" or "log"; fixed when the repository is made.
         epochs: Wrapped root keys by epoch; names: the wrapped key that names are made with. The
             newest epoch counts the changes of `fmt`: each rotation adds one.
+        floor: The lowest epoch that counts; what is sealed under an older one is refused.
         check: The key check value: a seal over everything above.
         features_w: What a device must know to write to the repository.
         raw: The exact bytes.
@@ -128,6 +128,7 @@ class Format:
     commit: str
     kdf: KdfParams
     epochs: dict[int, bytes] = field(repr=False)
+    floor: int
     names: bytes = field(repr=False)
     check: bytes = field(repr=False)
     features_w: tuple[str, ...]
@@ -137,6 +138,11 @@ class Format:
     def newest(self) -> int:
         return max(self.epochs)
 
+    @property
+    def age(self) -> tuple[int, int]:
+        """What rises with every change of `fmt`: of two states the lower one is the older."""
+        return self.newest, self.floor
+
 
 @dataclass(frozen=True, slots=True)
 class Keys:
@@ -144,6 +150,7 @@ class Keys:
 
     Attributes:
         features_w: What a device must know to write to it: `features.check_writable`.
+        floor: The lowest epoch that counts.
         commit: "cas" or "log": how its sessions are committed.
     """
 
@@ -152,6 +159,7 @@ class Keys:
     names: bytes = field(repr=False)
     features_w: tuple[str, ...] = ()
     commit: str = "cas"
+    floor: int = FIRST_EPOCH
 
 
 def derive_kek(project_key: str, kdf: KdfParams) -> bytes:
@@ -209,7 +217,8 @@ def create(kek: bytes, kdf: KdfParams, *, fresh: bytes, commit: str = "cas") -> 
             "iterations": kdf.iterations,
             "lanes": kdf.lanes,
         },
-        "epochs": {1: wrapped_root},
+        "epochs": {FIRST_EPOCH: wrapped_root},
+        "floor": FIRST_EPOCH,
         "names": wrapped_names,
     }
     fields["check"] = _wrap(kek, nonces[2], b"", repo_id, _header(fields))
@@ -261,6 +270,20 @@ def rotate(fmt: Format, keys: Keys, kek: bytes, kdf: KdfParams, *, fresh: bytes)
     return decode(raw)
 
 
+def with_floor(fmt: Format, kek: bytes, floor: int, *, nonce: bytes) -> Format:
+    """Return `fmt` with a higher floor; everything else of it stays.
+
+    Args:
+        kek: The key that opens `fmt`.
+        nonce: NONCE_BYTES fresh random bytes.
+    """
+    if not fmt.floor < floor <= fmt.newest:
+        raise ValueError(f"the floor {fmt.floor} cannot become {floor}")
+    fields = {**_fields(fmt), "floor": floor}
+    fields["check"] = _wrap(kek, nonce, b"", fmt.repo_id, _header(fields))
+    return decode(_framed(fields))
+
+
 def decode(raw: bytes) -> Format:
     """Return what a `fmt` says, without a key.
 
@@ -302,6 +325,7 @@ def decode(raw: bytes) -> Format:
                 as_uint(epoch): as_bytes(key, WRAPPED_BYTES)
                 for epoch, key in as_map(fields["epochs"]).items()
             },
+            floor=as_uint(fields["floor"]),
             names=as_bytes(fields["names"], WRAPPED_BYTES),
             check=as_bytes(fields["check"], CHECK_BYTES),
             features_w=as_strs(fields["feat_w"]),
@@ -311,6 +335,8 @@ def decode(raw: bytes) -> Format:
         raise BlobCorruptError("the store's fmt does not decode") from error
     if not fmt.epochs or max(fmt.epochs) > MAX_EPOCH:
         raise BlobCorruptError("the store's fmt has no key")
+    if not FIRST_EPOCH <= fmt.floor <= fmt.newest:
+        raise BlobCorruptError("the store's fmt takes no epoch that it has")
     return fmt
 
 
@@ -329,7 +355,7 @@ def unlock(fmt: Format, kek: bytes) -> Keys:
         names = _unwrap(kek, fmt.names, fmt.repo_id, "names")
     except (InvalidTag, ValueError):
         raise wrong_key(newest=fmt.newest) from None
-    return Keys(fmt.repo_id, RootKeys(roots), names, fmt.features_w, fmt.commit)
+    return Keys(fmt.repo_id, RootKeys(roots), names, fmt.features_w, fmt.commit, fmt.floor)
 
 
 def check_cost(fmt: Format, project_key: str) -> None:

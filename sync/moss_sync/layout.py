@@ -1,9 +1,10 @@
 """Where everything lies in the store: keys, session ids and the names of segments.
 
-Rules of this file: values in, values out; randomness is an argument. The layout can never change
-within one format major, because old and new devices must meet at the same keys.
+Rules of this file: values in, values out. The layout can never change within one format major,
+because old and new devices must meet at the same keys.
 What holds (tests/moss_sync/test_layout.py): different projects and different session names never
-share a key; a name that another party made up does not parse without the name key.
+share a key; a segment's name that another party made up does not parse without the tag key of its
+epoch, and no other bytes than those that were sealed fit the name.
 Source: SYNC-PROTOCOL 2.1, described byte by byte in docs/format.md.
 """
 
@@ -21,20 +22,26 @@ from moss_sync.record import DEVICE_BYTES
 NAME_CHARS = 26
 """130 bits of base32: a project's prefix, a session's id."""
 
-TAG_RANDOM_BYTES = 10
-"""80 random bits in every segment name: names are unique for ever, never reused."""
+TAG_HASH_BYTES = 16
+"""A hash of the sealed blob in every segment name: what is listed is checked when it is read, and
+no name is ever used twice, because no two sealed blobs are alike."""
 
-TAG_MAC_BYTES = 6
-"""48 bits that only a key-holder can make, so forged names are rejected without a download."""
+TAG_MAC_BYTES = 9
+"""72 bits that only a holder of the epoch's key can make: a forged name is refused unread."""
+
+TAG_BYTES = TAG_HASH_BYTES + TAG_MAC_BYTES
+TAG_CHARS = 40
+"""25 bytes are exactly 40 characters of base32, so a tag has one spelling."""
 
 MAX_BASE = 2**64 - 1
 MAX_PUSH = 2**32 - 1
 MAX_LEVEL = 2**8 - 1
 """What fits the fixed widths of a name; fixed, so that names sort by their base."""
 
-_SEGMENT = re.compile(r"s/([0-9a-f]{16})-([0-9a-f]{16})-([0-9a-f]{8})-([a-z2-7]{26})")
+_TAG = rf"([a-z2-7]{{{TAG_CHARS}}})"
+_SEGMENT = re.compile(rf"s/([0-9a-f]{{16}})-([0-9a-f]{{16}})-([0-9a-f]{{8}})-{_TAG}")
 _HEAD = re.compile(rf"([a-z2-7]{{{NAME_CHARS}}})-([0-9a-f]{{16}})")
-_BASE = re.compile(r"b/([0-9a-f]{16})-([0-9a-f]{16})-([0-9a-f]{2})-([a-z2-7]{26})")
+_BASE = re.compile(rf"b/([0-9a-f]{{16}})-([0-9a-f]{{16}})-([0-9a-f]{{2}})-{_TAG}")
 
 
 def base32(data: bytes) -> str:
@@ -124,7 +131,7 @@ class SegmentName:
         base: The sequence number that its author had applied.
         dev: The authoring device.
         number: The push number ("s") or the level ("b").
-        tag: 26 characters: 80 random bits and a 48-bit MAC.
+        tag: TAG_CHARS characters: the hash of the sealed blob, and the MAC over all of the name.
     """
 
     kind: str
@@ -134,29 +141,43 @@ class SegmentName:
     tag: str
 
     def __str__(self) -> str:
-        return f"{_stem(self.kind, self.base, self.dev, self.number)}-{self.tag}"
+        return f"{self.stem}-{self.tag}"
+
+    @property
+    def stem(self) -> str:
+        """The name without its tag: what the blob is sealed for, before it has a hash."""
+        return _stem(self.kind, self.base, self.dev, self.number)
+
+    @property
+    def raw_tag(self) -> bytes:
+        """The TAG_BYTES bytes of the tag."""
+        return _unbase32(self.tag)
 
 
-def new_name(
-    name_key: bytes, sid: str, *, kind: str, base: int, dev: bytes, number: int, random: bytes
-) -> SegmentName:
-    """Return a name that nobody ever used.
+def new_stem(*, kind: str, base: int, dev: bytes, number: int) -> str:
+    """Return the part of a name that is known before its blob is sealed.
 
-    Args:
-        random: TAG_RANDOM_BYTES fresh random bytes.
     Raises:
         ValueError: a part does not fit its place; such a name would not parse again.
     """
-    if len(random) != TAG_RANDOM_BYTES or len(dev) != DEVICE_BYTES:
-        raise ValueError("a segment name takes 10 random bytes and an 8-byte device id")
+    if len(dev) != DEVICE_BYTES:
+        raise ValueError("a segment name takes an 8-byte device id")
     if kind not in ("s", "b"):
         raise ValueError(f"{kind!r} is no kind of segment")
     if not 0 <= base <= MAX_BASE or not 0 <= number <= (MAX_PUSH if kind == "s" else MAX_LEVEL):
         raise ValueError(f"base {base} or number {number} does not fit a segment's name")
-    stem = _stem(kind, base, dev, number)
-    return SegmentName(
-        kind, base, dev, number, base32(random + _tag_mac(name_key, sid, stem, random))
-    )
+    return _stem(kind, base, dev, number)
+
+
+def named(tag_key: bytes, sid: str, stem: str, sealed: bytes) -> SegmentName:
+    """Return the name of a blob that was sealed for `stem`.
+
+    Args:
+        tag_key: Of the epoch that the blob is sealed under: `RootKeys.tag_key`.
+        sealed: All of its bytes.
+    """
+    digest = _blob_hash(sealed)
+    return parts_of(f"{stem}-{base32(digest + _tag_mac(tag_key, sid, stem, digest))}")
 
 
 def is_name(name: str) -> bool:
@@ -164,30 +185,40 @@ def is_name(name: str) -> bool:
     return _match(name) is not None
 
 
-def base_of(name: str) -> int:
-    """Return the base that a name of the right form states. Raises ValueError for any other."""
+def parts_of(name: str) -> SegmentName:
+    """Return what a name of the right form says, whoever made it. Raises ValueError."""
     match = _match(name)
     if match is None:
         raise ValueError(f"{name!r} is not the name of a segment")
-    return int(match[1], 16)
+    base, dev, number, tag = match.groups()
+    return SegmentName(name[0], int(base, 16), bytes.fromhex(dev), int(number, 16), tag)
 
 
-def parse_name(name_key: bytes, sid: str, name: str) -> SegmentName:
+def base_of(name: str) -> int:
+    """Return the base that a name of the right form states. Raises ValueError for any other."""
+    return parts_of(name).base
+
+
+def parse_name(tag_key: bytes, sid: str, name: str) -> SegmentName:
     """Return what `name` says.
 
     Raises:
-        BlobCorruptError: it is no name of ours, or was not made by a holder of the key.
+        BlobCorruptError: it is no name of ours, or was not made by a holder of the epoch's key.
     """
-    match = _match(name)
-    if match is None:
-        raise BlobCorruptError(f"{name!r} is not the name of a segment")
-    base, dev, number, tag = match.groups()
-    parsed = SegmentName(name[0], int(base, 16), bytes.fromhex(dev), int(number, 16), tag)
-    raw = _unbase32(tag)
-    expected = _tag_mac(name_key, sid, name[: -len(tag) - 1], raw[:TAG_RANDOM_BYTES])
-    if not hmac.compare_digest(expected, raw[TAG_RANDOM_BYTES:]) or base32(raw) != tag:
-        raise BlobCorruptError(f"{name!r} was not named by a holder of the project's key")
+    try:
+        parsed = parts_of(name)
+    except ValueError as error:
+        raise BlobCorruptError(str(error)) from None
+    raw = parsed.raw_tag
+    expected = _tag_mac(tag_key, sid, parsed.stem, raw[:TAG_HASH_BYTES])
+    if not hmac.compare_digest(expected, raw[TAG_HASH_BYTES:]):
+        raise BlobCorruptError(f"{name!r} was not named by a holder of its epoch's key")
     return parsed
+
+
+def is_blob_of(name: SegmentName, sealed: bytes) -> bool:
+    """Return whether these are the very bytes that were given this name."""
+    return hmac.compare_digest(_blob_hash(sealed), name.raw_tag[:TAG_HASH_BYTES])
 
 
 def log_name(part: str) -> str | None:
@@ -211,10 +242,14 @@ def _stem(kind: str, base: int, dev: bytes, number: int) -> str:
     return f"{kind}/{base:016x}-{dev.hex()}-{number:0{width}x}"
 
 
-def _tag_mac(name_key: bytes, sid: str, stem: str, random: bytes) -> bytes:
-    return hmac.digest(name_key, f"name\0{sid}\0{stem}\0".encode() + random, "sha256")[
+def _tag_mac(tag_key: bytes, sid: str, stem: str, digest: bytes) -> bytes:
+    return hmac.digest(tag_key, f"name\0{sid}\0{stem}\0".encode() + digest, "sha256")[
         :TAG_MAC_BYTES
     ]
+
+
+def _blob_hash(sealed: bytes) -> bytes:
+    return blake2b(sealed, digest_size=TAG_HASH_BYTES, person=b"moss_sync.name").digest()
 
 
 def _unbase32(text: str) -> bytes:

@@ -21,7 +21,7 @@ from moss_sync.log_blob import BLOB_KIND, HEAD_KIND, Head, LogBlob
 from moss_sync.log_view import Partial, Unread
 from moss_sync.manifest import tip_of
 from moss_sync.repository import Repository, Runner
-from moss_sync.seal import SALT_BYTES, Place, seal, unseal
+from moss_sync.seal import FIRST_EPOCH, SALT_BYTES, BlobIdentity, seal, unseal
 from moss_sync.stores.base import Blob, Listed, MayBeReplicated
 
 PAGE = 1000
@@ -114,11 +114,13 @@ class LogChannel:
     async def opened(self, keys: Keys, name: str, sealed: bytes) -> LogBlob:
         """Return what the bytes of a blob of this name say."""
         sid = self.sid(keys)
-        parsed = layout.parse_name(keys.names, sid, name)
+        parsed = layout.parse_name(_tag_key(keys), sid, name)
+        if not layout.is_blob_of(parsed, sealed):
+            raise BlobCorruptError(f"blob {name!r} is not the one that was given this name")
 
         def work() -> LogBlob:
-            place = _blob_place(keys, sid, name)
-            plain = unseal(keys.roots, place, sealed, max_plain=log_blob.MAX_BLOB_PLAIN_BYTES)
+            identity = _blob_identity(keys, sid, parsed.stem)
+            plain = unseal(keys.roots, identity, sealed, max_plain=log_blob.MAX_BLOB_PLAIN_BYTES)
             try:
                 return log_blob.decode(plain, parsed)
             except BlobCorruptError as error:
@@ -152,29 +154,25 @@ class LogChannel:
 
     async def write_head(self, keys: Keys, head: Head) -> None:
         """Write this device's head over the one of before."""
-        place = Place(keys.repo_id, head.sid, HEAD_KIND, head.dev.hex())
+        identity = BlobIdentity(keys.repo_id, head.sid, HEAD_KIND, head.dev.hex())
         plain = log_blob.encode_head(head)
-        sealed = seal(keys.roots, place, plain, salt=self._clock.token(SALT_BYTES))
+        sealed = seal(keys.roots, identity, plain, salt=self._clock.token(SALT_BYTES))
         await self.put(self._repository.layout.head(head.sid, head.dev), sealed)
 
-    def new_name(self, keys: Keys, *, kind: str, dev: bytes, number: int) -> SegmentName:
-        """Return a fresh name for a blob that `dev` is about to write."""
-        return layout.new_name(
-            keys.names,
-            self.sid(keys),
-            kind=kind,
-            base=0,  # there is no sequence of commits that an author could have applied
-            dev=dev,
-            number=number,
-            random=self._clock.token(layout.TAG_RANDOM_BYTES),
-        )
+    async def sealed(
+        self, keys: Keys, plain: bytes, *, kind: str, dev: bytes, number: int
+    ) -> tuple[SegmentName, bytes]:
+        """Return the name and the sealed bytes of a blob that `dev` is about to write."""
+        # There is no sequence of commits of which an author could have applied so many.
+        stem = layout.new_stem(kind=kind, base=0, dev=dev, number=number)
+        sid, salt = self.sid(keys), self._clock.token(SALT_BYTES)
 
-    async def sealed(self, keys: Keys, name: SegmentName, plain: bytes) -> bytes:
-        """Return a blob's plain bytes sealed for its one place."""
-        place = _blob_place(keys, self.sid(keys), str(name))
-        salt = self._clock.token(SALT_BYTES)
-        blob: bytes = await self._run(lambda: seal(keys.roots, place, plain, salt=salt))
-        return blob
+        def work() -> tuple[SegmentName, bytes]:
+            blob = seal(keys.roots, _blob_identity(keys, sid, stem), plain, salt=salt)
+            return layout.named(_tag_key(keys), sid, stem, blob), blob
+
+        made: tuple[SegmentName, bytes] = await self._run(work)
+        return made
 
     def key(self, keys: Keys, name: str) -> str:
         """Return the key under which the store holds the blob of this name."""
@@ -204,7 +202,7 @@ class LogChannel:
 
 async def read_listing(repository: Repository, keys: Keys, sid: str) -> Listing:
     """Return what the store shows of a session; one request per thousand blobs."""
-    folder = repository.layout.log(sid)
+    folder, tag_key = repository.layout.log(sid), _tag_key(keys)
     names: dict[str, SegmentName] = {}
     sizes: dict[str, int] = {}
     etags: dict[str, str] = {}
@@ -212,7 +210,7 @@ async def read_listing(repository: Repository, keys: Keys, sid: str) -> Listing:
     for listed in await _pages(repository, folder):
         name = layout.log_name(listed.key.removeprefix(folder))
         try:
-            parsed = None if name is None else layout.parse_name(keys.names, sid, name)
+            parsed = None if name is None else layout.parse_name(tag_key, sid, name)
         except BlobCorruptError:
             parsed = None  # of the right form, and made up: as good as not there
         if parsed is None:
@@ -242,8 +240,8 @@ async def read_head(repository: Repository, keys: Keys, sid: str, dev: bytes) ->
     replicated = isinstance(repository.store, MayBeReplicated)
     if replicated and log_blob.arrived(blob.data) is not None:
         return None
-    place = Place(keys.repo_id, sid, HEAD_KIND, dev.hex())
-    plain = unseal(keys.roots, place, blob.data, max_plain=log_blob.MAX_HEAD_BYTES)
+    identity = BlobIdentity(keys.repo_id, sid, HEAD_KIND, dev.hex())
+    plain = unseal(keys.roots, identity, blob.data, max_plain=log_blob.MAX_HEAD_BYTES)
     return log_blob.decode_head(plain, sid, dev)
 
 
@@ -260,5 +258,9 @@ async def _pages(
         after = page[-1].key
 
 
-def _blob_place(keys: Keys, sid: str, name: str) -> Place:
-    return Place(keys.repo_id, sid, BLOB_KIND, name)
+def _blob_identity(keys: Keys, sid: str, stem: str) -> BlobIdentity:
+    return BlobIdentity(keys.repo_id, sid, BLOB_KIND, stem)
+
+
+def _tag_key(keys: Keys) -> bytes:
+    return keys.roots.tag_key(FIRST_EPOCH)  # a log's keys are never rotated

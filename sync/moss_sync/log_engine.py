@@ -389,13 +389,13 @@ class LogEngine:
             since=(view.since or Since(now_ms, state.dev)) if has_vectors else None,
             covers=Coverage.of(state.dev, n),
         )
-        name = self._channel.new_name(keys, kind="s", dev=state.dev, number=n)
+        name, body = await self._channel.sealed(keys, plain, kind="s", dev=state.dev, number=n)
         pending = Pending(
             n=n,
             base=0,
             key=self._channel.key(keys, str(name)),
             tip=tip_of(str(name).encode()),
-            body=await self._channel.sealed(keys, name, plain),
+            body=body,
             docs=sum(not record.deleted for record in records),
             tombs=sum(record.deleted for record in records),
             plain=packing.plain_size(payload),
@@ -553,8 +553,7 @@ class LogEngine:
             whole=union.whole,
             forgot=union.forgot,
         )
-        name = self._channel.new_name(keys, kind="b", dev=state.dev, number=0)
-        sealed = await self._channel.sealed(keys, name, base)
+        name, sealed = await self._channel.sealed(keys, base, kind="b", dev=state.dev, number=0)
         await self._channel.put(self._channel.key(keys, str(name)), sealed)
         made = log_blob.decode(base, name)
         if merge.stable is not None:

@@ -19,10 +19,12 @@ from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any, Literal
 
+from moss_sync.entries import COLUMNS, decode_entries, encode_entries
+from moss_sync.entries import Entry as Entry
 from moss_sync.errors import BlobCorruptError, InvalidArgumentError, UnsupportedFormatError
 from moss_sync.features import UPGRADE, check_readable
 from moss_sync.hlc import stamp_limit
-from moss_sync.layout import MAX_LEVEL, MAX_PUSH, is_name
+from moss_sync.layout import MAX_LEVEL, MAX_PUSH, base_of, is_name
 from moss_sync.limits import MAX_SEQ, MAX_UNKNOWN_BYTES
 from moss_sync.marks import Past, marks_size
 from moss_sync.packing import (
@@ -40,6 +42,7 @@ from moss_sync.packing import (
     unpack,
 )
 from moss_sync.record import DEVICE_BYTES, VectorSpace
+from moss_sync.seal import FIRST_EPOCH, MAX_EPOCH
 from moss_sync.segment import TIP_BYTES, space_fields, space_of
 from moss_sync.setbacks import Setback, remembered
 from moss_sync.times import check_time
@@ -64,38 +67,6 @@ LeaveOut = Literal["nothing", "keys", "keys and features"]
 
 UNKNOWN_INC = bytes(DEVICE_BYTES)
 """No device has this incarnation: whoever finds it for itself fills in its own."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A segment that belongs to the session; covers the commits (lo, hi].
-
-    Attributes:
-        name: Below `<sid>/`, such as "s/...".
-        bytes: Size of the sealed blob.
-        docs, tombs, hlc_max, fp, plain: What is inside (`plain`: its size before compression); None
-            where the committer did not know.
-        lo, hi: The commits that it covers; a pushed segment covers exactly one.
-        bmin: The lowest `base` of anything merged into it.
-        lvl: 0 for a pushed segment, more for the output of a compaction.
-        ct: Store time of the commit, milliseconds.
-        epoch: Of the key that the blob is sealed under; None where the committer did not know.
-    """
-
-    name: str
-    bytes: int
-    docs: int | None
-    tombs: int | None
-    lo: int
-    hi: int
-    bmin: int
-    lvl: int
-    ct: int
-    hlc_max: int | None = None
-    fp: str | None = None
-    plain: int | None = None
-    epoch: int | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +125,8 @@ class Manifest:
         repairs: How often the session was put together anew from what a device held.
         setbacks: The repairs in which its time fell, the last MAX_SETBACKS of them.
         space: The vector space of the session; None before its first vector.
-        epoch: Of the key that it was sealed under when it was written; never falls from one to the
-            next. None where an earlier version wrote it.
+        epoch: Of the key that it is sealed under; never falls from one to the next, and what a
+            commit adds to the list is of its epoch.
         features_r, features_w: What a device must know to read it, and to write to it.
         extra: Keys that this version does not know, and under "models" and "tomb_floor" what
             stands there besides what it does know.
@@ -183,7 +154,7 @@ class Manifest:
     repairs: int = 0
     setbacks: tuple[Setback, ...] = ()
     space: VectorSpace | None = None
-    epoch: int | None = None
+    epoch: int = FIRST_EPOCH
     features_r: tuple[str, ...] = ()
     features_w: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -275,23 +246,6 @@ _KEYS = frozenset(
         "epoch",
     ]
 )
-_ENTRY_KEYS = frozenset(
-    [
-        "name",
-        "bytes",
-        "docs",
-        "tombs",
-        "lo",
-        "hi",
-        "bmin",
-        "lvl",
-        "ct",
-        "plain",
-        "hlc_max",
-        "fp",
-        "epoch",
-    ]
-)
 _INLINE_KEYS = frozenset(["dev", "n", "base", "seq", "ct", "payload"])
 _DEVICE_KEYS = frozenset(["n", "acked_seq", "last_ct", "inc", "tip", "seq", "label"])
 _FLOOR_KEYS = frozenset(["seq", "hlc"])
@@ -322,8 +276,8 @@ def encode(manifest: Manifest) -> bytes:
             hint="go on under another name: moss-local export SESSION FILE, and then "
             "moss-local import FILE --session OTHER",
         )
-    fields = _fields(manifest)
     try:
+        fields = _fields(manifest)
         _check_unknown(manifest)
         _decode(fields, what)
     except (KeyError, TypeError, ValueError, StopIteration) as error:
@@ -336,7 +290,7 @@ def _check_unknown(manifest: Manifest) -> None:
     extras = [
         (manifest.extra, _KEYS - {"models", "tomb_floor"}),
         (manifest.extra.get("tomb_floor", {}), _FLOOR_KEYS),
-        *((each.extra, _ENTRY_KEYS) for each in manifest.entries),
+        *((each.extra, COLUMNS) for each in manifest.entries),
         *((each.extra, _INLINE_KEYS) for each in manifest.inline),
         *((each.extra, _DEVICE_KEYS) for each in manifest.devs.values()),
     ]
@@ -366,25 +320,7 @@ def _fields(manifest: Manifest) -> dict[str, Any]:
         "marks": manifest.marks,
         "gen": manifest.gen,
         "deleted": manifest.deleted,
-        "E": [
-            {
-                **entry.extra,
-                "name": entry.name,
-                "bytes": entry.bytes,
-                "docs": entry.docs,
-                "tombs": entry.tombs,
-                "lo": entry.lo,
-                "hi": entry.hi,
-                "bmin": entry.bmin,
-                "lvl": entry.lvl,
-                "ct": entry.ct,
-                "plain": entry.plain,
-                "hlc_max": entry.hlc_max,
-                "fp": entry.fp,
-                "epoch": entry.epoch,
-            }
-            for entry in manifest.entries
-        ],
+        "E": encode_entries(manifest.entries),
         "inl": [
             {
                 **item.extra,
@@ -475,7 +411,7 @@ def _decode(fields: dict[str, Any], what: str, leave_out: LeaveOut = "nothing") 
         marks=as_bytes(fields["marks"]),
         gen=as_uint(fields["gen"]),
         deleted=as_bool(fields["deleted"]),
-        entries=tuple(_entry(as_map(item)) for item in as_list(fields["E"])),
+        entries=decode_entries(fields["E"]),
         inline=tuple(_inline(as_map(item)) for item in as_list(fields["inl"])),
         devs={
             as_bytes(dev, DEVICE_BYTES): _device(as_map(item))
@@ -489,7 +425,7 @@ def _decode(fields: dict[str, Any], what: str, leave_out: LeaveOut = "nothing") 
         repairs=as_uint(fields.get("repairs", 0)),
         setbacks=tuple(_setback(item) for item in as_list(fields.get("setbacks", []))),
         space=space,
-        epoch=_optional(fields.get("epoch")),
+        epoch=as_uint(fields["epoch"]),
         features_r=as_strs(fields["feat_r"]),
         features_w=as_strs(fields["feat_w"]),
         extra=extra,
@@ -531,14 +467,21 @@ def _check(manifest: Manifest) -> None:
     names = [entry.name for entry in manifest.entries]
     if len(set(names)) != len(names) or not all(map(is_name, names)):
         raise ValueError("names")
+    if not FIRST_EPOCH <= manifest.epoch <= MAX_EPOCH:
+        raise ValueError("epoch")
     for entry in manifest.entries:
         pushed = entry.name.startswith("s/")
         if not entry.lo < entry.hi <= manifest.seq or pushed != (entry.lvl == 0):
             raise ValueError("entries")
         if entry.lvl > MAX_LEVEL:
             raise ValueError("level")
+        # A base above the floors for ever could never be collected.
+        if max(entry.bmin, base_of(entry.name)) > manifest.seq:
+            raise ValueError("bases")
+        if not FIRST_EPOCH <= entry.epoch <= manifest.epoch:
+            raise ValueError("epochs")
     for item in manifest.inline:
-        if not 1 <= item.seq <= manifest.seq or item.n > MAX_PUSH:
+        if not 1 <= item.seq <= manifest.seq or item.n > MAX_PUSH or item.base > manifest.seq:
             raise ValueError("inline")
     if len(manifest.marks) != marks_size(manifest.seq):
         raise ValueError("marks")
@@ -584,25 +527,6 @@ def _sample(item: Any) -> tuple[int, int]:
     return as_uint(seq), as_uint(ct)
 
 
-def _entry(item: dict[str, Any]) -> Entry:
-    return Entry(
-        name=as_str(item["name"]),
-        bytes=as_uint(item["bytes"]),
-        docs=_optional(item["docs"]),
-        tombs=_optional(item["tombs"]),
-        lo=as_uint(item["lo"]),
-        hi=as_uint(item["hi"]),
-        bmin=as_uint(item["bmin"]),
-        lvl=as_uint(item["lvl"]),
-        ct=as_uint(item["ct"]),
-        plain=_optional(item["plain"]),
-        hlc_max=_optional(item["hlc_max"]),
-        fp=None if item["fp"] is None else as_name(item["fp"]),
-        epoch=_optional(item.get("epoch")),
-        extra=_extra(item, _ENTRY_KEYS),
-    )
-
-
 def _inline(item: dict[str, Any]) -> Inline:
     return Inline(
         dev=as_bytes(item["dev"], DEVICE_BYTES),
@@ -630,7 +554,3 @@ def _device(item: dict[str, Any]) -> Device:
 
 def _extra(fields: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
     return {as_kept(key): as_kept(value) for key, value in fields.items() if key not in known}
-
-
-def _optional(value: Any) -> int | None:
-    return None if value is None else as_uint(value)

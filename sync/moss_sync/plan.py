@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
+from itertools import groupby, islice
 
 from moss_sync.errors import (
     DOCTOR,
@@ -46,13 +47,22 @@ from moss_sync.marks import compare, continued
 from moss_sync.merge import cut
 from moss_sync.record import Record, VectorSpace
 from moss_sync.replica import FIRST_LIFE, Aside, Correction, Keep, Life, Pending, ReplicaState
-from moss_sync.seal import epoch_of
+from moss_sync.seal import MIN_SEALED_BYTES, epoch_of
 from moss_sync.segment import CUSTOM, Segment
 from moss_sync.setbacks import Setback, with_lowered
 from moss_sync.times import HOUR_MS
 
 MAX_LISTED = 1000
-"""Entries of a manifest up to which waiting segments of others are taken in: about 128 KiB."""
+"""Entries of a manifest up to which waiting segments of others are taken in."""
+
+MAX_ADOPTED = 128
+MAX_ADOPTED_EACH = 8
+"""Waiting segments that one commit takes in, of all devices and of each: a device has one in
+flight at a time, and a few more where it has given some up."""
+
+MAX_SKIPPED_PUSHES = 2**16
+"""How far ahead of a device's last committed push its next one may be; a number without a bound
+would leave it no room to go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +88,15 @@ class Author:
             whatever that is.
         prev: Hash of the ciphertext of the parent; None where there is none.
         commit_id: 16 fresh random bytes.
+        epoch: Of the key that the commit is sealed under: it adds only what is sealed under the
+            same one.
     """
 
     state: ReplicaState
     now_ms: int
     prev: bytes | None
     commit_id: bytes
+    epoch: int
     policy: Policy = DEFAULT_POLICY
 
 
@@ -293,11 +306,23 @@ def may_commit(manifest: Manifest | None, pending: Pending, applied_seq: int) ->
     """Return whether a push prepared at `pending.base` may still be committed.
 
     Below the floors something may have been purged that its author has not seen go: committing it
-    could bring a deleted document back, or name a blob that is already collected.
+    could bring a deleted document back, or name a blob that is already collected. The same holds
+    of what is sealed under an older key than the manifest, which anybody may collect.
     """
     if manifest is None:
         return True
-    return pending.base >= manifest.gc_floor and applied_seq >= manifest.tomb_seq
+    fenced = pending.key is not None and (epoch_of(pending.body) or 0) < manifest.epoch
+    within = manifest.gc_floor <= pending.base <= manifest.seq
+    return within and not fenced and applied_seq >= manifest.tomb_seq
+
+
+def is_of_epoch(pending: Pending, epoch: int) -> bool:
+    """Return whether a commit of this epoch may list a push; one that rides along is sealed by it.
+
+    One that it may not list is given up, but not before a commit of the newer epoch stands: until
+    then the request that has sent it may still arrive, and others may adopt it.
+    """
+    return pending.key is None or epoch_of(pending.body) == epoch
 
 
 def fits_inline(manifest: Manifest | None, payload_bytes: int) -> bool:
@@ -345,24 +370,29 @@ def adoptable(
     """Return which waiting segments a commit on top of `manifest` takes along.
 
     Complete, of a device's next pushes, and written by somebody who has seen what may have been
-    forgotten since. Their authors meant to publish them, and merging is idempotent.
+    forgotten since, and no more than there is. Their authors meant to publish them, and merging is
+    idempotent.
 
     Args:
-        names: Names that a holder of the key made, with sizes, as a listing gave them.
+        names: Names that a holder of the commit's own key made, with sizes, as a listing gave them.
         dev: The committer: what it wrote itself it commits, or has given up.
     """
     listed = {entry.name for entry in manifest.entries}
-    room = MAX_LISTED - len(listed)
     chosen = [
         (name, size)
         for name, size in names
         if name.kind == "s"
-        and name.base >= manifest.gc_floor
+        and manifest.gc_floor <= name.base <= manifest.seq
+        and size > MIN_SEALED_BYTES
         and str(name) not in listed
         and name.dev != dev
-        and name.number > _last_number(manifest, name.dev)
+        and 0 < name.number - _last_number(manifest, name.dev) <= MAX_SKIPPED_PUSHES
     ]
-    return sorted(chosen, key=lambda item: (item[0].dev, item[0].number))[: max(0, room)]
+    chosen.sort(key=lambda item: (item[0].dev, item[0].number))
+    some: list[tuple[SegmentName, int]] = []
+    for _, each in groupby(chosen, key=lambda item: item[0].dev):
+        some += islice(each, MAX_ADOPTED_EACH)
+    return some[: max(0, min(MAX_ADOPTED, MAX_LISTED - len(listed)))]
 
 
 def _last_number(manifest: Manifest, dev: bytes) -> int:
@@ -388,7 +418,11 @@ def with_push(
 
     Args:
         adopted: What `adoptable` gave.
+    Raises:
+        ValueError: the push is sealed under another key than the commit will be.
     """
+    if not is_of_epoch(pending, author.epoch):
+        raise ValueError(f"a commit of epoch {author.epoch} lists only what is of that epoch")
     state = author.state
     following = next_commit(parent, author, repo_id=repo_id, sid=sid)
     for name, size in adopted:
@@ -412,7 +446,7 @@ def with_push(
             plain=pending.plain,
             hlc_max=pending.hlc_max,
             fp=None if state.space is None else state.space.fingerprint,
-            epoch=epoch_of(pending.body),
+            epoch=author.epoch,
         )
         entries = (*entries, entry)
     # Another process of this file may have applied more than this; then the swap fails.
@@ -435,7 +469,7 @@ def with_push(
 def _with_adopted(manifest: Manifest, name: SegmentName, size: int) -> Manifest:
     """Return `manifest` with another device's segment listed, its body unread."""
     seq, ct = manifest.seq, manifest.ct
-    entry = Entry(str(name), size, None, None, seq - 1, seq, name.base, 0, ct)
+    entry = Entry(str(name), size, None, None, seq - 1, seq, name.base, 0, ct, epoch=manifest.epoch)
     known = manifest.device(name.dev)
     device = Device(
         n=name.number,
@@ -520,6 +554,29 @@ def name_in(key: str) -> str:
     return "/".join(key.split("/")[-2:])
 
 
+def visitor(
+    current: Manifest, *, dev: bytes, now_ms: int, prev: bytes, commit_id: bytes, epoch: int
+) -> Author:
+    """Return the author of a commit to a session that this device has no file of."""
+    state = ReplicaState(
+        name=current.name,
+        dev=dev,
+        inc=UNKNOWN_INC,
+        repo_id=current.repo_id,
+        n=0,
+        acked_n=0,
+        acked_seq=0,
+        life=life_of(current),
+        applied_seq=0,
+        seen=None,
+        pending=None,
+        space=None,
+        dirty=0,
+        hlc=0,
+    )
+    return Author(state, now_ms, prev, commit_id, epoch)
+
+
 def next_commit(parent: Manifest | None, author: Author, *, repo_id: bytes, sid: str) -> Manifest:
     """Return the manifest of the next commit, before anything is added to it."""
     state = author.state
@@ -533,6 +590,7 @@ def next_commit(parent: Manifest | None, author: Author, *, repo_id: bytes, sid:
             by=state.dev,
             ct=commit_time(None, author.now_ms),
             prev=bytes(HASH_BYTES),
+            epoch=author.epoch,
             tl=sampled((), 1, author.now_ms),
         )
     if author.prev is None:
@@ -544,6 +602,7 @@ def next_commit(parent: Manifest | None, author: Author, *, repo_id: bytes, sid:
         by=state.dev,
         ct=commit_time(parent, author.now_ms),
         prev=author.prev,
+        epoch=author.epoch,
         marks=continued(parent.seq, parent.marks, author.prev, parent.seq + 1),
         tl=sampled(parent.tl, parent.seq + 1, author.now_ms),
     )

@@ -390,7 +390,7 @@ class Repository:
                 return True  # what is remembered, under the number of a later version
             newest = keyring.newest_of(raw)
         else:
-            if found.repo_id != before.repo_id or found.newest < before.newest:
+            if found.repo_id != before.repo_id or found.age < before.age:
                 return found.repo_id == before.repo_id
             newest = found.newest
         if newest is None or newest > before.newest:
@@ -572,6 +572,16 @@ class Repository:
         async with self._lock:
             await self._verdict.require(self.opened)
 
+    async def renew_verdict(self) -> None:
+        """Seal the verdict on the store under the newest key.
+
+        Raises:
+            As ready_to_write.
+        """
+        await self.ready_to_write()
+        async with self._lock:
+            await self._verdict.renew(self.opened)
+
     async def verdict(self) -> ProbeVerdict | None:
         """Return what this device knows of whether the store compares and swaps; asks no store."""
         return await self._verdict.remembered()
@@ -663,10 +673,11 @@ class Repository:
             before = keyring.decode(cached)
             if fmt.repo_id != before.repo_id:
                 raise self._changed("holds another repository")
-            if fmt.newest < before.newest:
+            if fmt.age < before.age:
                 raise StoreChangedError(
                     f"the store {self.store.url} holds the keys of before a rotation: epoch "
-                    f"{fmt.newest}, after {before.newest}; it was restored from a backup",
+                    f"{fmt.newest} and the floor {fmt.floor}, after {before.newest} and "
+                    f"{before.floor}; it was restored from a backup",
                     hint=f"put back what this device knows: {repair_command()}",
                 )
         keys = await self._unlock(raw)

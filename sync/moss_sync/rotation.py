@@ -9,6 +9,8 @@ the identical swap is sent again, which harms nobody even if the first one arriv
 another device rotated. If the root key made here is in there, it did so on top of this rotation; if
 not, it was first, and this one did not happen. So the project opens with the old key or with the
 new one at every moment, and never with neither, as long as the caller keeps the new key first.
+
+What was sealed under older keys counts until `revocation` says otherwise.
 Source: SYNC-PROTOCOL 2.9.
 """
 
@@ -30,7 +32,7 @@ from moss_sync.errors import (
 from moss_sync.features import check_writable
 from moss_sync.keyring import Format, KdfParams
 from moss_sync.repository import Repository
-from moss_sync.stores.base import Swapped
+from moss_sync.stores.base import ETag, Swapped
 
 ATTEMPTS = 8
 FIRST_PAUSE_S = 0.1
@@ -88,6 +90,20 @@ async def rotate(repository: Repository, clock: Clock, new_key: str | None = Non
     kek = await repository.kek(kdf, key)
     fresh = clock.token(keyring.rotation_bytes(before))
     after = keyring.rotate(before, keys, kek, kdf, fresh=fresh)
+    found = await replaced(repository, clock, before, etag, after)
+    await _settle(repository, found, after, key)
+    return found.newest
+
+
+async def replaced(
+    repository: Repository, clock: Clock, before: Format, etag: ETag, after: Format
+) -> Format:
+    """Put `after` in the place of `before`; return what stands there then, which may be another's.
+
+    Raises:
+        OutcomeUnknownError: the store no longer answers.
+        NetworkError: it never did; nothing was sent.
+    """
     trouble: MossError | None = None
     for attempt in range(ATTEMPTS):
         pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0**attempt) * clock.uniform(0.5, 1.0)
@@ -96,8 +112,7 @@ async def rotate(repository: Repository, clock: Clock, new_key: str | None = Non
                 repository.layout.fmt, after.raw, etag=etag
             )
             if isinstance(answer, Swapped):
-                await repository.take_over(after.raw, key)
-                return after.newest
+                return after
         except StoreBusyError as busy:
             trouble, pause = busy, max(pause, busy.retry_after or 0.0)
         except OutcomeUnknownError as unknown:
@@ -109,16 +124,13 @@ async def rotate(repository: Repository, clock: Clock, new_key: str | None = Non
         try:
             found, _ = await repository.read_fmt()
             if found.raw != before.raw:
-                await _settle(repository, found, after, key)
-                return found.newest
+                return found
         except NetworkError as error:
-            if isinstance(error, ContentionError):
-                raise
             trouble = error
         await clock.sleep(pause)
     raise OutcomeUnknownError(
-        "it is not known whether the project's key was rotated: the store "
-        f"{repository.store.url} does not answer; either the old key opens it or the new one"
+        f"it is not known whether the keys of the project were changed: {repository.store.url} "
+        "does not answer; either the old key opens it or the new one"
     ) from trouble
 
 

@@ -20,7 +20,7 @@ import hmac
 import struct
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 
 from cryptography.exceptions import InvalidTag
@@ -38,22 +38,32 @@ KEY_BYTES = 32
 CHUNK_BYTES = 1024 * 1024
 TAG_BYTES = 16
 
+FIRST_EPOCH = 1
+"""The epoch of a new repository's root key; each rotation adds one."""
+
+MAX_EPOCH = 2**32 - 1
+"""What the header has room for."""
+
 _HEADER = struct.Struct(">4sBBBxI32s32sQ")
 """magic, frame version, suite, flags, one zero, key epoch, salt, key commitment, plain length"""
 
 HEADER_BYTES = _HEADER.size
 
+MIN_SEALED_BYTES = HEADER_BYTES + TAG_BYTES
+"""Of a blob of nothing at all: what is shorter is none."""
+
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """The one place where a blob may stand; part of what is authenticated.
+class BlobIdentity:
+    """Which blob it is, and so where alone it may stand; part of what is authenticated.
 
     Attributes:
         repo_id: 16 bytes.
         sid: The session's id; empty for blobs of the whole project.
         kind: What it is: "manifest", "segment" (pushed or compacted) or "probe"; it also separates
             the keys.
-        name: Its name within the session; "m" for the manifest.
+        name: Its name within the session; "m" for the manifest, and of a segment the stem of its
+            name, whose rest is a hash of the sealed bytes.
     """
 
     repo_id: bytes
@@ -67,29 +77,49 @@ class RootKeys:
     """The root keys of a repository by epoch; new blobs are sealed under the newest."""
 
     by_epoch: Mapping[int, bytes]
+    _tag_keys: dict[int, bytes] = field(default_factory=dict, init=False, compare=False)
 
     @property
     def newest(self) -> int:
         return max(self.by_epoch)
 
+    def tag_key(self, epoch: int) -> bytes:
+        """Return the key that the names of segments sealed under `epoch` are made with.
+
+        Raises:
+            BlobCorruptError: this device does not hold the epoch.
+        """
+        if epoch not in self._tag_keys:
+            self._tag_keys[epoch] = _derived(self.root(epoch), None, "names", KEY_BYTES)
+        return self._tag_keys[epoch]
+
+    def root(self, epoch: int) -> bytes:
+        """Return the root key of `epoch`. Raises BlobCorruptError where it is not held."""
+        if epoch not in self.by_epoch:
+            raise BlobCorruptError(f"this device does not hold the keys of epoch {epoch}")
+        return self.by_epoch[epoch]
+
     def __repr__(self) -> str:
         return f"<RootKeys epochs={sorted(self.by_epoch)}>"
 
 
-def seal(roots: RootKeys, place: Place, plain: bytes, *, salt: bytes) -> bytes:
-    """Return `plain` sealed for `place` under the newest epoch.
+def seal(
+    roots: RootKeys, identity: BlobIdentity, plain: bytes, *, salt: bytes, epoch: int | None = None
+) -> bytes:
+    """Return `plain` sealed as the blob that `identity` names.
 
     Args:
         salt: SALT_BYTES fresh random bytes; never the same twice.
+        epoch: Whose root key seals it; None for the newest.
     """
     if len(salt) != SALT_BYTES:
         raise ValueError(f"a salt has {SALT_BYTES} bytes, not {len(salt)}")
-    epoch = roots.newest
-    key, commitment = _blob_keys(roots.by_epoch[epoch], salt, place.kind)
+    epoch = roots.newest if epoch is None else epoch
+    key, commitment = _blob_keys(roots.root(epoch), salt, identity.kind)
     header = _HEADER.pack(
         MAGIC, FRAME_VERSION, SUITE_CHACHA20POLY1305, 0, epoch, salt, commitment, len(plain)
     )
-    aad = _aad(place, header)
+    aad = _aad(identity, header)
     cipher = ChaCha20Poly1305(key)
     parts = [header]
     count = _chunks(len(plain))
@@ -110,8 +140,8 @@ def epoch_of(sealed: bytes) -> int | None:
     return epoch
 
 
-def unseal(roots: RootKeys, place: Place, sealed: bytes, *, max_plain: int) -> bytes:
-    """Return the plain text of a blob that stands at `place`.
+def unseal(roots: RootKeys, identity: BlobIdentity, sealed: bytes, *, max_plain: int) -> bytes:
+    """Return the plain text of the blob that `identity` names.
 
     Args:
         max_plain: A blob that declares more is refused before anything is decrypted.
@@ -119,12 +149,12 @@ def unseal(roots: RootKeys, place: Place, sealed: bytes, *, max_plain: int) -> b
         BlobCorruptError: it was changed, cut, belongs elsewhere, or is no blob of ours.
         UnsupportedFormatError: a newer version of this library wrote it.
     """
-    where = f"the {place.kind} {place.name!r}"
+    where = f"the {identity.kind} {identity.name!r}"
     if len(sealed) < HEADER_BYTES or sealed[:4] != MAGIC:
         raise BlobCorruptError(f"{where} is not a sealed blob ({len(sealed)} bytes)")
     _, version, suite, flags, epoch, salt, commitment, length = _HEADER.unpack_from(sealed)
     if version != FRAME_VERSION or suite != SUITE_CHACHA20POLY1305 or flags != 0:
-        if unseal_without_header(roots, place, sealed, max_plain=max_plain) is not None:
+        if unseal_without_header(roots, identity, sealed, max_plain=max_plain) is not None:
             raise BlobCorruptError(f"{where} has a damaged header: it opens without it")
         raise UnsupportedFormatError(
             f"{where} has frame version {version}, suite {suite}, flags {flags}",
@@ -140,10 +170,10 @@ def unseal(roots: RootKeys, place: Place, sealed: bytes, *, max_plain: int) -> b
         raise BlobCorruptError(
             f"{where} is sealed under key epoch {epoch}, which this device does not hold"
         )
-    key, expected = _blob_keys(root, salt, place.kind)
+    key, expected = _blob_keys(root, salt, identity.kind)
     if not hmac.compare_digest(commitment, expected):
         raise BlobCorruptError(f"{where} was not sealed under this project's key")
-    aad = _aad(place, sealed[:HEADER_BYTES])
+    aad = _aad(identity, sealed[:HEADER_BYTES])
     cipher = ChaCha20Poly1305(key)
     parts = []
     step = CHUNK_BYTES + TAG_BYTES
@@ -160,9 +190,11 @@ def unseal(roots: RootKeys, place: Place, sealed: bytes, *, max_plain: int) -> b
 
 
 def unseal_without_header(
-    roots: RootKeys, place: Place, sealed: bytes, *, max_plain: int
-) -> bytes | None:
-    """Return the plain text of a blob of this version with a damaged header; None for any other.
+    roots: RootKeys, identity: BlobIdentity, sealed: bytes, *, max_plain: int
+) -> tuple[bytes, int] | None:
+    """Return the plain text of a blob with a damaged header, and the epoch that it is sealed under.
+
+    None for any other than one of this version.
 
     Of the header only salt and key commitment are believed, which nothing else could stand for.
     That the rest opens proves that this version sealed it: what differs in the header is damage,
@@ -174,13 +206,14 @@ def unseal_without_header(
     body = len(sealed) - HEADER_BYTES
     length = body - TAG_BYTES * -(-body // (CHUNK_BYTES + TAG_BYTES))
     for epoch, root in roots.by_epoch.items():
-        if not hmac.compare_digest(commitment, _blob_keys(root, salt, place.kind)[1]):
+        if not hmac.compare_digest(commitment, _blob_keys(root, salt, identity.kind)[1]):
             continue
         header = _HEADER.pack(
             MAGIC, FRAME_VERSION, SUITE_CHACHA20POLY1305, 0, epoch, salt, commitment, length
         )
         with suppress(BlobCorruptError):
-            return unseal(roots, place, header + sealed[HEADER_BYTES:], max_plain=max_plain)
+            whole = header + sealed[HEADER_BYTES:]
+            return unseal(roots, identity, whole, max_plain=max_plain), epoch
     return None
 
 
@@ -202,15 +235,20 @@ def _nonce(index: int, *, last: bool) -> bytes:
 
 
 def _blob_keys(root: bytes, salt: bytes, kind: str) -> tuple[bytes, bytes]:
-    material = HKDF(
-        algorithm=SHA256(), length=2 * KEY_BYTES, salt=salt, info=b"moss_sync/" + kind.encode()
-    ).derive(root)
+    material = _derived(root, salt, kind, 2 * KEY_BYTES)
     return material[:KEY_BYTES], material[KEY_BYTES:]
 
 
-def _aad(place: Place, header: bytes) -> bytes:
+def _derived(root: bytes, salt: bytes | None, info: str, length: int) -> bytes:
+    return HKDF(
+        algorithm=SHA256(), length=length, salt=salt, info=f"moss_sync/{info}".encode()
+    ).derive(root)
+
+
+def _aad(identity: BlobIdentity, header: bytes) -> bytes:
     digest = blake2b(digest_size=32, person=b"moss_sync.aad")
-    for part in (place.repo_id, place.sid.encode(), place.kind.encode(), place.name.encode()):
+    names = (identity.sid, identity.kind, identity.name)
+    for part in (identity.repo_id, *(name.encode() for name in names)):
         digest.update(struct.pack(">I", len(part)))
         digest.update(part)
     digest.update(header)

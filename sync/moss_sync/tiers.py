@@ -195,8 +195,9 @@ def with_compaction(
 
     None when any input is no longer listed: somebody else has merged it, and adding the output
     could bring back what they have dropped. None also when an output's base is below the floor:
-    its name may be collected at any moment. And None when tombstones were dropped that something
-    committed meanwhile may still need.
+    its name may be collected at any moment; or when it is sealed under another key than this commit
+    will be, because the project's was rotated meanwhile. And None when tombstones were dropped that
+    something committed meanwhile may still need.
 
     Args:
         tomb_hlc: The highest stamp of the tombstones that were dropped.
@@ -204,6 +205,8 @@ def with_compaction(
     """
     ceiling = min((base_of(output.name) for output in outputs), default=author.state.applied_seq)
     if ceiling < max(parent.gc_floor, merged.purge):
+        return None
+    if not are_of_epoch(outputs, author.epoch):
         return None
     names = {entry.name for entry in merged.entries}
     pushes = {(item.dev, item.n) for item in merged.inline}
@@ -241,6 +244,11 @@ def with_compaction(
         gc_floor=max(following.gc_floor, min(floor, ceiling)),
     )
     return tidied(following, author.policy, ceiling=ceiling, author=state.dev, now_ms=author.now_ms)
+
+
+def are_of_epoch(outputs: Iterable[Entry], epoch: int) -> bool:
+    """Return whether a commit of this epoch may list what a compaction has written."""
+    return all(output.epoch == epoch for output in outputs)
 
 
 def _by_level(entries: Sequence[Entry], manifest: Manifest, policy: Policy) -> Compaction | None:

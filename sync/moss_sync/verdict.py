@@ -10,7 +10,8 @@ what it finds in place of anything.
 
 Rules of this file: a verdict that has passed is swapped on top of the one that was read, so that it
 never takes the place of one that has failed. What is gone or damaged is put back by whoever
-remembers it, and found anew by whoever does not: nobody is locked out by it.
+remembers it, and found anew by whoever does not: nobody is locked out by it. So is one that is
+sealed under a key that no longer counts.
 What holds: tests/moss_sync/test_verdict.py.
 """
 
@@ -26,14 +27,15 @@ from moss_sync.errors import (
     BlobNotFoundError,
     NetworkError,
     OutcomeUnknownError,
+    RevokedKeyError,
     StoreBusyError,
     StoreLacksCasError,
     UnsupportedFormatError,
 )
 from moss_sync.keyring import Keys
-from moss_sync.packing import as_str, pack, unpack
+from moss_sync.packing import as_str, as_uint, pack, unpack
 from moss_sync.probe import RACE, ProbeReport, ProbeVerdict, probe
-from moss_sync.seal import SALT_BYTES, Place, seal, unseal
+from moss_sync.seal import FIRST_EPOCH, SALT_BYTES, BlobIdentity, epoch_of, seal, unseal
 from moss_sync.stores.base import Blob, BlobStore, ETag, NotModified, Swapped
 
 log = logging.getLogger("moss_sync")
@@ -85,6 +87,7 @@ class StoreVerdict:
         self._keys_for = keys_for
         self._etag: ETag | None = None
         self._looked_at: float | None = None
+        self._epoch = FIRST_EPOCH
 
     async def find(self) -> ProbeVerdict:
         """Run the short form, and go by what it finds.
@@ -102,7 +105,8 @@ class StoreVerdict:
             try:
                 fields = unpack(saved, max_bytes=MAX_VERDICT_BYTES, what="a remembered verdict")
                 verdict, etag = ProbeVerdict.from_dict(fields["verdict"]), as_str(fields["etag"])
-            except (BlobCorruptError, KeyError, TypeError) as error:
+                self._epoch = as_uint(fields["epoch"])
+            except (BlobCorruptError, KeyError, TypeError, ValueError) as error:
                 log.warning("what is remembered of the probe is damaged: %s", error)
                 return None
             self._adopt(verdict)
@@ -117,6 +121,8 @@ class StoreVerdict:
             NetworkError, PermissionDeniedError: it could not be asked.
         """
         known = await self.remembered()
+        if not counts(self._epoch, keys):
+            known = self.known = self._etag = None
         if known is None or self._is_old(known):
             await self._look(keys)
         if self.known is not None:
@@ -177,6 +183,17 @@ class StoreVerdict:
                 return
         raise NetworkError(f"the verdict on {self._store.url} could not be published")
 
+    async def renew(self, keys: Keys) -> None:
+        """Publish the verdict under the newest key, if it is under an older one.
+
+        Raises:
+            NetworkError, PermissionDeniedError: the store could not be asked.
+        """
+        stated, etag = await self._read()
+        known = stated if stated is not None else self.known
+        if known is not None and self._epoch < keys.roots.newest:
+            await self.publish(known, keys, on=etag)
+
     async def _look(self, keys: Keys) -> None:
         """Read what is published; where that is nothing, publish what is known or is now found."""
         before = self._etag
@@ -205,20 +222,25 @@ class StoreVerdict:
             etag = found.etag
             try:
                 return await self._opened(found), etag
-            except (BlobCorruptError, UnsupportedFormatError) as error:
-                log.warning("the verdict on the store %s is damaged: %s", self._store.url, error)
+            except (BlobCorruptError, RevokedKeyError, UnsupportedFormatError) as error:
+                log.warning(
+                    "the verdict on the store %s does not count: %s", self._store.url, error
+                )
         return None, etag
 
     async def _opened(self, found: Blob) -> ProbeVerdict:
         keys = await self._keys_for(found.data)
-        plain = unseal(keys.roots, _place(keys), found.data, max_plain=MAX_VERDICT_BYTES)
-        return ProbeVerdict.from_dict(
-            unpack(plain, max_bytes=MAX_VERDICT_BYTES, what="the probe's verdict")
-        )
+        epoch = epoch_of(found.data) or FIRST_EPOCH
+        if not counts(epoch, keys):
+            raise RevokedKeyError(f"it is sealed under key epoch {epoch}, below {keys.floor}")
+        plain = unseal(keys.roots, _identity(keys), found.data, max_plain=MAX_VERDICT_BYTES)
+        fields = unpack(plain, max_bytes=MAX_VERDICT_BYTES, what="the probe's verdict")
+        self._epoch = epoch
+        return ProbeVerdict.from_dict(fields)
 
     def _sealed(self, verdict: ProbeVerdict, keys: Keys) -> bytes:
-        salt = self._clock.token(SALT_BYTES)
-        return seal(keys.roots, _place(keys), pack(verdict.to_dict()), salt=salt)
+        salt, self._epoch = self._clock.token(SALT_BYTES), keys.roots.newest
+        return seal(keys.roots, _identity(keys), pack(verdict.to_dict()), salt=salt)
 
     def _is_old(self, known: ProbeVerdict) -> bool:
         if self._looked_at is None:
@@ -234,8 +256,15 @@ class StoreVerdict:
     async def _remember(self, etag: ETag | None) -> None:
         assert self.known is not None
         self._etag, self._looked_at = etag, self._clock.monotonic()
-        await self._save(pack({"verdict": self.known.to_dict(), "etag": etag or ""}))
+        await self._save(
+            pack({"verdict": self.known.to_dict(), "etag": etag or "", "epoch": self._epoch})
+        )
 
 
-def _place(keys: Keys) -> Place:
-    return Place(keys.repo_id, "", "probe", "probe")
+def counts(epoch: int, keys: Keys) -> bool:
+    """Return whether a verdict that is sealed under this epoch counts."""
+    return epoch >= keys.floor
+
+
+def _identity(keys: Keys) -> BlobIdentity:
+    return BlobIdentity(keys.repo_id, "", "probe", "probe")

@@ -18,11 +18,11 @@ from pathlib import Path
 
 from moss_sync import keyring, layout, manifest, segment
 from moss_sync.keyring import KdfParams
-from moss_sync.layout import TAG_RANDOM_BYTES, session_id
+from moss_sync.layout import session_id
 from moss_sync.manifest import UNKNOWN_INC, Device, Entry, Inline, Manifest
 from moss_sync.packing import pack
 from moss_sync.record import Record, VectorSpace, Version, content_digest
-from moss_sync.seal import Place, seal
+from moss_sync.seal import BlobIdentity, seal
 from moss_sync.segment import Segment
 
 FOLDER = Path(__file__).parent / "v1"
@@ -84,26 +84,24 @@ def files() -> dict[str, bytes]:
     fmt = keyring.create(kek, kdf, fresh=fresh)
     keys = keyring.unlock(fmt, kek)
     rotated_kdf = KdfParams(b"rotated-salt-16b", memory_kib=16 * 1024, iterations=2, lanes=2)
+    rotated_kek = keyring.derive_kek(ROTATED_KEY, rotated_kdf)
     rotated = keyring.rotate(
         fmt,
         keys,
-        keyring.derive_kek(ROTATED_KEY, rotated_kdf),
+        rotated_kek,
         rotated_kdf,
         fresh=bytes((at * 13 + 5) % 256 for at in range(keyring.rotation_bytes(fmt))),
     )
+    rotated = keyring.with_floor(rotated, rotated_kek, 2, nonce=b"golden-nonce")
     sid = session_id(keys.names, SESSION)
 
-    def named(kind: str, *, base: int, dev: bytes, number: int) -> str:
-        random = salt(number + base)[:TAG_RANDOM_BYTES]
-        return str(
-            layout.new_name(
-                keys.names, sid, kind=kind, base=base, dev=dev, number=number, random=random
-            )
-        )
-
     def sealed(kind: str, name: str, plain: bytes, which: int) -> bytes:
-        place = Place(keys.repo_id, "" if kind == "probe" else sid, kind, name)
+        place = BlobIdentity(keys.repo_id, "" if kind == "probe" else sid, kind, name)
         return seal(keys.roots, place, plain, salt=salt(which))
+
+    def segment_of(stem: str, plain: bytes, which: int) -> tuple[str, bytes]:
+        blob = sealed("segment", stem, plain, which)
+        return str(layout.named(keys.roots.tag_key(1), sid, stem, blob)), blob
 
     pushed = Segment(
         dev=PHONE,
@@ -153,11 +151,11 @@ def files() -> dict[str, bytes]:
         prev_tip=b"tip-of-16-bytes!",
         records=[record("turn-3", "ok", hlc=CLOCK + (2 << 16), dev=LAPTOP)],
     )
-    push_name = named("s", base=0, dev=PHONE, number=1)
-    base_name = named("b", base=3, dev=LAPTOP, number=1)
+    push_stem = layout.new_stem(kind="s", base=0, dev=PHONE, number=1)
+    base_stem = layout.new_stem(kind="b", base=3, dev=LAPTOP, number=1)
     payload = segment.encode(small)
-    push_blob = sealed("segment", push_name, segment.encode(pushed), 2)
-    base_blob = sealed("segment", base_name, segment.encode(merged), 3)
+    push_name, push_blob = segment_of(push_stem, segment.encode(pushed), 2)
+    base_name, base_blob = segment_of(base_stem, segment.encode(merged), 3)
     listed = Manifest(
         repo_id=keys.repo_id,
         sid=sid,
@@ -169,9 +167,20 @@ def files() -> dict[str, bytes]:
         prev=salt(9),
         marks=salt(9)[:8] + salt(7)[:8] + salt(5)[:8] + salt(3)[:8],
         entries=(
-            Entry(base_name, len(base_blob), None, None, 0, 3, 0, 1, 1_699_999_999_000),
+            Entry(base_name, len(base_blob), None, None, 0, 3, 0, 1, 1_699_999_999_000, 1),
             Entry(
-                push_name, len(push_blob), 2, 1, 3, 4, 0, 0, 1_700_000_000_000, CLOCK + 2, "c0ffee"
+                push_name,
+                len(push_blob),
+                2,
+                1,
+                3,
+                4,
+                0,
+                0,
+                1_700_000_000_000,
+                1,
+                CLOCK + 2,
+                "c0ffee",
             ),
         ),
         inline=(Inline(LAPTOP, 2, 3, 5, 1_700_000_000_000, payload),),
@@ -196,7 +205,6 @@ def files() -> dict[str, bytes]:
         marks=b"".join(salt(at)[:8] for at in range(12, 4, -1)),
         prev=salt(12),
         gen=1,
-        entries=(replace(listed.entries[0], epoch=1), replace(listed.entries[1], epoch=1)),
         inline=(),
         devs={
             PHONE: replace(listed.devs[PHONE], seq=4, inc=UNKNOWN_INC),
@@ -208,7 +216,6 @@ def files() -> dict[str, bytes]:
         tl=((1, 1_699_999_000_000), (8, 1_700_000_400_000)),
         retired=3,
         repairs=2,
-        epoch=1,
     )
     return {
         "fmt": fmt.raw,

@@ -300,7 +300,7 @@ INSIDE = {
     "moss_sync.exchange.MAX_ATTEMPTS": "tries",
     "moss_sync.exchange.MAX_REFETCHES": "tries",
     "moss_sync.hlc.MAX_STAMP": "of the number itself",
-    "moss_sync.keyring.MAX_EPOCH": "of the number itself",
+    "moss_sync.seal.MAX_EPOCH": "of the number itself",
     "moss_sync.layout.MAX_BASE": "of the number itself",
     "moss_sync.layout.MAX_PUSH": "of the number itself",
     "moss_sync.log_engine.MAX_RELISTS": "tries",

@@ -8,8 +8,8 @@ from uuid import uuid4
 
 from moss_local import MossClient
 from moss_sync import manifest, segment
-from moss_sync.channel import _segment_place, manifest_place
-from moss_sync.layout import Layout
+from moss_sync.channel import _segment_identity, manifest_identity
+from moss_sync.layout import Layout, parts_of
 from moss_sync.seal import unseal
 from moss_sync.stores import open_store
 from moss_sync.stores.base import Blob
@@ -58,12 +58,13 @@ class Bucket:
         for key, data in (await self.backup()).items():
             parts = key.removeprefix(self.prefix).split("/")
             if parts[0] == "m":
-                place = manifest_place(keys, parts[1])
+                place = manifest_identity(keys, parts[1])
                 plain = unseal(keys.roots, place, data, max_plain=manifest.MAX_PLAIN_BYTES)
                 for item in manifest.decode(plain, what=key).inline:
                     found |= {each.text for each in segment.decode(item.payload, what=key).records}
             elif len(parts) == 3:
-                place = _segment_place(keys, parts[0], "/".join(parts[1:]))
+                stem = parts_of("/".join(parts[1:])).stem
+                place = _segment_identity(keys, parts[0], stem)
                 plain = unseal(keys.roots, place, data, max_plain=segment.MAX_PLAIN_BYTES)
                 found |= {each.text for each in segment.decode(plain, what=key).records}
         return found

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from hashlib import blake2b
 
-from moss_sync import layout, plan
+from moss_sync import plan
 from moss_sync.manifest import Entry, Inline, Manifest, tip_of
 from moss_sync.packing import pack
 from moss_sync.plan import Author
 from moss_sync.record import VectorSpace
 from moss_sync.replica import FIRST_LIFE, Life, Pending, ReplicaState, Seen
-from tests.strategies import NAME_KEY, SID
+from tests.strategies import NAME_KEY, SID, new_name
 
 A, B = b"device-A", b"device-B"
 INC = b"incarn-1"
@@ -26,14 +26,14 @@ def hash_of(seq: int, branch: str = "main") -> bytes:
 
 def name(*, kind: str = "s", base: int = 0, dev: bytes = A, number: int = 1, token: int = 0) -> str:
     return str(
-        layout.new_name(
+        new_name(
             NAME_KEY,
             SID,
             kind=kind,
             base=base,
             dev=dev,
             number=number,
-            random=token.to_bytes(10, "big"),
+            sealed=token.to_bytes(10, "big"),
         )
     )
 
@@ -77,16 +77,20 @@ def inline_push(n: int = 1, base: int = 0, body: bytes = b"body") -> Pending:
     return Pending(n, base, None, tip_of(body), body, 1, 0, 100, 5)
 
 
-def segment_push(n: int = 1, base: int = 0, size: int = 9000, dev: bytes = A) -> Pending:
-    stem = name(base=base, dev=dev, number=n, token=n)
-    return Pending(
-        n, base, f"prefix/{SID}/{stem}", tip_of(stem.encode()), bytes(size), 2, 1, size, 5
-    )
+def segment_push(
+    n: int = 1, base: int = 0, size: int = 9000, dev: bytes = A, epoch: int = 1
+) -> Pending:
+    full = name(base=base, dev=dev, number=n, token=n)
+    # The head of a sealed blob, which says under which epoch it is.
+    body = (b"XSEG\1\1\0\0" + epoch.to_bytes(4, "big")).ljust(size, b"\0")
+    return Pending(n, base, f"prefix/{SID}/{full}", tip_of(full.encode()), body, 2, 1, size, 5)
 
 
-def author(of: ReplicaState, *, parent: Manifest | None, now_ms: int = 1000) -> Author:
+def author(
+    of: ReplicaState, *, parent: Manifest | None, now_ms: int = 1000, epoch: int = 1
+) -> Author:
     prev = None if parent is None else hash_of(parent.seq)
-    return Author(of, now_ms, prev, b"commit-id-of-16b")
+    return Author(of, now_ms, prev, b"commit-id-of-16b", epoch)
 
 
 def pushed(
@@ -130,6 +134,7 @@ def entry(
         base if bmin is None else bmin,
         lvl,
         1000,
+        epoch=1,
     )
 
 

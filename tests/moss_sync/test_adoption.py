@@ -14,7 +14,7 @@ from moss_sync.race import ADOPT_AFTER, STREAK_S
 from tests.devices import Device
 from tests.moss_sync.manifests import A, B, author, history, inline_push, state
 from tests.moss_sync.world import Crash, Once, World, noise
-from tests.strategies import NAME_KEY, SID
+from tests.strategies import NAME_KEY, SID, new_name
 
 
 def between(times: int, push: Callable[[], Awaitable[object]]) -> Callable[..., Awaitable[None]]:
@@ -327,10 +327,7 @@ def test_what_was_taken_along_while_its_author_wrote_it_again_is_what_its_author
 def waiting(
     dev: bytes, number: int, base: int, *, kind: str = "s"
 ) -> tuple[layout.SegmentName, int]:
-    made = layout.new_name(
-        NAME_KEY, SID, kind=kind, base=base, dev=dev, number=number, random=bytes(10)
-    )
-    return made, 5000
+    return new_name(NAME_KEY, SID, kind=kind, base=base, dev=dev, number=number), 5000
 
 
 def test_only_next_pushes_of_others_above_the_floor_are_taken_along() -> None:
@@ -398,9 +395,7 @@ def test_a_name_that_no_holder_of_the_key_made_is_never_listed(world: World) -> 
         await rival.engine.push()
         await pusher.engine.pull()
         sid = rival.engine._channel.sid(await rival.repository.attach())
-        forged = layout.new_name(
-            bytes(32), sid, kind="s", base=9, dev=b"intruder", number=1, random=bytes(10)
-        )
+        forged = new_name(bytes(32), sid, kind="s", base=9, dev=b"intruder", number=1)
         key = rival.repository.layout.blob(sid, str(forged))
         await world.store.inner.put(key, b"what it wants to be read")
         pusher.put("own", "y")

@@ -16,7 +16,7 @@ from moss_sync.keyring import KdfParams, Keys
 from moss_sync.manifest import Device, Entry, Inline, Manifest
 from moss_sync.packing import unpack
 from moss_sync.record import Record, VectorSpace, Version
-from moss_sync.seal import HEADER_BYTES, Place, seal, unseal
+from moss_sync.seal import HEADER_BYTES, BlobIdentity, seal, unseal
 from moss_sync.segment import Segment
 
 FOLDER = Path(__file__).parent.parent / "golden" / "v1"
@@ -29,8 +29,8 @@ ROOT = bytes.fromhex("737a81888f969da4abb2b9c0c7ced5dce3eaf1f8ff060d141b22293037
 NAMES = bytes.fromhex("535a61686f767d848b9299a0a7aeb5bcc3cad1d8dfe6edf4fb020910171e252c")
 SESSION = "conv-123 · Gespräch"
 SID = "adteob6ggrbme5egckuxnoelot"
-PUSH = "s/0000000000000000-70686f6e652d3031-00000001-euydwrsrlrtxe7mi4jqawm5sku"
-BASE = "b/0000000000000003-6c6170746f702d31-01-ssp2vnoazplod3hxhh56k4pdre"
+PUSH = "s/0000000000000000-70686f6e652d3031-00000001-mii73ql2vaiton573b5ozw43l4kzvbnfhrbcr6c2"
+BASE = "b/0000000000000003-6c6170746f702d31-01-grs4cx3iu7fqdlh4mboxvkpxcsarfzzqw6fyfoes"
 PHONE, LAPTOP = b"phone-01", b"laptop-1"
 SPACE = VectorSpace("moss-minilm", "c0ffee", 2, "f2")
 OWN = VectorSpace("custom", "5eed", 3, "f4")
@@ -128,7 +128,7 @@ def read(name: str) -> bytes:
 
 def plain(keys: Keys, kind: str, name: str, file: str) -> bytes:
     """Return what a golden blob holds, once it has been sealed again to the same bytes."""
-    place = Place(keys.repo_id, "" if kind == "probe" else SID, kind, name)
+    place = BlobIdentity(keys.repo_id, "" if kind == "probe" else SID, kind, name)
     sealed = read(file)
     opened = unseal(keys.roots, place, sealed, max_plain=64 * 1024)
     # header: 4 magic, 4 version, suite, flags and zero, 4 epoch, then the salt
@@ -153,7 +153,7 @@ def test_the_golden_folder_holds_one_file_of_every_format() -> None:
 def test_the_golden_fmt_opens_with_its_project_key() -> None:
     fmt = keyring.decode(read("fmt"))
     assert fmt.repo_id == REPO_ID
-    assert fmt.commit == "cas"
+    assert (fmt.commit, fmt.newest, fmt.floor) == ("cas", 1, 1)
     assert fmt.features_w == ()
     assert fmt.kdf == KdfParams(b"golden-salt-16-b", memory_kib=8192, iterations=1, lanes=1)
     assert keyring.derive_kek(PROJECT_KEY, fmt.kdf) == KEK
@@ -167,7 +167,7 @@ def test_the_golden_fmt_opens_with_its_project_key() -> None:
 
 def test_the_golden_fmt_of_after_a_rotation_opens_with_the_new_key_and_no_other() -> None:
     fmt = keyring.decode(read("fmt-rotated"))
-    assert (fmt.repo_id, fmt.commit, fmt.newest) == (REPO_ID, "cas", 2)
+    assert (fmt.repo_id, fmt.commit, fmt.newest, fmt.floor) == (REPO_ID, "cas", 2, 2)
     assert fmt.kdf == KdfParams(b"rotated-salt-16b", memory_kib=16384, iterations=2, lanes=2)
     keys = keyring.unlock(fmt, keyring.derive_kek(ROTATED_KEY, fmt.kdf))
     root = bytes((at * 13 + 5) % 256 for at in range(32))
@@ -176,15 +176,18 @@ def test_the_golden_fmt_of_after_a_rotation_opens_with_the_new_key_and_no_other(
     with pytest.raises(UnauthorizedError, match="key epoch 2"):
         keyring.unlock(fmt, keyring.derive_kek(PROJECT_KEY, fmt.kdf))
     # What was sealed before opens with it as well.
-    place = Place(REPO_ID, SID, "manifest", "m")
+    place = BlobIdentity(REPO_ID, SID, "manifest", "m")
     assert unseal(keys.roots, place, read("manifest"), max_plain=64 * 1024)
 
 
 def test_the_golden_names_are_still_those_of_the_session(keys: Keys) -> None:
     assert layout.session_id(keys.names, SESSION) == SID
-    pushed = layout.parse_name(keys.names, SID, PUSH)
+    tag_key = keys.roots.tag_key(1)
+    pushed = layout.parse_name(tag_key, SID, PUSH)
+    assert layout.is_blob_of(pushed, read("segment"))
     assert (pushed.kind, pushed.base, pushed.dev, pushed.number) == ("s", 0, PHONE, 1)
-    merged = layout.parse_name(keys.names, SID, BASE)
+    merged = layout.parse_name(tag_key, SID, BASE)
+    assert layout.is_blob_of(merged, read("base"))
     assert (merged.kind, merged.base, merged.dev, merged.number) == ("b", 3, LAPTOP, 1)
     prefix = "hjzjl2wzhouteyaphidw2kuj53"
     keyed = layout.Layout.of("golden-project")
@@ -206,7 +209,7 @@ def test_the_golden_manifest_says_what_it_said(keys: Keys) -> None:
         prev=salt(9),
         marks=salt(9)[:8] + salt(7)[:8] + salt(5)[:8] + salt(3)[:8],
         entries=(
-            Entry(BASE, len(read("base")), None, None, 0, 3, 0, 1, 1_699_999_999_000),
+            Entry(BASE, len(read("base")), None, None, 0, 3, 0, 1, 1_699_999_999_000, 1),
             Entry(
                 PUSH,
                 len(read("segment")),
@@ -217,6 +220,7 @@ def test_the_golden_manifest_says_what_it_said(keys: Keys) -> None:
                 0,
                 0,
                 1_700_000_000_000,
+                1,
                 CLOCK + 2,
                 "c0ffee",
             ),
@@ -228,7 +232,7 @@ def test_the_golden_manifest_says_what_it_said(keys: Keys) -> None:
                 0,
                 1_700_000_000_000,
                 b"phoneinc",
-                bytes.fromhex("45e3ef36730a90f793ce6bf5aeb6662b"),
+                bytes.fromhex("c00e6f5d6fda85f3f33dacb808004ca1"),
                 seq=4,
             ),
             LAPTOP: Device(
@@ -256,7 +260,7 @@ def test_the_golden_manifest_of_a_session_that_forgets_says_what_it_said(keys: K
             0,
             1_700_000_000_000,
             bytes(8),
-            bytes.fromhex("45e3ef36730a90f793ce6bf5aeb6662b"),
+            bytes.fromhex("c00e6f5d6fda85f3f33dacb808004ca1"),
             seq=4,
         ),
         LAPTOP: Device(
@@ -280,7 +284,7 @@ def test_the_golden_manifest_of_a_session_that_forgets_says_what_it_said(keys: K
 def test_a_golden_segment_says_what_it_said(
     keys: Keys, name: str, file: str, seq: int, expected: Segment
 ) -> None:
-    data = plain(keys, "segment", name, file)
+    data = plain(keys, "segment", layout.parts_of(name).stem, file)
     opened = segment.decode(data, what="a golden segment", commit_seq=seq)
     assert opened == expected
     bare = segment.decode(data, what="a golden segment")

@@ -82,6 +82,7 @@ def test_a_fmt_holds_these_fields() -> None:
             "lanes": 1,
         },
         "epochs": {},
+        "floor": 1,
     }
     assert list(fields_of()) == [
         "feat_r",
@@ -90,6 +91,7 @@ def test_a_fmt_holds_these_fields() -> None:
         "commit",
         "kdf",
         "epochs",
+        "floor",
         "names",
         "check",
     ]

@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 
 from moss_sync import BlobCorruptError, UnsupportedFormatError, log_blob, log_view, segment
 from moss_sync.coverage import Coverage
-from moss_sync.layout import SegmentName, new_name
+from moss_sync.layout import SegmentName
 from moss_sync.log_blob import Head, Since, arrived, decode, encode
 from moss_sync.log_view import Held, Partial, View
 from moss_sync.packing import pack, unpack
 from moss_sync.record import Record, VectorSpace, Version, content_digest
-from moss_sync.seal import Place, RootKeys, seal
+from moss_sync.seal import BlobIdentity, RootKeys, seal
 from moss_sync.segment import Segment
+from tests.strategies import new_name
 
 NAMES, SID, DEV = bytes(range(32)), "s" * 26, b"device-A"
 SPACE = VectorSpace("custom", "00ff", 1, "f4")
@@ -24,7 +25,7 @@ SPACE = VectorSpace("custom", "00ff", 1, "f4")
 
 def name(kind: str, number: int, *, salt: int = 0) -> SegmentName:
     random = bytes([salt]) * 10
-    return new_name(NAMES, SID, kind=kind, base=0, dev=DEV, number=number, random=random)
+    return new_name(NAMES, SID, kind=kind, base=0, dev=DEV, number=number, sealed=random)
 
 
 def record(id: str, n: int | None, *, dev: bytes = DEV, vector: bytes | None = None) -> Record:
@@ -118,7 +119,7 @@ def test_a_cut_off_file_is_told_from_a_whole_one_at_every_length(
     size: int, data: st.DataObject
 ) -> None:
     roots = RootKeys({1: b"k" * 32})
-    place = Place(b"r" * 16, SID, "log", "s/name")
+    place = BlobIdentity(b"r" * 16, SID, "log", "s/name")
     sealed = seal(roots, place, b"x" * size, salt=b"s" * 32)
     assert arrived(sealed) is None
     have = data.draw(st.integers(0, len(sealed) - 1))

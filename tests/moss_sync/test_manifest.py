@@ -15,20 +15,24 @@ from hypothesis import strategies as st
 
 from moss_sync import manifest
 from moss_sync.errors import BlobCorruptError, InvalidArgumentError, UnsupportedFormatError
-from moss_sync.layout import new_name
+from moss_sync.layout import SegmentName
 from moss_sync.limits import MAX_SEQ, MAX_UNKNOWN_BYTES
 from moss_sync.manifest import Device, Entry, Inline, Manifest, decode, encode, unknown_bytes
 from moss_sync.marks import marks_size
 from moss_sync.packing import MAX_DEPTH, pack, unpack
 from moss_sync.record import VectorSpace
-from tests.strategies import NAME_KEY, SID, manifests, unknown_values
+from tests.strategies import NAME_KEY, SID, manifests, new_name, unknown_values
 
 DEV = b"device-A"
 SPACE = VectorSpace("moss-minilm", "00ff", 384, "f2")
 
 
-def name(kind: str = "s", base: int = 1, number: int = 1, random: bytes = bytes(10)) -> str:
-    return str(new_name(NAME_KEY, SID, kind=kind, base=base, dev=DEV, number=number, random=random))
+def named(kind: str = "s", base: int = 1, number: int = 1, sealed: bytes = b"") -> SegmentName:
+    return new_name(NAME_KEY, SID, kind=kind, base=base, dev=DEV, number=number, sealed=sealed)
+
+
+def name(kind: str = "s", base: int = 1, number: int = 1, sealed: bytes = b"") -> str:
+    return str(named(kind, base, number, sealed))
 
 
 FULL = Manifest(
@@ -41,7 +45,10 @@ FULL = Manifest(
     ct=1_700_000_000_000,
     prev=b"p" * 32,
     marks=b"".join(bytes([at]) * 8 for at in range(6, 0, -1)),
-    entries=(Entry(name(), 900, 3, 1, 4, 5, 1, 0, 1_700_000_000_000, 9, "00ff", 2000, 2),),
+    entries=(
+        Entry(name(), 900, 3, 1, 4, 5, 1, 0, 1_700_000_000_000, 2, 9, "00ff", 2000),
+        Entry(name("b", 3), 90, None, None, 1, 6, 0, 1, 1_600_000_000_000, 1),
+    ),
     inline=(Inline(DEV, 3, 6, 7, 1_700_000_000_000, b"payload"),),
     devs={DEV: Device(3, 6, 1_700_000_000_000, b"incarn-1", b"t" * 16, "laptop", 7)},
     gc_floor=2,
@@ -116,23 +123,24 @@ def test_a_manifest_holds_these_fields() -> None:
         "marks": b"".join(bytes([at]) * 8 for at in range(6, 0, -1)),
         "gen": 0,
         "deleted": False,
-        "E": [
-            {
-                "name": name(),
-                "bytes": 900,
-                "docs": 3,
-                "tombs": 1,
-                "lo": 4,
-                "hi": 5,
-                "bmin": 1,
-                "lvl": 0,
-                "ct": 1_700_000_000_000,
-                "plain": 2000,
-                "hlc_max": 9,
-                "fp": "00ff",
-                "epoch": 2,
-            }
-        ],
+        "E": {
+            "dev": DEV + DEV,
+            "tag": named().raw_tag + named("b", 3).raw_tag,
+            "base": [1, 2],
+            "lo": [4, -3],
+            "hi": [5, 1],
+            "bmin": [1, -1],
+            "ct": [1_700_000_000_000, -100_000_000_000],
+            "number": [1, 1],
+            "bytes": [900, 90],
+            "lvl": [0, 1],
+            "epoch": [2, 1],
+            "docs": [3, None],
+            "tombs": [1, None],
+            "plain": [2000, None],
+            "hlc_max": [9, None],
+            "fp": ["00ff", None],
+        },
         "inl": [
             {
                 "dev": DEV,
@@ -166,7 +174,6 @@ def test_a_manifest_holds_these_fields() -> None:
     "path",
     [
         (),
-        ("E", 0),
         ("inl", 0),
         ("devs", DEV),
         ("tomb_floor",),
@@ -185,6 +192,17 @@ def test_a_key_of_a_later_version_is_kept_wherever_it_stands(
     read = opened(pack(fields))
     assert fields_of(read) == fields
     assert fields_of(replace(read, gen=7)) == {**fields, "gen": 7}
+
+
+@given(value=unknown_values.filter(lambda value: value is not None))
+def test_a_column_of_a_later_version_is_kept_with_the_entries(value: Any) -> None:
+    fields = fields_of(FULL)
+    fields["E"]["zz_later"] = [None, value]
+    read = opened(pack(fields))
+    assert [entry.extra for entry in read.entries] == [{}, {"zz_later": value}]
+    assert fields_of(read) == fields
+    left = fields_of(replace(read, entries=read.entries[1:]))
+    assert left["E"]["zz_later"] == [value]
 
 
 def test_a_model_that_this_version_cannot_use_is_kept() -> None:
@@ -258,9 +276,10 @@ NUMBERS = [
     ("v",),
     ("tomb_floor", "seq"),
     ("tomb_floor", "hlc"),
-    *(("E", 0, key) for key in ("bytes", "docs", "tombs", "lo", "hi", "bmin", "lvl", "ct")),
-    ("E", 0, "hlc_max"),
-    ("E", 0, "plain"),
+    ("epoch",),
+    *(("E", key, 0) for key in ("bytes", "docs", "tombs", "number", "lvl", "epoch")),
+    *(("E", key, 0) for key in ("hlc_max", "plain")),
+    *(("E", key, 0) for key in ("base", "lo", "hi", "bmin", "ct")),
     *(("inl", 0, key) for key in ("n", "base", "seq", "ct")),
     *(("devs", DEV, key) for key in ("n", "acked_seq", "last_ct")),
     ("models", 0, "dim"),
@@ -269,8 +288,7 @@ TEXTS = [
     ("sid",),
     ("name",),
     ("active_model",),
-    ("E", 0, "name"),
-    ("E", 0, "fp"),
+    ("E", "fp", 0),
     ("devs", DEV, "label"),
     ("models", 0, "id"),
     ("models", 0, "fp"),
@@ -282,13 +300,23 @@ BYTES = [
     ("by",),
     ("prev",),
     ("marks",),
+    ("E", "dev"),
+    ("E", "tag"),
     ("inl", 0, "dev"),
     ("inl", 0, "payload"),
     ("devs", DEV, "inc"),
     ("devs", DEV, "tip"),
 ]
-LISTS = [("E",), ("inl",), ("models",), ("feat_r",), ("feat_w",)]
-MAPS = [("devs",), ("tomb_floor",), ("E", 0), ("inl", 0), ("devs", DEV), ("models", 0)]
+LISTS = [
+    ("E", "hi"),
+    ("E", "docs"),
+    ("E", "fp"),
+    ("inl",),
+    ("models",),
+    ("feat_r",),
+    ("feat_w",),
+]
+MAPS = [("devs",), ("tomb_floor",), ("E",), ("inl", 0), ("devs", DEV), ("models", 0)]
 
 
 @pytest.mark.parametrize("path", NUMBERS, ids=str)
@@ -326,7 +354,14 @@ def test_a_map_is_a_map(path: tuple[Any, ...], value: Any) -> None:
     refuse(put(*path, value=value))
 
 
-ENTRY = fields_of(FULL)["E"][0]
+def doubled(fields: dict[str, Any]) -> None:
+    columns = fields["E"]
+    for column, values in columns.items():
+        columns[column] = values + values
+    for column in ("base", "lo", "hi", "bmin", "ct"):
+        columns[column][2:] = [-sum(columns[column][:2]) + columns[column][2], columns[column][3]]
+
+
 HOSTILE: dict[str, Callable[[dict[str, Any]], None]] = {
     "a truth value that is a number": put("deleted", value=1),
     "a truth value that is nothing": put("deleted", value=None),
@@ -340,20 +375,26 @@ HOSTILE: dict[str, Callable[[dict[str, Any]], None]] = {
     "an active model that is not listed": put("active_model", value="beef"),
     "an active model of a type of later": put("models", 0, "dtype", value="i8"),
     "a model without a fingerprint": put("models", value=[{}]),
-    "an entry twice": add("E", ENTRY),
-    "an entry that covers nothing": put("E", 0, "lo", value=5),
-    "an entry of a commit that is not yet": put("E", 0, "hi", value=8),
+    "an entry twice": doubled,
+    "an entry that covers nothing": put("E", "lo", 0, value=5),
+    "an entry of a commit that is not yet": put("E", "hi", 0, value=8),
+    "an entry of a base that is not yet": put("E", "base", 0, value=8),
+    "an entry of things merged that are not yet": put("E", "bmin", 0, value=8),
+    "an entry under a newer key than the manifest": put("E", "epoch", 0, value=3),
+    "an entry under no key": put("E", "epoch", 0, value=0),
+    "a manifest under no key": put("epoch", value=0),
+    "an inline push of a base that is not yet": put("inl", 0, "base", value=8),
+    "columns of different lengths": put("E", "docs", value=[3]),
+    "a later column of another length": put("E", "zz_later", value=[1]),
+    "a later column that is none": put("E", "zz_later", value=1),
+    "a push number that no name has room for": put("E", "number", 0, value=2**32),
+    "a level that no name has room for": put("E", "number", 1, value=2**8),
     "an inline push of a commit that is not yet": put("inl", 0, "seq", value=8),
     "an inline push of no commit": put("inl", 0, "seq", value=0),
     "a floor above the last commit": put("gc_floor", value=8),
     "tombstones dropped above the floor": put("tomb_floor", "seq", value=3),
-    "a name outside the session": put("E", 0, "name", value="../" + ENTRY["name"]),
-    "a name in capitals": put("E", 0, "name", value=ENTRY["name"].upper()),
-    "no name at all": put("E", 0, "name", value=""),
-    "a pushed segment at a level": put("E", 0, "lvl", value=1),
-    "a compacted one at none": put("E", 0, "name", value=name("b")),
     "a later key that nests without end": put("zz_later", value=deep(MAX_DEPTH + 1)),
-    "a later key of an entry that does": put("E", 0, "zz", value=deep(MAX_DEPTH + 1)),
+    "a later column that does": put("E", "zz", value=[None, deep(MAX_DEPTH + 1)]),
     "a model of later that does": add("models", {"fp": "beef", "zz": deep(MAX_DEPTH + 1)}),
 }
 
@@ -365,16 +406,12 @@ def test_what_no_commit_can_have_made_is_a_corrupt_manifest(
     refuse(harm)
 
 
-LATER = {"epoch"}
-"""Keys that manifests of 0.1.0 do not have; test_golden says what is read in their place."""
-
-
-@pytest.mark.parametrize("key", sorted(fields_of(FULL).keys() - LATER))
+@pytest.mark.parametrize("key", sorted(fields_of(FULL).keys()))
 def test_no_key_of_a_manifest_may_be_missing(key: str) -> None:
     refuse(lambda fields: fields.pop(key))
 
 
-@pytest.mark.parametrize("path", [("E", 0), ("inl", 0), ("devs", DEV), ("tomb_floor",)], ids=str)
+@pytest.mark.parametrize("path", [("E",), ("inl", 0), ("devs", DEV), ("tomb_floor",)], ids=str)
 def test_no_key_inside_a_manifest_may_be_missing(path: tuple[Any, ...]) -> None:
     def inside(fields: dict[str, Any]) -> dict[str, Any]:
         place: Any = fields
@@ -383,7 +420,7 @@ def test_no_key_inside_a_manifest_may_be_missing(path: tuple[Any, ...]) -> None:
         assert isinstance(place, dict)
         return place
 
-    for key in inside(fields_of(FULL)).keys() - LATER:
+    for key in inside(fields_of(FULL)):
 
         def harm(fields: dict[str, Any], key: str = key) -> None:
             del inside(fields)[key]
@@ -438,6 +475,14 @@ def test_a_flip_in_the_plain_bytes_never_raises_anything_else(
         replace(FULL, tomb_seq=3),
         replace(FULL, entries=FULL.entries * 2),
         replace(FULL, entries=(replace(FULL.entries[0], name="s/1"),)),
+        replace(FULL, entries=(replace(FULL.entries[0], lvl=1),)),
+        replace(FULL, entries=(replace(FULL.entries[1], lvl=0),)),
+        replace(FULL, entries=(replace(FULL.entries[0], epoch=3),)),
+        replace(FULL, entries=(replace(FULL.entries[0], name=name(base=8)),)),
+        replace(FULL, entries=(replace(FULL.entries[0], bmin=8),)),
+        replace(FULL, inline=(replace(FULL.inline[0], base=8),)),
+        replace(FULL, epoch=0),
+        replace(FULL, epoch=2**32),
         replace(FULL, inline=(replace(FULL.inline[0], seq=0),)),
         *(replace(FULL, **change) for change in OUT_OF_RANGE.values()),
         replace(FULL, extra={"seq": 7}),
@@ -489,7 +534,7 @@ def test_what_is_not_known_is_kept_within_a_bound_and_a_repair_can_do_without() 
     assert MAX_UNKNOWN_BYTES - 20 < unknown_bytes(full) <= MAX_UNKNOWN_BYTES
     for place in (
         {"extra": filler(MAX_UNKNOWN_BYTES)},
-        {"entries": (replace(FULL.entries[0], extra=filler(MAX_UNKNOWN_BYTES)),)},
+        {"entries": (replace(FULL.entries[0], extra=filler(MAX_UNKNOWN_BYTES)), FULL.entries[1])},
         {"inline": (replace(FULL.inline[0], extra=filler(MAX_UNKNOWN_BYTES)),)},
         {"devs": {DEV: replace(FULL.devs[DEV], extra=filler(MAX_UNKNOWN_BYTES))}},
         {"extra": {"tomb_floor": filler(MAX_UNKNOWN_BYTES)}},
@@ -543,12 +588,7 @@ def test_a_manifest_is_named_by_the_hash_of_its_sealed_bytes_and_a_push_by_a_sho
 def test_a_settled_manifest_of_many_devices_is_small() -> None:
     many = replace(
         FULL,
-        entries=tuple(
-            replace(
-                FULL.entries[0], name=name(random=blake2b(bytes([at]), digest_size=10).digest())
-            )
-            for at in range(64)
-        ),
+        entries=tuple(replace(FULL.entries[0], name=name(sealed=bytes([at]))) for at in range(64)),
         devs={
             blake2b(bytes([at]), digest_size=8).digest(): replace(
                 FULL.devs[DEV], tip=blake2b(bytes([at]), digest_size=16).digest()

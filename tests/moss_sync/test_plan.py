@@ -277,7 +277,7 @@ def test_a_segment_is_listed_with_what_its_author_knows_of_it() -> None:
     after = pushed(parent, state(n=3, applied_seq=2, pending=push, space=SPACE), push, now_ms=2000)
     assert push.key is not None
     assert after.entries == (
-        Entry(push.key.split("/", 2)[2], 9000, 2, 1, 4, 5, 2, 0, 2000, 5, "00ff", 9000),
+        Entry(push.key.split("/", 2)[2], 9000, 2, 1, 4, 5, 2, 0, 2000, 1, 5, "00ff", 9000),
     )
     assert after.devs[A] == Device(3, 2, 2000, INC, push.tip, seq=5)
     assert after.devs[B] == parent.devs[B]
@@ -314,6 +314,6 @@ def test_time_in_the_manifest_rises_with_every_commit_whatever_the_clocks_say() 
 
 def test_a_manifest_with_a_parent_takes_the_parents_hash() -> None:
     parent = history(1)
-    nobody = Author(state(n=2), 0, None, bytes(16))
+    nobody = Author(state(n=2), 0, None, bytes(16), 1)
     with pytest.raises(ValueError):
         plan.with_push(parent, nobody, inline_push(2), repo_id=REPO, sid=SID)

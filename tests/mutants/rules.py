@@ -22,6 +22,7 @@ from moss_sync import (
     collection,
     compaction,
     engine,
+    epochs,
     floors,
     history,
     keyring,
@@ -34,6 +35,7 @@ from moss_sync import (
     rebuild,
     repair,
     repository,
+    revocation,
     seal,
     segment,
     setbacks,
@@ -62,6 +64,8 @@ DAMAGE = "tests/moss_sync/test_damage.py"
 VERDICT = "tests/moss_sync/test_verdict.py"
 HOSTILE_CLOCKS = "tests/moss_sync/test_hostile_clocks.py"
 PLAN = "tests/moss_sync/test_plan.py"
+REMOVED = "tests/moss_sync/test_removed_member.py"
+ROTATION = "tests/moss_sync/test_rotation.py"
 TIERS = "tests/moss_sync/test_tiers.py"
 REPLICA = "tests/moss_local/test_storage_replica.py"
 FOREIGN_FILES = "tests/moss_sync/test_stores_foreign_files.py"
@@ -127,17 +131,53 @@ async def _merge_without_erasing(shipped: Any, self: Any, choose: Any, **_: Any)
     return await shipped(self, choose)
 
 
-async def _believe_any_epoch(shipped: Any, self: Any, keys: Any, known: Any) -> Any:
-    return await shipped(self, keys, None)
+async def _believe_any_epoch(shipped: Any, self: Any, keys: Any, known: Any, **o: Any) -> Any:
+    return await shipped(self, keys, None, **o)
 
 
-def _collect_unlisted(manifest: Manifest, names: Sequence[layout.SegmentName]) -> list[Any]:
+def _collect_unlisted(manifest: Manifest, names: Sequence[tuple[Any, int]]) -> list[Any]:
     listed = {entry.name for entry in manifest.entries}
-    return [name for name in names if str(name) not in listed]
+    return [name for name, _ in names if str(name) not in listed]
 
 
-async def _all_names(shipped: Any, self: Any, keys: Any, floor: int) -> Any:
-    return await shipped(self, keys, layout.MAX_BASE)
+async def _all_names(shipped: Any, self: Any, keys: Any, floor: int, **_: Any) -> Any:
+    return await shipped(self, keys, layout.MAX_BASE, whole=True)
+
+
+def _of_the_first_epoch(shipped: Any, manifest: Manifest, *args: Any, **options: Any) -> Any:
+    return shipped(replace(manifest, epoch=1), *args, **options)
+
+
+async def _waiting_of_any_epoch(
+    shipped: Any, self: Any, keys: Any, floor: int, *, epoch: int
+) -> Any:
+    found = [
+        await shipped(self, keys, floor, epoch=each) for each in self._repository.roots.by_epoch
+    ]
+    return [each for names in found for each in names]
+
+
+def _adoptable_of_any_base(shipped: Any, manifest: Manifest, *args: Any, **options: Any) -> Any:
+    return shipped(replace(manifest, seq=layout.MAX_BASE), *args, **options)
+
+
+def _blob_of_its_epoch_alone(entry: Any, name: Any, sealed: bytes) -> None:
+    if seal.epoch_of(sealed) != entry.epoch:
+        raise BlobCorruptError("of another epoch")
+
+
+def _blob_of_its_hash_alone(entry: Any, name: Any, sealed: bytes) -> None:
+    if not layout.is_blob_of(name, sealed):
+        raise BlobCorruptError("another blob")
+
+
+async def _never_asking_for_the_floor(shipped: Any, self: Any, current: Any) -> None:
+    self._asked = True
+    await shipped(self, current)
+
+
+async def _empty_and_others_left(repository: Any, clock: Any, epoch: int) -> None:
+    return None
 
 
 def _purge_by_prefix(manifest: Manifest, floor: int) -> Any:
@@ -213,8 +253,8 @@ async def _prepare_again(shipped: Any, self: Any, keys: Any, current: Any, *rest
         records = self._replica.dirty(max_bytes=2**30, max_records=10**6)
         space = state.space if any(record.vector for record in records) else None
         again = segment.Segment(state.dev, pending.n, pending.base, space, b"", records)
-        name = plan.name_in(pending.key)
-        place = seal.Place(keys.repo_id, self._channel.sid(keys), "segment", name)
+        stem = layout.parts_of(plan.name_in(pending.key)).stem
+        place = seal.BlobIdentity(keys.repo_id, self._channel.sid(keys), "segment", stem)
         body = seal.seal(keys.roots, place, segment.encode(again), salt=self._clock.token(32))
         self._replica.abandon_pending()
         versions = [(record.id, record.version) for record in records]
@@ -321,17 +361,13 @@ def _adoptable_below_the_floor(shipped: Any, manifest: Manifest, *args: Any, **o
     return shipped(replace(manifest, gc_floor=0, tomb_seq=0), *args, **options)
 
 
-async def _waiting_from_the_start(shipped: Any, self: Any, keys: Any, floor: int) -> Any:
-    return await shipped(self, keys, 0)
+async def _waiting_from_the_start(shipped: Any, self: Any, keys: Any, floor: int, **o: Any) -> Any:
+    return await shipped(self, keys, 0, **o)
 
 
-def _named_by_anybody(shipped: Any, self: Any, keys: Any, sid: str, key: str) -> Any:
-    found = layout._match(plan.name_in(key))
-    if found is None:
-        return None
-    base, dev, number, tag = found.groups()
-    kind = plan.name_in(key)[0]
-    return layout.SegmentName(kind, int(base, 16), bytes.fromhex(dev), int(number, 16), tag)
+def _named_by_anybody(tag_key: bytes, sid: str, key: str) -> Any:
+    name = plan.name_in(key)
+    return layout.parts_of(name) if layout.is_name(name) else None
 
 
 def _retire_unfenced(shipped: Any, manifest: Manifest, policy: Any, **options: Any) -> Any:
@@ -342,7 +378,7 @@ def _retire_unfenced(shipped: Any, manifest: Manifest, policy: Any, **options: A
     )
 
 
-def _aad_of_nothing(place: seal.Place, header: bytes) -> bytes:
+def _aad_of_nothing(place: seal.BlobIdentity, header: bytes) -> bytes:
     return b""
 
 
@@ -545,7 +581,7 @@ MUTANTS: Sequence[Mutant] = (
     Mutant(
         "adopt-forged",
         "only names that a holder of the key has made are taken along",
-        around(channel.Channel, "_named", _named_by_anybody),
+        swap(channel, "_named", _named_by_anybody),
         (ADOPTION,),
     ),
     Mutant(
@@ -976,5 +1012,113 @@ MUTANTS: Sequence[Mutant] = (
         "stamps that fall keep the order of the commits",
         swap(setbacks, "lowered", _fall_to_one_stamp),
         (HOSTILE_CLOCKS, "tests/properties/test_setbacks.py"),
+    ),
+    Mutant(
+        "listed-hash",
+        "a listed blob is the very one that was given its name",
+        swap(epochs, "check_blob", _blob_of_its_epoch_alone),
+        (REMOVED,),
+    ),
+    Mutant(
+        "listed-epoch",
+        "a listed blob is sealed under the epoch that its entry says",
+        swap(epochs, "check_blob", _blob_of_its_hash_alone),
+        (REMOVED,),
+    ),
+    Mutant(
+        "adopt-epoch",
+        "a commit takes along only what was named under its own epoch",
+        around(channel.Channel, "waiting", _waiting_of_any_epoch),
+        (REMOVED,),
+    ),
+    Mutant(
+        "adopt-base",
+        "nothing with a base that there is not yet is taken along",
+        around(plan, "adoptable", _adoptable_of_any_base),
+        (REMOVED,),
+    ),
+    Mutant(
+        "adopt-size",
+        "nothing that is too small to be a blob is taken along",
+        swap(plan, "MIN_SEALED_BYTES", -1),
+        (REMOVED,),
+    ),
+    Mutant(
+        "adopt-bounds",
+        "one commit takes along so many waiting segments and no more",
+        swaps(swap(plan, "MAX_ADOPTED", 10**6), swap(plan, "MAX_ADOPTED_EACH", 10**6)),
+        (REMOVED,),
+    ),
+    Mutant(
+        "adopt-ahead",
+        "a push number far past its device's last is not taken along",
+        swap(plan, "MAX_SKIPPED_PUSHES", 2**64),
+        (REMOVED,),
+    ),
+    Mutant(
+        "push-epoch",
+        "a commit lists no push that was sealed under another epoch",
+        swap(plan, "is_of_epoch", lambda pending, epoch: True),
+        (REMOVED, ROTATION),
+    ),
+    Mutant(
+        "push-fenced",
+        "a push sealed under an older epoch than the manifest is prepared anew",
+        around(plan, "may_commit", _of_the_first_epoch),
+        (REMOVED,),
+    ),
+    Mutant(
+        "output-epoch",
+        "a commit lists no output that was sealed under another epoch",
+        swap(tiers, "are_of_epoch", lambda outputs, epoch: True),
+        (REMOVED,),
+    ),
+    Mutant(
+        "collect-epochs",
+        "what was left under an older key is collected whatever its base",
+        around(collection, "collectable", _of_the_first_epoch),
+        (REMOVED,),
+    ),
+    Mutant(
+        "floor",
+        "nothing counts that is sealed under a key below the floor",
+        swap(epochs, "check_counts", lambda current, floor: None),
+        (REMOVED,),
+    ),
+    Mutant(
+        "floor-asked",
+        "the floor is asked for before an old session is believed",
+        around(channel.Channel, "check_counts", _never_asking_for_the_floor),
+        (REMOVED,),
+    ),
+    Mutant(
+        "floor-repaired",
+        "a repair takes over nothing that is sealed under a key below the floor",
+        swap(epochs, "counted", lambda known, floor: known),
+        (REMOVED,),
+    ),
+    Mutant(
+        "floor-of-verdicts",
+        "a verdict that is sealed under a key below the floor is not believed",
+        swap(verdict, "counts", lambda epoch, keys: True),
+        (REMOVED,),
+    ),
+    Mutant(
+        "floor-orders-fmt",
+        "a fmt with a lower floor than was seen is an older one",
+        swap(keyring.Format, "age", property(lambda fmt: (fmt.newest, 0))),
+        (REMOVED,),
+    ),
+    Mutant(
+        "floor-last",
+        "the floor rises only when every session is sealed anew",
+        swap(revocation, "_seal_empty_ones", _empty_and_others_left),
+        (REMOVED,),
+    ),
+    Mutant(
+        "header-epoch",
+        "a manifest is sealed under the epoch that it says, and under none older than before",
+        swap(epochs, "check_epoch", lambda current, sealed, before: None),
+        (REMOVED, ROTATION),
     ),
 )

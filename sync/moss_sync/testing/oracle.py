@@ -15,15 +15,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from moss_sync import manifest, segment
-from moss_sync.channel import manifest_place
+from moss_sync.channel import manifest_identity
 from moss_sync.errors import MossError
 from moss_sync.hlc import stamp_limit
 from moss_sync.keyring import Keys
-from moss_sync.layout import base_of
+from moss_sync.layout import base_of, parts_of
 from moss_sync.manifest import Manifest
 from moss_sync.merge import newest
 from moss_sync.record import Record, Version
-from moss_sync.seal import Place, unseal
+from moss_sync.seal import BlobIdentity, unseal
 from moss_sync.setbacks import Setback, lowered, with_lowered
 from moss_sync.testing.copies import Look, Row
 from moss_sync.times import MAX_DRIFT_MS
@@ -111,7 +111,7 @@ class Oracle:
         """The manifest was replaced: check the commit, and learn from it."""
         plain = unseal(
             self._keys.roots,
-            manifest_place(self._keys, self._sid),
+            manifest_identity(self._keys, self._sid),
             sealed,
             max_plain=manifest.MAX_PLAIN_BYTES,
         )
@@ -229,7 +229,7 @@ class Oracle:
         self._listed = listed
 
     def _records(self, name: str, data: bytes, seq: int, ct: int, *, lvl: int) -> list[Record]:
-        place = Place(self._keys.repo_id, self._sid, "segment", name)
+        place = BlobIdentity(self._keys.repo_id, self._sid, "segment", parts_of(name).stem)
         try:
             plain = unseal(self._keys.roots, place, data, max_plain=segment.MAX_PLAIN_BYTES)
             records = segment.decode(plain, what=name, commit_seq=seq).records
