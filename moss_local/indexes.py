@@ -68,6 +68,7 @@ from moss_sync import (
 )
 from moss_sync.clock import Clock, SystemClock
 from moss_sync.stored_session import StoredSession
+from moss_sync.times import bounded
 
 log = logging.getLogger("moss_local")
 
@@ -317,7 +318,7 @@ class Indexes:
     ) -> SearchResult:
         """Search several loaded indexes together; see `MossClient.query_multi_index`."""
         sessions = [self._the_loaded(name).session._local for name in names]
-        return await query_several(sessions, query, options, now_ms=self._clock.wall_ms())
+        return await query_several(sessions, query, options, now_ms=bounded(self._clock.wall_ms()))
 
     # -- jobs ------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from moss_sync.times import (
     EARLIEST_MS,
     HOUR_MS,
     MAX_TIME_MS,
+    bounded,
     shown,
 )
 
@@ -147,7 +148,7 @@ class SessionClock:
 
     def wall_ms(self) -> int:
         """Return what this machine's clock says, from 0 to MAX_TIME_MS: for what stays on it."""
-        return min(max(0, self._store.wall_ms()), MAX_TIME_MS)
+        return bounded(self._store.wall_ms())
 
     def now_ms(self) -> int:
         """Return what this device believes the time is, from 0 to MAX_TIME_MS."""

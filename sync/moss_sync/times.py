@@ -41,6 +41,11 @@ def latest(number: int) -> int:
     return MAX_TIME_MS + number
 
 
+def bounded(wall_ms: int) -> int:
+    """Return what a wall clock says, or the nearest that can be stored: 0 to MAX_TIME_MS."""
+    return min(max(0, wall_ms), MAX_TIME_MS)
+
+
 def check_time(time_ms: int, number: int, *, what: str) -> None:
     """Refuse a time that nothing of this number can have.
 

@@ -176,3 +176,40 @@ def test_a_date_header_of_the_future_stops_commits_by_name_until_it_is_right(
             assert await order(one) == await order(two) == ["before", "meanwhile", "still"]
 
     asyncio.run(story())
+
+
+def test_repair_brings_a_session_back_from_2100_and_says_by_how_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def client(name: str) -> MossClient:
+        return MossClient("p", KEY, store=f"memory://{tmp_path.name}", data_dir=tmp_path / name)
+
+    async def story() -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            says(patch, CLOCKS["2100"])
+            async with client("wrong") as b:
+                wrong = await b.session("conv", "custom")
+                await add(wrong, "a")
+                await wrong.push_index()
+                await add(wrong, "b")
+                await wrong.push_index()
+        async with client("right") as a, client("wrong") as b:
+            right, wrong = await a.session("conv", "custom"), await b.session("conv", "custom")
+            await add(right, "c")
+            await right.push_index()
+            report = await right.repair()
+            assert report.rebuilt
+            assert report.set_back_ms > 50 * YEAR_MS
+            await wrong.pull()
+            await add(wrong, "d")
+            await wrong.push_index()
+            await right.pull()
+            now = SystemClock().wall_ms()
+            for session in (right, wrong):
+                assert await order(session) == ["a", "b", "c", "d"]
+                for document in await session.thread():
+                    assert document.written_ms < now + 3_600_000
+            again = await right.repair()
+            assert (again.rebuilt, again.set_back_ms) == (False, 0)
+
+    asyncio.run(story())

@@ -710,3 +710,28 @@ def test_a_log_with_turns_of_2099_goes_on_compacting_and_forgetting(world: World
         assert order(late) == order(one) == ["a", "b", *(f"later-{n}" for n in range(4))]
 
     asyncio.run(story())
+
+
+def test_a_blob_of_a_log_past_what_can_be_stored_is_set_aside_by_name_and_stops_nothing_else(
+    world: World,
+) -> None:
+    async def story() -> None:
+        one, member, late = (log_device(world) for _ in range(3))
+        one.put("a", "x")
+        await one.log.push()
+        await member.log.pull()
+        member.put("beyond", "x")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("moss_sync.log_blob.check_time", lambda *_, **__: None)
+            patch.setattr(SessionClock, "now_ms", lambda self: MAX_TIME_MS + DAY_MS)
+            await member.log.push()
+        for device in (one, late):
+            report = await device.log.pull()
+            assert any("year 3000" in sentence for sentence in report.rejections)
+            assert set(device.texts) == {"a"}
+        one.put("b", "x")
+        await one.log.push()
+        await late.log.pull()
+        assert order(late) == ["a", "b"]
+
+    asyncio.run(story())
