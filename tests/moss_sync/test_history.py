@@ -56,7 +56,7 @@ def side(
 
 
 def repaired(on: Foundation) -> Side:
-    author = Author(state(), 1000, None, b"commit-id-of-16b")
+    author = Author(state(), 1000, None, b"commit-id-of-16b", epoch=1)
     manifest = with_repair(on, author, lost=frozenset())
     return Side(manifest, hash_of(manifest.seq, "repaired"))
 
