@@ -99,11 +99,20 @@ def visible(text: str, *, is_text: bool = False) -> str:
     return text.translate(_IN_A_TEXT if is_text else _IN_A_LINE)
 
 
+_LAST_MS = 253_402_214_400_000
+"""A day before the year 10 000, where Python's calendar ends, in every time zone."""
+
+
+def _moment(ms: int) -> datetime:
+    """Return a time in UTC; one past the calendar, of a clock that is wrong, as its last day."""
+    return datetime.fromtimestamp(min(max(0, ms), _LAST_MS) / 1000, UTC)
+
+
 def clock_time(ms: int | None) -> str:
     """Return a time of the wall clock in this machine's time zone."""
     if ms is None:
         return "never"
-    return datetime.fromtimestamp(ms / 1000, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return _moment(ms).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def sync_state(state: SyncState) -> str:
@@ -117,7 +126,7 @@ def iso_time(ms: int | None) -> str | None:
     """Return a time as ISO 8601 in UTC with milliseconds, for JSON."""
     if ms is None:
         return None
-    stamp = datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")
+    stamp = _moment(ms).isoformat(timespec="milliseconds")
     return stamp.replace("+00:00", "Z")
 
 

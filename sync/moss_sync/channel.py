@@ -527,7 +527,7 @@ class Channel:
         return [
             (name, item.size)
             for item in found
-            if (name := _named(tag_key, sid, item.key)) is not None
+            if item.size and (name := _named(tag_key, sid, item.key)) is not None
         ]
 
     async def below(self, keys: Keys, floor: int, *, whole: bool) -> list[tuple[SegmentName, int]]:

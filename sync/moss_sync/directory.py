@@ -11,12 +11,14 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from moss_sync import epochs, log_directory, manifest, plan, segment
+from moss_sync import epochs, layout, log_directory, manifest, plan, segment
 from moss_sync.channel import PARALLEL_READS, manifest_identity
 from moss_sync.errors import (
     BlobCorruptError,
     BlobDeniedError,
     BlobNotFoundError,
+    HistoryError,
+    InvalidArgumentError,
     MossError,
     NetworkError,
     PermissionDeniedError,
@@ -35,7 +37,14 @@ from moss_sync.stores.keys import is_key
 
 PAGE = 1000
 
-UNREADABLE = (BlobCorruptError, BlobDeniedError, UnsupportedFormatError, RevokedKeyError)
+UNREADABLE = (
+    BlobCorruptError,
+    BlobDeniedError,
+    HistoryError,
+    InvalidArgumentError,
+    RevokedKeyError,
+    UnsupportedFormatError,
+)
 """What one manifest may be found to be, and no other session is the worse for."""
 
 
@@ -44,8 +53,8 @@ class Directory:
     """A repository's sessions in order of name.
 
     Attributes:
-        unreadable: One error per manifest that is damaged or of a newer version; the other
-            sessions are none the worse for it.
+        unreadable: One error per manifest that is damaged or of a newer version, and one for all
+            names that are none of ours; the other sessions are none the worse for it.
     """
 
     sessions: tuple[StoredSession, ...] = ()
@@ -97,6 +106,19 @@ async def list_sessions(repository: Repository, known: Known | None = None) -> D
     return await _read_changed(repository, keys, found, known)
 
 
+def _strays(found: Mapping[str, ETag | None]) -> list[MossError]:
+    """Return what to say of names that no manifest has: nothing of them is read."""
+    strays = sorted(part for part in found if not layout.is_session_id(part))
+    if not strays:
+        return []
+    return [
+        BlobCorruptError(
+            f"among the manifests: {len(strays)} that are none of ours, such as {strays[0]!a:.200}",
+            hint="they stand in the way of nothing; remove them with the store's own tools",
+        )
+    ]
+
+
 async def survey(
     repository: Repository, here: Mapping[str, ETag | None], known: Known | None = None
 ) -> Survey:
@@ -135,7 +157,7 @@ async def survey(
 async def _read_changed(
     repository: Repository,
     keys: Keys,
-    found: Mapping[str, ETag],
+    found: Mapping[str, ETag | None],
     known: Known,
     *,
     ends: bool = False,
@@ -164,11 +186,15 @@ async def _read_changed(
                     raise
                 told, away = away, True
                 return None if told else error
-        known[sid] = (found[sid], session)
+        if (etag := found[sid]) is not None:
+            known[sid] = (etag, session)
         return session
 
-    unchanged = {sid: known[sid][1] for sid in found if known.get(sid, (None,))[0] == found[sid]}
-    tasks = [asyncio.ensure_future(read(sid)) for sid in found.keys() - unchanged.keys()]
+    named = {sid for sid in found if layout.is_session_id(sid)}
+    unchanged = {
+        sid: known[sid][1] for sid in named if sid in known and known[sid][0] == found[sid]
+    }
+    tasks = [asyncio.ensure_future(read(sid)) for sid in named - unchanged.keys()]
     try:
         results = await asyncio.gather(*tasks)
     finally:
@@ -178,7 +204,7 @@ async def _read_changed(
     sessions = [each for each in (*unchanged.values(), *read_now) if not each.deleted]
     return Directory(
         tuple(sorted(sessions, key=lambda session: session.name)),
-        tuple(each for each in results if isinstance(each, MossError)),
+        (*(each for each in results if isinstance(each, MossError)), *_strays(found)),
     )
 
 
@@ -263,28 +289,28 @@ async def _keys_of(repository: Repository) -> Keys | None:
     return keys
 
 
-async def manifest_ids(repository: Repository, *, only: str = "") -> dict[str, ETag]:
+async def manifest_ids(repository: Repository, *, only: str = "") -> dict[str, ETag | None]:
     """Return the names below `m/` that start with `only`; one request per thousand.
 
     What has such a name in a folder and is no blob (a link, a pipe, a folder) is among them:
     whoever reads it is told what it is.
     """
     prefix = repository.layout.manifests
-    found: dict[str, ETag] = {}
+    found: dict[str, ETag | None] = {}
     after = prefix + only if only else ""
     while True:
         page = await repository.store.keys(prefix, start_after=after, limit=PAGE)
         for listed in page:
             name = listed.key.removeprefix(prefix)
             if name.startswith(only):
-                found[name] = listed.etag
+                found[name] = listed.etag or None
         if len(page) < PAGE or not page[-1].key.startswith(prefix + only):
             break
         after = page[-1].key
     if isinstance(repository.store, MayBeReplicated):
         for stray in await repository.store.strays(prefix, folders=True):
             if is_key(stray) and stray.startswith(prefix + only):
-                found[stray.removeprefix(prefix)] = ETag("")
+                found[stray.removeprefix(prefix)] = None
     return found
 
 
@@ -304,6 +330,10 @@ async def open_manifest(repository: Repository, keys: Keys, sid: str) -> tuple[M
     blob = await repository.store.get(repository.layout.manifest(sid))
     if not isinstance(blob, Blob):
         raise AssertionError("an unconditional get returned no blob")
+    if len(blob.data) > manifest.MAX_MANIFEST_BYTES:
+        raise BlobCorruptError(
+            f"the manifest {sid} has {len(blob.data)} bytes, which none may have"
+        )
     roots = await repository.roots_for(blob.data)
     identity = manifest_identity(keys, sid)
     plain = unseal(roots, identity, blob.data, max_plain=manifest.MAX_PLAIN_BYTES)
@@ -334,17 +364,20 @@ def _described(current: Manifest) -> StoredSession:
 def _documents(current: Manifest) -> int | None:
     """Return how many documents the session has, if nothing else need be read for it."""
     if not current.entries:
-        records = [
-            record
-            for each in current.inline
-            for record in plan.clamped(
-                segment.decode(
-                    each.payload, what=f"push {each.n} in a manifest", commit_seq=each.seq
-                ).records,
-                each.ct,
-                current.setbacks,
-            )
-        ]
+        try:
+            records = [
+                record
+                for each in current.inline
+                for record in plan.clamped(
+                    segment.decode(
+                        each.payload, what=f"push {each.n} in a manifest", commit_seq=each.seq
+                    ).records,
+                    each.ct,
+                    current.setbacks,
+                )
+            ]
+        except (BlobCorruptError, UnsupportedFormatError):
+            return None  # whoever opens it is told
         return sum(not record.deleted for record in newest(records).values())
     if len(current.entries) == 1 and not current.inline:
         return current.entries[0].docs  # an id stands in a segment once

@@ -38,7 +38,7 @@ def check_readable(listed: Sequence[str], *, what: str) -> None:
     unknown = sorted(set(listed) - READER_FEATURES)
     if unknown:
         raise UnsupportedFormatError(
-            f"{what} uses {unknown[0]!r}, which this version does not know", hint=UPGRADE
+            f"{what} uses {unknown[0]!a:.80}, which this version does not know", hint=UPGRADE
         )
 
 
@@ -62,6 +62,6 @@ def _check_writable(listed: Sequence[str], *, what: str) -> None:
     unknown = sorted(set(listed) - WRITER_FEATURES)
     if unknown:
         raise UnsupportedFormatError(
-            f"{what} uses {unknown[0]!r}, which this version does not know",
+            f"{what} uses {unknown[0]!a:.80}, which this version does not know",
             hint=f"{UPGRADE}; until then it can only read",
         )

@@ -40,6 +40,7 @@ MAX_LEVEL = 2**8 - 1
 
 _TAG = rf"([a-z2-7]{{{TAG_CHARS}}})"
 _SEGMENT = re.compile(rf"s/([0-9a-f]{{16}})-([0-9a-f]{{16}})-([0-9a-f]{{8}})-{_TAG}")
+_SESSION = re.compile(rf"[a-z2-7]{{{NAME_CHARS}}}")
 _HEAD = re.compile(rf"([a-z2-7]{{{NAME_CHARS}}})-([0-9a-f]{{16}})")
 _BASE = re.compile(rf"b/([0-9a-f]{{16}})-([0-9a-f]{{16}})-([0-9a-f]{{2}})-{_TAG}")
 
@@ -225,6 +226,11 @@ def log_name(part: str) -> str | None:
     """Return the name of the blob that stands as `part` in the folder of a log, or None."""
     name = part.replace("-", "/", 1)
     return name if is_name(name) else None
+
+
+def is_session_id(part: str) -> bool:
+    """Return whether a name below `m/` has the form of a session's id."""
+    return _SESSION.fullmatch(part) is not None
 
 
 def parse_head(part: str) -> tuple[str, bytes] | None:

@@ -280,7 +280,7 @@ def encode(manifest: Manifest) -> bytes:
         fields = _fields(manifest)
         _check_unknown(manifest)
         _decode(fields, what)
-    except (KeyError, TypeError, ValueError, StopIteration) as error:
+    except (KeyError, TypeError, ValueError, StopIteration, BlobCorruptError) as error:
         raise InvalidArgumentError(f"{what} could not be read again: {error}") from error
     return pack(fields, max_bytes=MAX_PLAIN_BYTES, what=what)
 
@@ -431,7 +431,7 @@ def _decode(fields: dict[str, Any], what: str, leave_out: LeaveOut = "nothing") 
         extra=extra,
     )
     manifest = manifest.without_unknown(leave_out)
-    _check(manifest)
+    _check(manifest, what)
     return manifest
 
 
@@ -445,7 +445,7 @@ def unknown_bytes(manifest: Manifest) -> int:
     return len(packed(unknown, what="what is not known"))
 
 
-def _check(manifest: Manifest) -> None:
+def _check(manifest: Manifest, what: str) -> None:
     """Refuse what no commit can have made, and what none could follow. Raises ValueError.
 
     A number that counts commits is at most that of the commit itself: so nobody is stuck for
@@ -487,20 +487,19 @@ def _check(manifest: Manifest) -> None:
         raise ValueError("marks")
     if not all(1 <= device.seq <= manifest.seq for device in manifest.devs.values()):
         raise ValueError("devices")
-    _check_times(manifest)
+    _check_times(manifest, what)
     # A floor above what exists could never be reached: every push would be turned away for ever.
     if not manifest.tomb_seq <= manifest.gc_floor <= manifest.seq:
         raise ValueError("floors")
 
 
-def _check_times(manifest: Manifest) -> None:
+def _check_times(manifest: Manifest, what: str) -> None:
     """Refuse times that no commit can have had, so that one more can always be made.
 
     Raises:
         BlobCorruptError: one is past what the format can store.
         ValueError: one is past that of the manifest.
     """
-    what = f"the manifest of session {manifest.name!r}"
     check_time(manifest.ct, manifest.seq, what=what)
     for _, at_ms in manifest.tl:
         check_time(at_ms, manifest.seq, what=what)

@@ -16,6 +16,7 @@ from moss_sync.directory import manifest_ids, open_manifest
 from moss_sync.errors import BlobNotFoundError, ContentionError, RevokedKeyError
 from moss_sync.features import check_writable
 from moss_sync.keyring import Keys
+from moss_sync.layout import is_session_id
 from moss_sync.manifest import Manifest
 from moss_sync.record import DEVICE_BYTES
 from moss_sync.repository import Repository
@@ -69,7 +70,7 @@ async def _seal_empty_ones(repository: Repository, clock: Clock, epoch: int) -> 
     keys = await repository.keys()
     if keys is None:
         return
-    for sid in await manifest_ids(repository):
+    for sid in filter(is_session_id, await manifest_ids(repository)):
         try:
             current, blob = await open_manifest(repository, keys, sid)
         except BlobNotFoundError:

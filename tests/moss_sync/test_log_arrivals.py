@@ -164,8 +164,8 @@ def test_a_bad_base_neither_forgets_nor_hides_older_good_versions(world: World) 
 async def write_base(member: Device, plain: bytes) -> None:
     keys = await member.repository.attach()
     channel = member.log._channel
-    name = channel.new_name(keys, kind="b", dev=member.replica.state().dev, number=0)
-    sealed = await channel.sealed(keys, name, plain)
+    dev = member.replica.state().dev
+    name, sealed = await channel.sealed(keys, plain, kind="b", dev=dev, number=0)
     await channel.put(channel.key(keys, str(name)), sealed)
 
 

@@ -67,6 +67,9 @@ PLAN = "tests/moss_sync/test_plan.py"
 REMOVED = "tests/moss_sync/test_removed_member.py"
 ROTATION = "tests/moss_sync/test_rotation.py"
 TIERS = "tests/moss_sync/test_tiers.py"
+SEGMENT = "tests/moss_sync/test_segment.py"
+ARRIVALS = "tests/moss_sync/test_arrivals.py"
+HOSTILE = "tests/moss_sync/test_hostile_manifests.py"
 REPLICA = "tests/moss_local/test_storage_replica.py"
 FOREIGN_FILES = "tests/moss_sync/test_stores_foreign_files.py"
 HOSTILE = "tests/moss_sync/test_stores_s3_hostile.py"
@@ -790,6 +793,42 @@ MUTANTS: Sequence[Mutant] = (
         "a manifest that is gone is not made again",
         around(channel.Channel, "read_manifest", _recreate),
         (ENGINE,),
+    ),
+    Mutant(
+        "content-limits",
+        "a record over the limits of the format counts for no reader",
+        swap(segment, "content_fault", lambda *_: None),
+        (SEGMENT, ARRIVALS),
+    ),
+    Mutant(
+        "sound-vectors",
+        "a vector without a direction is in no reader's way",
+        swap(segment, "vector_fault", lambda *_: None),
+        (SEGMENT, ARRIVALS),
+    ),
+    Mutant(
+        "writer-limits",
+        "a writer refuses what its readers would leave out",
+        swap(segment, "check_encodable", lambda _: None),
+        (SEGMENT, ARRIVALS),
+    ),
+    Mutant(
+        "unknown-bound",
+        "what nobody knows is bounded in a manifest",
+        swap(manifest, "unknown_bytes", lambda _: 0),
+        ("tests/moss_sync/test_manifest.py", HOSTILE),
+    ),
+    Mutant(
+        "manifest-ranges",
+        "no number of a manifest leaves its session without a next commit",
+        around(manifest, "_check", lambda *_: None),
+        ("tests/moss_sync/test_manifest.py", HOSTILE),
+    ),
+    Mutant(
+        "damaged-inline",
+        "a repair leaves out a small push that nobody can read",
+        swap(engine, "without_damaged_inline", lambda current, **_: current),
+        (HOSTILE,),
     ),
     Mutant(
         "aad",
