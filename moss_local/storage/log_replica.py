@@ -13,6 +13,7 @@ import apsw
 
 from moss_local.storage.aside import remove_rows
 from moss_local.storage.replica import SqliteReplica
+from moss_local.storage.rows import CLEAN, HELD
 from moss_local.storage.state import read_state, update_state
 from moss_sync.coverage import Floor, below
 from moss_sync.hlc import tick
@@ -74,6 +75,11 @@ class SqliteLogReplica(SqliteReplica):
             ]
             remove_rows(conn, [row[0] for row in gone])
         return sum(not row[2] for row in gone), len(late)
+
+    def offer(self) -> None:
+        """Let all that is held here go with the next push once more; no version changes by that."""
+        with self.file.writing() as conn:
+            conn.execute(f"UPDATE document SET dirty = {HELD} WHERE dirty = {CLEAN}")
 
     def discipline(self, limit: int, high: int) -> int:
         """Stamp dirty versions above `limit` anew; take over dirty records of another identity."""

@@ -8,8 +8,10 @@ what is damaged.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from moss_sync import layout, log_blob
 from moss_sync.channel import MAX_BACKOFF_S, PARALLEL_READS
@@ -104,12 +106,15 @@ class LogChannel:
 
     async def _read(self, keys: Keys, name: str) -> LogBlob | Partial | Unread:
         blob = await self._get(self.key(keys, name))
-        if self.replicated and (part := log_blob.arrived(blob.data)) is not None:
-            return Partial(str(blob.etag), *part, since_ms=self.time.wall_ms())
         try:
-            return await self.opened(keys, name, blob.data)
+            return await self._opened_if_whole(keys, name, blob)
         except (BlobCorruptError, UnsupportedFormatError) as error:
             return Unread(str(blob.etag or ""), str(error))
+
+    async def _opened_if_whole(self, keys: Keys, name: str, blob: Blob) -> LogBlob | Partial:
+        if self.replicated and (part := log_blob.arrived(blob.data)) is not None:
+            return Partial(str(blob.etag), *part, since_ms=self.time.wall_ms())
+        return await self.opened(keys, name, blob.data)
 
     async def opened(self, keys: Keys, name: str, sealed: bytes) -> LogBlob:
         """Return what the bytes of a blob of this name say."""
@@ -128,6 +133,67 @@ class LogChannel:
 
         decoded: LogBlob = await self._run(work)
         return decoded
+
+    async def examined(
+        self, keys: Keys, names: Iterable[str], *, drop_unknown: bool
+    ) -> tuple[dict[str, bytes], set[str]]:
+        """Read blobs; return those that are not what they should be, by key, and who is cut short.
+
+        Cut short may mean on its way, and then a copy of it somewhere is whole: its name is all
+        that is told.
+
+        Args:
+            drop_unknown: What only a newer version could read is damaged as well.
+        """
+        cut: set[str] = set()
+
+        async def read(name: str) -> None:
+            blob = await self._get(self.key(keys, name))
+            if isinstance(await self._opened_if_whole(keys, name, blob), Partial):
+                cut.add(name)
+
+        found = {self.key(keys, name): partial(read, name) for name in names}
+        return await self._unreadable(found, drop_unknown), cut
+
+    async def damaged_heads(self, keys: Keys, *, drop_unknown: bool) -> dict[str, bytes]:
+        """Return the heads of devices that are not what they should be, by key."""
+        sid = self.sid(keys)
+        folder = self._repository.layout.manifests
+        found: dict[str, Callable[[], Awaitable[object]]] = {}
+        for listed in await _pages(
+            self._repository, folder, start_after=f"{folder}{sid}-", only=f"{sid}-"
+        ):
+            parsed = layout.parse_head(listed.key.removeprefix(folder))
+            if parsed is not None and parsed[0] == sid:
+                found[listed.key] = partial(read_head, self._repository, keys, sid, parsed[1])
+        return await self._unreadable(found, drop_unknown)
+
+    async def _unreadable(
+        self, asked: Mapping[str, Callable[[], Awaitable[object]]], drop_unknown: bool
+    ) -> dict[str, bytes]:
+        gate = asyncio.Semaphore(PARALLEL_READS)
+
+        async def look(key: str, read: Callable[[], Awaitable[object]]) -> dict[str, bytes]:
+            async with gate:
+                try:
+                    for _ in range(2):  # what was damaged on its way is whole the second time
+                        with suppress(BlobCorruptError):
+                            await read()
+                            return {}
+                except UnsupportedFormatError:
+                    if not drop_unknown:
+                        raise
+                except BlobNotFoundError:
+                    return {}
+                return {key: (await self._get(key)).data}
+
+        tasks = [asyncio.ensure_future(look(key, read)) for key, read in asked.items()]
+        try:
+            found = await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+        return {key: data for each in found for key, data in each.items()}
 
     async def heads(self, keys: Keys) -> tuple[list[Head], bool]:
         """Return what all devices said of themselves, and whether all of it could be read."""

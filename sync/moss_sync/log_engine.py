@@ -139,8 +139,26 @@ class LogEngine:
         return 0
 
     async def repair(self, *, force: bool = True, drop_unknown: bool = False) -> RepairReport:
-        """Raise NotInLogModeError: a log has no state that could be put together anew."""
-        raise NotInLogModeError("repairing a session")
+        """Put back into the log what it has lost and this device holds.
+
+        Blobs that are damaged are set aside and taken out of the log, where they stop everybody.
+        If that, or a blob that is gone, leaves the log without pushes that this device has read,
+        it pushes all that it holds anew; so does every other device that repairs.
+
+        Args:
+            force: Push everything anew also where nothing is wrong.
+            drop_unknown: Take blobs that only a newer version could read for damaged.
+        Raises:
+            StoreChangedError: the store holds another repository; it is left alone.
+            NetworkError: as push; repair again.
+        """
+        report = RepairReport()
+
+        async def work(_: SyncReport) -> None:
+            await self._repair(report, force=force, drop_unknown=drop_unknown)
+
+        await self._exchange(work, report)
+        return report
 
     async def check_erasable(self) -> None:
         """Raise NotInLogModeError, as `erase`."""
@@ -162,8 +180,10 @@ class LogEngine:
         """Raise NotInLogModeError: a deletion that arrives late would meet a session made anew."""
         raise NotInLogModeError("deleting a session")
 
-    async def _exchange(self, work: Callable[[SyncReport], Awaitable[None]]) -> SyncReport:
-        report = SyncReport()
+    async def _exchange(
+        self, work: Callable[[SyncReport], Awaitable[None]], report: SyncReport | None = None
+    ) -> SyncReport:
+        report = SyncReport() if report is None else report
         started = self._clock.monotonic()
         with metered() as meter:
             try:
@@ -452,6 +472,45 @@ class LogEngine:
         await self._run(self._replica.settle, committed)
         report.sent += pending.docs
         report.sent_deletes += pending.tombs
+
+    # -- repairing -------------------------------------------------------------------------
+
+    async def _repair(self, report: RepairReport, *, force: bool, drop_unknown: bool) -> None:
+        mended = await self._repository.mend()
+        report.keys_restored, report.aside = mended.restored, mended.aside
+        keys = await self._repository.attach()
+        await self._attach(keys, report)
+        listing = await self._channel.listing(keys)
+        damaged, cut = await self._channel.examined(keys, listing.names, drop_unknown=drop_unknown)
+        state: ReplicaState = await self._run(self._replica.state)
+        heads = await self._channel.damaged_heads(keys, drop_unknown=drop_unknown)
+        for kind, found in (("log", damaged), ("head", heads)):
+            for key, data in found.items():
+                report.aside += (await self._repository.set_aside(kind, data),)
+                await self._repository.store.delete(key)
+        await self._pull(report)
+        view = await self._view()
+        held = Coverage().plus(*(e.covers for name, e in view.held.items() if name not in cut))
+        report.blobs, report.lost_blobs = len(listing.names), len(damaged)
+        if damaged or heads or held.total < view.known.total:
+            missing = view.known.total - held.total
+            report.trouble = (
+                f"{len(damaged) + len(heads)} blobs of the log were damaged, and "
+                f"{missing} pushes that this device has read are gone from it"
+            )
+        if force or report.trouble is not None or not await self._has_head(keys, state.dev):
+            report.rebuilt = True
+            await self._run(self._replica.offer)
+            await self._run(
+                self._replica.remember,
+                lambda stored: log_view.encode(replace(log_view.decode(stored), head_ms=None)),
+            )
+        await self._push(report)
+
+    async def _has_head(self, keys: Keys, dev: bytes) -> bool:
+        heads, complete = await self._channel.heads(keys)
+        view = await self._view()
+        return not complete or view.head_ms is None or any(head.dev == dev for head in heads)
 
     # -- tidying up ------------------------------------------------------------------------
 

@@ -43,6 +43,10 @@ class LogReplica(Replica, Protocol):
         """
         ...
 
+    def offer(self) -> None:
+        """Let all that is held here go with the next push once more; no version changes by that."""
+        ...
+
     def discipline(self, limit: int, high: int) -> int:
         """Stamp dirty versions above `limit` anew, in their order, and return how many there were.
 

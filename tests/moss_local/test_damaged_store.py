@@ -118,3 +118,29 @@ def test_a_new_device_refuses_damaged_keys_by_name(cli: Cli, tmp_path: Path) -> 
     with pytest.raises(MossError) as caught:
         asyncio.run(add(tmp_path, "two", {"b": "text"}, push=True))
     assert "moss-local repair --all" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=["version", "epoch", "emptied", "removed"])
+@pytest.mark.parametrize("part", ["fmt", "m/", "l/"])
+def test_repair_mends_a_log_for_this_device_and_a_new_one(
+    cli: Cli,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    part: str,
+    damage: Callable[[bytes], bytes] | None,
+) -> None:
+    monkeypatch.setenv("MOSS_COMMIT", "log")
+    asyncio.run(add(tmp_path, "one", {"a": noise(1, 9000)}, push=True))
+    asyncio.run(add(tmp_path, "one", {"not pushed": "text"}, push=False))
+    [path, *_] = blobs(tmp_path, part)
+    whole = path.read_bytes()
+    path.unlink()
+    if damage is not None:
+        path.write_bytes(damage(whole))
+    [repaired] = cli("repair", "conv", "--json").ok().json()["repairs"]
+    assert repaired["error"] is None
+    expected = {"a": noise(1, 9000), "not pushed": "text"}
+    for name in ("one", "new"):
+        assert asyncio.run(read(tmp_path, name)) == expected
+    asyncio.run(add(tmp_path, "new", {"b": "text"}, push=True))
+    assert asyncio.run(read(tmp_path, "one")).keys() == {*expected, "b"}

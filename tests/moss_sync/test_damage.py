@@ -119,6 +119,26 @@ def test_a_blob_damaged_in_any_way_is_mended_by_a_repair_for_this_device_and_a_n
     asyncio.run(story())
 
 
+@pytest.mark.parametrize("part", ["/fmt", "/m/", "/s/"])
+def test_what_only_another_device_holds_comes_back_with_its_next_exchange(
+    world: World, part: str
+) -> None:
+    async def story() -> None:
+        one, two = await session(world)
+        two.put("late", noise(3, 9000))
+        await two.engine.push()
+        for key in keys(world, part):
+            await world.store.inner.put(key, flipped(40, await world.blob(key)))
+        await one.engine.repair(force=False)
+        await two.engine.sync()
+        fresh = world.device_here()
+        for device in (fresh, one):
+            await device.engine.pull()
+            assert device.texts.keys() == {"one", "two", "late"}
+
+    asyncio.run(story())
+
+
 # -- a store that seems empty --------------------------------------------------------------------
 
 
@@ -282,5 +302,49 @@ def test_keys_that_a_later_version_has_changed_are_left_alone(world: World) -> N
             await one.engine.repair()
         assert await world.blob(fmt) == later
         assert not keys(world, "/aside/")
+
+    asyncio.run(story())
+
+
+# -- a log ---------------------------------------------------------------------------------------
+
+
+async def log_session(world: World) -> tuple[Device, Device]:
+    """Two devices of a log, of which each has pushed."""
+    one, two = world.device_here(commit="log"), world.device_here(commit="log")
+    one.put("one", noise(1))
+    await one.log.push()
+    await two.log.pull()
+    two.put("two", noise(2))
+    await two.log.push()
+    await one.log.pull()
+    return one, two
+
+
+@pytest.mark.parametrize("part", ["/fmt", "/l/", "/m/"])
+def test_a_blob_of_a_log_damaged_in_any_way_is_mended_by_a_repair(world: World, part: str) -> None:
+    async def story() -> None:
+        one, _ = await log_session(world)
+        [*_, key] = [key for key in keys(world, part) if "/aside/" not in key]
+        for number, (what, damage) in enumerate(damages(await world.blob(key))):
+            one.put("edit", f"not pushed {number}")
+            [*_, key] = [key for key in keys(world, part) if "/aside/" not in key]
+            damaged = damage(await world.blob(key))
+            await put(world, key, damaged)
+            try:
+                report = await one.log.repair(force=False)
+                fresh = world.device_here(commit="log")
+                await fresh.log.pull()
+            except MossError as error:
+                error.add_note(f"{part} with {what}")
+                raise
+            expected = {"one", "two", "edit"}
+            assert one.texts.keys() == fresh.texts.keys() == expected, (part, what)
+            assert fresh.texts["edit"] == f"not pushed {number}", (part, what)
+            if damaged is not None:
+                [aside] = report.aside
+                assert await world.blob(aside) == damaged, (part, what)
+            fresh.close()
+            world.devices.remove(fresh)
 
     asyncio.run(story())

@@ -14,6 +14,7 @@ from unittest.mock import patch
 
 from moss_local.storage import edits as storage_edits
 from moss_local.storage import replica as storage_replica
+from moss_local.storage.log_replica import SqliteLogReplica
 from moss_local.storage.replica import SqliteReplica
 from moss_sync import (
     channel,
@@ -882,6 +883,12 @@ MUTANTS: Sequence[Mutant] = (
         "aside",
         "what a repair replaces is copied first",
         swap(repository.Repository, "set_aside", _set_nothing_aside),
+        (DAMAGE,),
+    ),
+    Mutant(
+        "log-offer",
+        "after a repair of a log its device pushes all that it holds",
+        swap(SqliteLogReplica, "offer", lambda self: None),
         (DAMAGE,),
     ),
     Mutant(
