@@ -54,6 +54,8 @@ MAX_REREADS = 6
 """How often a repair asks for a blob until two answers agree."""
 
 LIST_PAGE = 1000
+MAX_LIST_PAGES = 100
+"""Of blobs that a collection looks at; it is not the last one, and may leave some for the next."""
 CONFLICT_BACKOFF_S = 0.05
 BUSY_BACKOFF_S = 0.4
 MAX_BACKOFF_S = 8.0
@@ -543,7 +545,7 @@ class Channel:
         names: list[tuple[SegmentName, int]] = []
         for prefix in (self._repository.layout.segments(sid), self._repository.layout.bases(sid)):
             after = ""
-            while True:
+            for _ in range(MAX_LIST_PAGES):
                 page = await self._store.keys(prefix, start_after=after, limit=LIST_PAGE)
                 # In the order of their bases: what comes behind the floor need not be asked for.
                 old = [item.key for item in page if whole or item.key < f"{prefix}{floor:016x}"]

@@ -34,8 +34,7 @@ from moss_sync.seal import FIRST_EPOCH, epoch_of, unseal
 from moss_sync.stored_session import StoredSession as StoredSession
 from moss_sync.stores.base import Blob, ETag, MayBeReplicated
 from moss_sync.stores.keys import is_key
-
-PAGE = 1000
+from moss_sync.stores.listing import list_all
 
 UNREADABLE = (
     BlobCorruptError,
@@ -296,17 +295,11 @@ async def manifest_ids(repository: Repository, *, only: str = "") -> dict[str, E
     whoever reads it is told what it is.
     """
     prefix = repository.layout.manifests
-    found: dict[str, ETag | None] = {}
     after = prefix + only if only else ""
-    while True:
-        page = await repository.store.keys(prefix, start_after=after, limit=PAGE)
-        for listed in page:
-            name = listed.key.removeprefix(prefix)
-            if name.startswith(only):
-                found[name] = listed.etag or None
-        if len(page) < PAGE or not page[-1].key.startswith(prefix + only):
-            break
-        after = page[-1].key
+    found: dict[str, ETag | None] = {
+        each.key.removeprefix(prefix): each.etag or None
+        for each in await list_all(repository.store, prefix, start_after=after, beginning=only)
+    }
     if isinstance(repository.store, MayBeReplicated):
         for stray in await repository.store.strays(prefix, folders=True):
             if is_key(stray) and stray.startswith(prefix + only):

@@ -24,9 +24,8 @@ from moss_sync.log_view import Partial, Unread
 from moss_sync.manifest import tip_of
 from moss_sync.repository import Repository, Runner
 from moss_sync.seal import FIRST_EPOCH, SALT_BYTES, BlobIdentity, seal, unseal
-from moss_sync.stores.base import Blob, Listed, MayBeReplicated
-
-PAGE = 1000
+from moss_sync.stores.base import Blob, MayBeReplicated
+from moss_sync.stores.listing import list_all
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,8 +200,8 @@ class LogChannel:
         folder = self._repository.layout.manifests
         found: list[Head] = []
         complete = True
-        for listed in await _pages(
-            self._repository, folder, start_after=f"{folder}{sid}-", only=f"{sid}-"
+        for listed in await list_all(
+            self._store, folder, start_after=f"{folder}{sid}-", beginning=f"{sid}-"
         ):
             parsed = layout.parse_head(listed.key.removeprefix(folder))
             if parsed is None or parsed[0] != sid:
@@ -273,7 +272,7 @@ async def read_listing(repository: Repository, keys: Keys, sid: str) -> Listing:
     sizes: dict[str, int] = {}
     etags: dict[str, str] = {}
     strays: list[str] = []
-    for listed in await _pages(repository, folder):
+    for listed in await list_all(repository.store, folder):
         name = layout.log_name(listed.key.removeprefix(folder))
         try:
             parsed = None if name is None else layout.parse_name(tag_key, sid, name)
@@ -309,19 +308,6 @@ async def read_head(repository: Repository, keys: Keys, sid: str, dev: bytes) ->
     identity = BlobIdentity(keys.repo_id, sid, HEAD_KIND, dev.hex())
     plain = unseal(keys.roots, identity, blob.data, max_plain=log_blob.MAX_HEAD_BYTES)
     return log_blob.decode_head(plain, sid, dev)
-
-
-async def _pages(
-    repository: Repository, folder: str, *, start_after: str = "", only: str = ""
-) -> list[Listed]:
-    found: list[Listed] = []
-    after = start_after
-    while True:
-        page = await repository.store.keys(folder, start_after=after, limit=PAGE)
-        found += [each for each in page if each.key.startswith(folder + only)]
-        if len(page) < PAGE or not page[-1].key.startswith(folder + only):
-            return found
-        after = page[-1].key
 
 
 def _blob_identity(keys: Keys, sid: str, stem: str) -> BlobIdentity:

@@ -86,7 +86,7 @@ def test_what_has_not_changed_since_a_listing_is_not_read_again(tmp_path: Path) 
 def test_more_sessions_than_a_page_are_all_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("moss_sync.directory.PAGE", 2)
+    monkeypatch.setattr("moss_sync.stores.listing.PAGE", 2)
 
     async def run() -> None:
         device = await filled(MemoryStore(), tmp_path, NAMES)
