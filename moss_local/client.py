@@ -325,7 +325,9 @@ class MossClient(IndexApi, HostedApi, OpenUntilClosed[None]):
         """Seal anew every stored session of which something is under the key of before a rotation.
 
         Sessions that are not on this device are pulled first. One that fails stands in the way of
-        no other; its error is in the result.
+        no other; its error is in the result. Where none has failed, nothing that is sealed under
+        an older key counts any more, on any device: manifests and segments of before a rotation
+        are refused from then on, whoever puts them back.
 
         Raises:
             UnauthorizedError: the key is not this project's.

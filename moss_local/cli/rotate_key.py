@@ -60,9 +60,12 @@ def rotate_key(
     taken from MOSS_NEW_PROJECT_KEY, and replaces the old one in the credentials file. The other
     devices need it too: read it here with moss-local init --show-key, and there run moss-local
     rotate-key --join, which asks for it. A rotation that was interrupted is ended by the same
-    command. To shut somebody out, refuse them the store as well; what they have read they have.
+    command. To shut somebody out, add --rewrite-now: when all sessions are sealed anew, nothing
+    that is sealed under an older key counts any more, on any device; and refuse them the store as
+    well. What they have read they have.
 
-    JSON: {project, epoch, rewritten: [{session, merges, error}]}; error is null or {code, message}.
+    JSON: {project, epoch, revoked, rewritten: [{session, merges, error}]}; revoked is whether older
+    keys count no more, null where that was not asked for; error is null or {code, message}.
     """
     if join + root_only + rewrite_only > 1 or (join and rewrite_now):
         raise InvalidArgumentError(
@@ -82,7 +85,10 @@ def rotate_key(
     rewritten: list[Rewritten] = []
     if rewrite_now or rewrite_only:
         rewritten = run(ctx, lambda client: client.rewrite_sessions(), project_key=key)
-    _print(settings, epoch, rewritten, as_json=as_json)
+    revoked = None
+    if (rewrite_now or rewrite_only) and epoch > 1:
+        revoked = not any(each.error for each in rewritten)
+    _print(settings, epoch, rewritten, revoked, as_json=as_json)
     if not (join or root_only or rewrite_only):
         render.talk(
             "the other devices need the new key: read it here with moss-local init --show-key,",
@@ -92,6 +98,11 @@ def rotate_key(
     for error in failed:
         fail(error)
     if failed:
+        render.talk(
+            "what is sealed under older keys still counts, in all sessions: mend those above on\n"
+            "a device that holds them (moss-local repair SESSION), or delete a blob that is none\n"
+            "of yours from the store; then moss-local rotate-key --rewrite-only"
+        )
         raise typer.Exit(failed[0].exit_code)
 
 
@@ -181,17 +192,28 @@ def _kept(settings: Settings) -> Credentials | None:
     return kept if kept.project_key == settings.project_key else None
 
 
-def _print(settings: Settings, epoch: int, rewritten: list[Rewritten], *, as_json: bool) -> None:
+def _print(
+    settings: Settings,
+    epoch: int,
+    rewritten: list[Rewritten],
+    revoked: bool | None,
+    *,
+    as_json: bool,
+) -> None:
     if as_json:
         render.say_json(
             {
                 "project": settings.project_id,
                 "epoch": epoch,
+                "revoked": revoked,
                 "rewritten": [_fields(each) for each in rewritten],
             }
         )
         return
-    render.table([("project", settings.project_id), ("key epoch", str(epoch)), *_rows(rewritten)])
+    rows = [("project", settings.project_id), ("key epoch", str(epoch)), *_rows(rewritten)]
+    if revoked is not None:
+        rows.append(("older keys", "count no more" if revoked else "still count"))
+    render.table(rows)
 
 
 def _rows(rewritten: list[Rewritten]) -> Iterator[tuple[str, str]]:

@@ -159,8 +159,8 @@ class LogChannel:
         sid = self.sid(keys)
         folder = self._repository.layout.manifests
         found: dict[str, Callable[[], Awaitable[object]]] = {}
-        for listed in await _pages(
-            self._repository, folder, start_after=f"{folder}{sid}-", only=f"{sid}-"
+        for listed in await list_all(
+            self._store, folder, start_after=f"{folder}{sid}-", beginning=f"{sid}-"
         ):
             parsed = layout.parse_head(listed.key.removeprefix(folder))
             if parsed is not None and parsed[0] == sid:

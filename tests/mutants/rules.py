@@ -148,8 +148,9 @@ async def _all_names(shipped: Any, self: Any, keys: Any, floor: int, **_: Any) -
     return await shipped(self, keys, layout.MAX_BASE, whole=True)
 
 
-def _of_the_first_epoch(shipped: Any, manifest: Manifest, *args: Any, **options: Any) -> Any:
-    return shipped(replace(manifest, epoch=1), *args, **options)
+def _of_the_first_epoch(shipped: Any, manifest: Any, *args: Any, **options: Any) -> Any:
+    old = None if manifest is None else replace(manifest, epoch=1)
+    return shipped(old, *args, **options)
 
 
 async def _waiting_of_any_epoch(
@@ -172,7 +173,7 @@ def _blob_of_its_epoch_alone(entry: Any, name: Any, sealed: bytes) -> None:
 
 def _blob_of_its_hash_alone(entry: Any, name: Any, sealed: bytes) -> None:
     if not layout.is_blob_of(name, sealed):
-        raise BlobCorruptError("another blob")
+        raise BlobCorruptError("it is not the blob that was listed")
 
 
 async def _never_asking_for_the_floor(shipped: Any, self: Any, current: Any) -> None:
