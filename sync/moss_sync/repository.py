@@ -942,10 +942,9 @@ class Repository:
         saved: bytes | None = await self._run(self._cache.load, name)
         if saved is None:
             return None
-        data, checksum = saved[:-CHECKSUM_BYTES], saved[-CHECKSUM_BYTES:]
-        if not hmac.compare_digest(checksum, _checksum(data)):
+        data = remembered(saved)
+        if data is None:
             log.warning("%s, remembered on this device, is damaged, and is asked for anew", name)
-            return None
         return data
 
     async def _save(self, name: str, data: bytes) -> None:
@@ -960,6 +959,12 @@ class Repository:
             f"the store {self.store.url} {how}",
             hint=other_store_hint("the store that this project used before"),
         )
+
+
+def remembered(saved: bytes) -> bytes | None:
+    """Return what a device remembers, without its checksum; None where that does not fit."""
+    data, checksum = saved[:-CHECKSUM_BYTES], saved[-CHECKSUM_BYTES:]
+    return data if hmac.compare_digest(checksum, _checksum(data)) else None
 
 
 def _checksum(data: bytes) -> bytes:

@@ -29,6 +29,7 @@ from moss_local.storage.project_cache import ProjectCache
 from moss_sync import key_check
 from moss_sync.derivation import derived
 from moss_sync.floors import Policy
+from moss_sync.repository import remembered
 from moss_sync.stores.url import open_store
 from tests.devices import Device, QuickClock
 from tests.processes.documents import document, documents, vector_of, word_of
@@ -65,7 +66,9 @@ def learn_key(where: Where) -> None:
     cache = ProjectCache(project_path(Path(where["data_dir"]), where["project_id"]))
     saved = cache.load("key")
     if saved is not None:
-        derived(where["project_key"], key_check.decode(saved).current.kdf)
+        known = remembered(saved)
+        assert known is not None
+        derived(where["project_key"], key_check.decode(known).current.kdf)
 
 
 # -- to be killed --------------------------------------------------------------------------------
