@@ -219,9 +219,14 @@ def decode(data: bytes, name: SegmentName) -> LogBlob:
         # Whose push a record came with is told by its version and this number together.
         if record.commit_seq is None or not covers.has(record.version.dev, record.commit_seq):
             raise BlobCorruptError(f"{what} holds a record of a push that it does not stand for")
-    if decoded.rejected:
+    if is_incomplete(decoded):
         replaces, whole, forgot = (), {}, 0
     return LogBlob(name, ct, since, covers, replaces, whole, forgot, decoded, plain_size(payload))
+
+
+def is_incomplete(decoded: Segment) -> bool:
+    """Return whether a blob lacks what it was made of: it must not stand in the place of that."""
+    return bool(decoded.rejected)
 
 
 def encode_head(head: Head) -> bytes:

@@ -28,6 +28,7 @@ from moss_sync import (
     history,
     keyring,
     layout,
+    log_blob,
     manifest,
     marks,
     merge,
@@ -70,7 +71,8 @@ ROTATION = "tests/moss_sync/test_rotation.py"
 TIERS = "tests/moss_sync/test_tiers.py"
 SEGMENT = "tests/moss_sync/test_segment.py"
 ARRIVALS = "tests/moss_sync/test_arrivals.py"
-HOSTILE = "tests/moss_sync/test_hostile_manifests.py"
+LOG_ARRIVALS = "tests/moss_sync/test_log_arrivals.py"
+MANIFESTS = "tests/moss_sync/test_hostile_manifests.py"
 REPLICA = "tests/moss_local/test_storage_replica.py"
 FOREIGN_FILES = "tests/moss_sync/test_stores_foreign_files.py"
 HOSTILE = "tests/moss_sync/test_stores_s3_hostile.py"
@@ -818,19 +820,25 @@ MUTANTS: Sequence[Mutant] = (
         "unknown-bound",
         "what nobody knows is bounded in a manifest",
         swap(manifest, "unknown_bytes", lambda _: 0),
-        ("tests/moss_sync/test_manifest.py", HOSTILE),
+        ("tests/moss_sync/test_manifest.py", MANIFESTS),
     ),
     Mutant(
         "manifest-ranges",
         "no number of a manifest leaves its session without a next commit",
         around(manifest, "_check", lambda *_: None),
-        ("tests/moss_sync/test_manifest.py", HOSTILE),
+        ("tests/moss_sync/test_manifest.py", MANIFESTS),
+    ),
+    Mutant(
+        "incomplete-base",
+        "a compaction that a record is left out of replaces and fences nothing",
+        swap(log_blob, "is_incomplete", lambda _: False),
+        (LOG_ARRIVALS,),
     ),
     Mutant(
         "damaged-inline",
         "a repair leaves out a small push that nobody can read",
         swap(engine, "without_damaged_inline", lambda current, **_: current),
-        (HOSTILE,),
+        (MANIFESTS,),
     ),
     Mutant(
         "aad",
