@@ -205,6 +205,8 @@ def test_who_pushes_in_a_loop_lists_now_and_then_and_who_pushes_each_turn_never(
                 world.clock.now_ms += int(pause_s * 1000)
             return [verb for verb, _ in world.store.calls].count("keys")
 
+        await listings(1, 0.0)  # first contact looks whether the store is empty
+        world.clock.now_ms += int(1100 * STREAK_S)
         assert await listings(20, 1.1 * STREAK_S) == 0
         assert 7 <= await listings(50, 0.2 * STREAK_S) <= 10
 
@@ -395,9 +397,9 @@ def test_a_name_that_no_holder_of_the_key_made_is_never_listed(world: World) -> 
         await rival.engine.push()
         await pusher.engine.pull()
         sid = rival.engine._channel.sid(await rival.repository.attach())
-        forged = new_name(bytes(32), sid, kind="s", base=9, dev=b"intruder", number=1)
+        forged = new_name(bytes(32), sid, kind="s", base=1, dev=b"intruder", number=1)
         key = rival.repository.layout.blob(sid, str(forged))
-        await world.store.inner.put(key, b"what it wants to be read")
+        await world.store.inner.put(key, b"what it wants to be read" * 9)
         pusher.put("own", "y")
         assert await lose(pusher, rival, world, ADOPT_AFTER) == 0
         assert str(forged) not in {entry.name for entry in (await pusher.manifest()).entries}
