@@ -221,9 +221,11 @@ class Channel:
 
         Args:
             known: The newest manifest that this device has verified.
-            drop_unknown: Leave out the keys and features that this version does not know.
+            drop_unknown: Leave out the keys and features that this version does not know, and a
+                manifest that says it is under a key which nobody knows here.
         Raises:
-            BlobCorruptError: it is sealed under a key that only another device can put back.
+            BlobCorruptError: it is sealed under a key that only another device can put back, or
+                says so.
             UnsupportedFormatError: a newer version wrote it, or says that it did.
         """
         sid = self.sid(keys)
@@ -237,11 +239,13 @@ class Channel:
             damaged = answer.data
             whole = self._without_header(keys, sid, answer, drop_unknown)
             if whole is None:
-                if (epoch_of(damaged) or FIRST_EPOCH) > self.epoch:
+                if (epoch_of(damaged) or FIRST_EPOCH) > self.epoch and not drop_unknown:
                     raise BlobCorruptError(
                         str(error),
-                        hint="the store has lost the keys of a later rotation; on a device that "
-                        f"knows the new project key: {repair_command()}",
+                        hint="if the project's key was rotated, the store has lost the new keys; "
+                        f"on a device that knows the new project key: {repair_command()}; if it "
+                        "was not, somebody has made this up: "
+                        + repair_command(self._name, drop_unknown=True),
                     ) from error
                 mark = manifest.ciphertext_hash(damaged)
                 return ToReplace(None, Seen(0, mark, answer.etag, b""), damaged)

@@ -188,9 +188,10 @@ def with_repair(
     counted = sides if found.discarded is None else [base]
     repairs = max(manifest.repairs for manifest in sides) + 1
     commit_ms = repaired_time(sides, author.now_ms)
+    # Also where no time falls that is known here: who comes from a branch that nobody shows any
+    # more may hold stamps of a later time than this commit allows.
     setbacks = [each for manifest in sides for each in manifest.setbacks]
-    if commit_ms < max(manifest.ct for manifest in sides):
-        setbacks.append(Setback(repairs, seq, commit_ms))
+    setbacks.append(Setback(repairs, seq, commit_ms))
     return replace(
         following,
         seq=seq,

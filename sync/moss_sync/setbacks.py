@@ -1,11 +1,12 @@
-"""Repairs in which a session's time fell, and what becomes of the stamps of before.
+"""Repairs in which a session's time may fall, and what becomes of the stamps of before.
 
 Rules of this file: values in, values out.
 A commit from the future drives all later stamps into the future with it. A repair that finds the
 session there lets its time fall, and every stamp of before falls with it, alike on every device: to
 the time of the repair, and there in the order of the commits that carried them. So what was written
 after something had been seen still comes after it; among versions that nobody had seen of each
-other, the later commit wins.
+other, the later commit wins. Every repair says its time, because it may not know of the commits
+that have carried a device's stamps past it; in a session whose times are right it changes none.
 What holds: tests/moss_sync/test_hostile_clocks.py. Source: docs/design/0016-time.md.
 """
 
@@ -18,13 +19,13 @@ from moss_sync.hlc import stamp_limit
 from moss_sync.merge import cut
 from moss_sync.record import Record
 
-MAX_SETBACKS = 8
+MAX_SETBACKS = 32
 """That a manifest remembers. A blob that was never rewritten through more of them is read with the
-stamps of the ninth before."""
+stamps of the one before those."""
 
 
 class Setback(NamedTuple):
-    """A repair in which time fell.
+    """A repair, and how late it says that all is that was committed before.
 
     Attributes:
         repairs: How often the session had been repaired with it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import struct
 from contextlib import suppress
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from moss_sync import BlobCorruptError, InvalidArgumentError, MossError, UnsupportedFormatError
 from moss_sync.limits import MAX_SEQ
 from moss_sync.marks import marks_size
+from moss_sync.stores.base import ETag
 from tests.moss_sync.hostile import Harm, manifests_harmed, packed_as_it_is, segments_harmed
 from tests.moss_sync.world import World, noise
 
@@ -130,6 +132,29 @@ def test_an_invented_feature_has_a_way_out_that_must_be_asked_for(world: World, 
         assert fresh.texts == {"a": "first", "b": "second", "c": "waits"}
         current = await one.manifest()
         assert current.features_r == current.features_w == ()
+
+    asyncio.run(story())
+
+
+def test_a_rotation_that_never_was_has_a_way_out_that_must_be_asked_for(world: World) -> None:
+    """Whoever can write to the store can leave a blob that says it is of any later key epoch."""
+
+    async def story() -> None:
+        one = world.device()
+        one.put("a", "first")
+        await one.engine.push()
+        one.put("b", "waits")
+        header = struct.pack(">4sBBBxI32s32sQ", b"XSEG", 1, 1, 0, 9, NOISE[:32], NOISE[32:64], 100)
+        made_up = header + NOISE[: 100 + 16]
+        world.store.inner._content.blobs[await world.manifest_key()] = (made_up, ETag("made up"))
+        with pytest.raises(BlobCorruptError) as raised:
+            await one.engine.repair()
+        assert "moss-local repair --drop-unknown conv-123" in str(raised.value.hint)
+        report = await one.engine.repair(drop_unknown=True)
+        assert report.aside
+        fresh = world.device()
+        await fresh.engine.pull()
+        assert fresh.texts == {"a": "first", "b": "waits"}
 
     asyncio.run(story())
 
