@@ -86,8 +86,8 @@ $(AT_REST)/.installed: pyproject.toml
 check: lint test at-rest fuzz-smoke ## everything that must pass before a commit
 
 SEEDS  ?= 0..1999
-simulate: setup ## simulate schedules of the protocol: make simulate SEEDS=0..1999, or SEEDS=7 TRACE=1
-	$(BIN)/python -m moss_local.testing $(SEEDS) $(if $(TRACE),--trace)
+simulate: setup ## simulate schedules of the protocol: make simulate SEEDS=0..1999, or SEEDS=7 TRACE=1; with attackers: ATTACKS=1
+	$(BIN)/python -m moss_local.testing $(SEEDS) $(if $(TRACE),--trace) $(if $(ATTACKS),--attacks)
 
 bench: setup ## measure a session: open, add, query, push, pull, on disk and on the wire
 	$(BIN)/python -m pip install --quiet --editable '.[dev,bench]'

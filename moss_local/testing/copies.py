@@ -21,6 +21,7 @@ from moss_local.storage.checkup import check_file
 from moss_local.storage.documents import Document, read_metadata
 from moss_local.storage.edits import delete_documents, put_documents
 from moss_local.storage.file import SessionFile, open_session_file
+from moss_local.storage.quarantine import read_quarantine
 from moss_local.storage.replica import SqliteReplica
 from moss_local.storage.rows import read_vectors
 from moss_local.storage.state import read_state
@@ -148,6 +149,11 @@ class SqliteCopy:
             )
             for rowid, id, hlc, dev, digest, text, metadata, payload, _ in rows
         }
+
+    def quarantined(self) -> list[tuple[str, str, bool]]:
+        with self.file.reading() as conn:
+            found = read_quarantine(conn)
+        return [(each.edit.id, each.edit.text, each.edit.deleted) for each in found]
 
     def problems(self) -> list[str]:
         with self.file.writing() as conn:

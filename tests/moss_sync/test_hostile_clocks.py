@@ -34,6 +34,12 @@ WALL_CLOCKS = [-1, 0, YEAR_2100_MS, MAX_TIME_MS, MAX_TIME_MS + 1, YEAR_9999_MS, 
 ANSWERS = [-(2**70), -1, 0, START_MS + 10 * YEAR_MS, YEAR_9999_MS, 2**62, 2**70]
 
 
+def named(time_ms: int | None) -> str:
+    """Name a case alike in every process of the tests: each has a START_MS of its own."""
+    since = 0 if time_ms is None else time_ms - START_MS
+    return f"start+{since}" if abs(since) < 20 * YEAR_MS else str(time_ms)
+
+
 def says(world: World, *answers: int | Callable[[], int] | None) -> None:
     """Have the store say these times; the last one from then on."""
     left = list(answers)
@@ -89,8 +95,8 @@ def clock_of(wall_ms: int, *answers: int, commit_ms: int | None = None) -> Sessi
 
 
 @pytest.mark.parametrize("wall_ms", WALL_CLOCKS)
-@pytest.mark.parametrize("answer", [None, *ANSWERS])
-@pytest.mark.parametrize("commit_ms", [None, 0, START_MS, YEAR_2099_MS, latest(9)])
+@pytest.mark.parametrize("answer", [None, *ANSWERS], ids=named)
+@pytest.mark.parametrize("commit_ms", [None, 0, START_MS, YEAR_2099_MS, latest(9)], ids=named)
 def test_no_clock_and_no_answer_gives_a_time_that_cannot_be_stored(
     wall_ms: int, answer: int | None, commit_ms: int | None
 ) -> None:
@@ -150,7 +156,7 @@ def test_what_was_said_about_a_clock_counts_no_longer_once_it_was_set() -> None:
 # -- what a store says -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("answer", [YEAR_9999_MS, START_MS + 10 * YEAR_MS, 2**62])
+@pytest.mark.parametrize("answer", [YEAR_9999_MS, START_MS + 10 * YEAR_MS, 2**62], ids=named)
 def test_a_store_that_says_the_future_stops_commits_by_name_and_nothing_else(
     world: World, answer: int
 ) -> None:
@@ -683,7 +689,7 @@ def test_in_a_log_a_clock_past_what_can_be_stored_adds_and_pushes_once_it_is_cor
     asyncio.run(story())
 
 
-@pytest.mark.parametrize("answer", [YEAR_9999_MS, START_MS + 10 * YEAR_MS, 2**62])
+@pytest.mark.parametrize("answer", [YEAR_9999_MS, START_MS + 10 * YEAR_MS, 2**62], ids=named)
 def test_in_a_log_a_store_that_says_the_future_stops_pushes_by_name_and_nothing_else(
     world: World, answer: int
 ) -> None:

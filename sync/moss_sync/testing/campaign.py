@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import moss_sync
+from moss_sync.testing.attack_schedule import attack_schedule_of
+from moss_sync.testing.attacks import simulate_attack
 from moss_sync.testing.copies import Copies
 from moss_sync.testing.faults import Fault
 from moss_sync.testing.schedule import Schedule, schedule_of
@@ -56,6 +58,21 @@ FLOORS: Mapping[str, int] = {
 }
 """Least number of each kind of event per 1 000 schedules that count; below, the run has failed."""
 
+ATTACK_FLOORS: Mapping[str, int] = {
+    "absurd commits": 300,
+    "blobs spoilt": 400,
+    "error BlobCorruptError": 1_000,
+    "error ClockError": 100,
+    "error ForkDetectedError": 100,
+    "error StaleReadError": 100,
+    "forged dates": 200,
+    "members removed": 100,
+    "repaired": 500,
+    "replays": 300,
+    "trespasses": 100,
+}
+"""The same of schedules in which somebody attacks."""
+
 COUNTED = 0.9
 """Share of schedules that must count: 3 devices, 40 operations and a fault at least."""
 
@@ -80,13 +97,14 @@ class Tally:
         self.stats += other.stats
         self.violations += other.violations
 
-    def below_floor(self, floors: Mapping[str, int] = FLOORS) -> list[str]:
+    def below_floor(self, *, attacks: bool = False) -> list[str]:
         """Return in words what has happened too rarely."""
         found = []
-        if self.counted < COUNTED * self.schedules:
+        floors = ATTACK_FLOORS if attacks else FLOORS
+        if not attacks and self.counted < COUNTED * self.schedules:
             found.append(f"only {self.counted} of {self.schedules} schedules count")
         for what, least in floors.items():
-            rate = 1000 * self.stats[what] / max(1, self.counted)
+            rate = 1000 * self.stats[what] / max(1, self.schedules if attacks else self.counted)
             if rate < least:
                 found.append(f"{what}: {rate:.0f} per 1 000 schedules, floor {least}")
         return found
@@ -111,17 +129,26 @@ class Tally:
         )
 
 
-def run_seed(seed: int, copies: CopiesOfSeed, *, trace: bool = False) -> Outcome:
-    """Simulate one seed."""
-    return simulate(schedule_of(seed), functools.partial(copies, seed), trace=trace)
+def run_seed(
+    seed: int, copies: CopiesOfSeed, *, trace: bool = False, attacks: bool = False
+) -> Outcome:
+    """Simulate one seed.
+
+    Args:
+        attacks: A schedule in which somebody attacks (`attacks`).
+    """
+    make = functools.partial(copies, seed)
+    if attacks:
+        return simulate_attack(attack_schedule_of(seed), make, trace=trace)
+    return simulate(schedule_of(seed), make, trace=trace)
 
 
-def run_seeds(seeds: Iterable[int], copies: CopiesOfSeed) -> Tally:
+def run_seeds(seeds: Iterable[int], copies: CopiesOfSeed, *, attacks: bool = False) -> Tally:
     """Simulate seeds one after the other."""
     tally = Tally()
     started = time.process_time()
     for seed in seeds:
-        outcome = run_seed(seed, copies)
+        outcome = run_seed(seed, copies, attacks=attacks)
         tally.schedules += 1
         tally.counted += outcome.counts
         tally.stats += outcome.stats
@@ -133,11 +160,16 @@ def run_seeds(seeds: Iterable[int], copies: CopiesOfSeed) -> Tally:
 
 
 def minimised(
-    schedule: Schedule, copies: CopiesOfSeed, *, say: Callable[[str], None] = print
+    schedule: Schedule,
+    copies: CopiesOfSeed,
+    *,
+    attacks: bool = False,
+    say: Callable[[str], None] = print,
 ) -> Outcome:
     """Return the outcome of the smallest schedule found that violates the same."""
     make = functools.partial(copies, schedule.seed)
-    best = simulate(schedule, make)
+    run = simulate_attack if attacks else simulate
+    best = run(schedule, make)
     wanted = _kind(best)
     if wanted is None:
         return best
@@ -147,13 +179,13 @@ def minimised(
         smaller = False
         for start in range(0, len(numbers), size):
             cut = best.schedule.without(frozenset(numbers[start : start + size]))
-            outcome = simulate(cut, make)
+            outcome = run(cut, make)
             if _kind(outcome) == wanted:
                 best, smaller = outcome, True
         if not smaller or size > len(best.schedule.steps):
             size //= 2
         say(f"{len(best.schedule.steps)} steps")
-    return simulate(best.schedule, make, trace=True)
+    return run(best.schedule, make, trace=True)
 
 
 def _kind(outcome: Outcome) -> object:
@@ -167,10 +199,11 @@ def _load(target: str) -> CopiesOfSeed:
     return found
 
 
-def _work(job: tuple[str, int, int]) -> tuple[int, int, dict[str, Any]]:
-    target, first, last = job
+def _work(job: tuple[str, bool, int, int]) -> tuple[int, int, dict[str, Any]]:
+    target, attacks, first, last = job
     gc.freeze()
-    return first, last, run_seeds(range(first, last + 1), _load(target)).to_dict()
+    tally = run_seeds(range(first, last + 1), _load(target), attacks=attacks)
+    return first, last, tally.to_dict()
 
 
 def source_mark(*packages: Path) -> str:
@@ -196,6 +229,7 @@ def main(argv: list[str], target: str) -> int:
     parser = argparse.ArgumentParser(description="Simulate the protocol, one schedule per seed.")
     parser.add_argument("seeds", help="a range, such as 0..1999, or one seed")
     parser.add_argument("--trace", action="store_true", help="print what happens, line by line")
+    parser.add_argument("--attacks", action="store_true", help="schedules with attackers")
     parser.add_argument("--minimise", action="store_true", help="leave out what is not needed")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--results", type=Path, default=Path(".simulations"), help="a folder")
@@ -203,7 +237,7 @@ def main(argv: list[str], target: str) -> int:
     options = parser.parse_args(argv)
     first, last = _range(options.seeds)
     if options.trace or options.minimise:
-        return _show(range(first, last + 1), _load(target), minimise=options.minimise)
+        return _show(range(first, last + 1), _load(target), options)
     return _campaign(first, last, target, options)
 
 
@@ -212,11 +246,15 @@ def _range(text: str) -> tuple[int, int]:
     return int(first), int(last if dots else first)
 
 
-def _show(seeds: Iterable[int], copies: CopiesOfSeed, *, minimise: bool) -> int:
+def _show(seeds: Iterable[int], copies: CopiesOfSeed, options: argparse.Namespace) -> int:
     failed = 0
     for seed in seeds:
-        schedule = schedule_of(seed)
-        outcome = minimised(schedule, copies) if minimise else run_seed(seed, copies, trace=True)
+        attacks: bool = options.attacks
+        schedule = attack_schedule_of(seed) if attacks else schedule_of(seed)
+        if options.minimise:
+            outcome = minimised(schedule, copies, attacks=attacks)
+        else:
+            outcome = run_seed(seed, copies, trace=True, attacks=attacks)
         _say(f"seed {seed}, {schedule.profile}, {len(outcome.schedule.steps)} steps")
         for line in outcome.trace:
             _say(line)
@@ -229,15 +267,16 @@ def _campaign(first: int, last: int, target: str, options: argparse.Namespace) -
     module = import_module(target.partition(":")[0])
     if module.__file__ is not None:
         roots.add(Path(module.__file__).parent.parent)
-    path: Path = options.results / f"{source_mark(*sorted(roots))}.jsonl"
+    kind = "attacks-" if options.attacks else ""
+    path: Path = options.results / f"{kind}{source_mark(*sorted(roots))}.jsonl"
     done = {} if options.afresh else _read_results(path)
     total, since_report = Tally(), Tally()
-    todo: list[tuple[str, int, int]] = []
+    todo: list[tuple[str, bool, int, int]] = []
     for chunk in _chunks(first, last):
         if chunk in done:
             total.add(done[chunk])
         else:
-            todo.append((target, *chunk))
+            todo.append((target, options.attacks, *chunk))
     if total.schedules:
         _say(f"{total.schedules} schedules were done before ({path})")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -254,11 +293,12 @@ def _campaign(first: int, last: int, target: str, options: argparse.Namespace) -
             since_report.add(tally)
             for seed, what in tally.violations:
                 _say(f"VIOLATION at seed {seed}: {what}")
-                _say(f"  replay: make simulate SEEDS={seed} TRACE=1")
+                more = " ATTACKS=1" if options.attacks else ""
+                _say(f"  replay: make simulate SEEDS={seed} TRACE=1{more}")
             if since_report.schedules >= 1000:
                 _say(_line(since_report, time.monotonic() - started, total))
                 since_report = Tally()
-    return _conclude(total)
+    return _conclude(total, attacks=options.attacks)
 
 
 def _read_results(path: Path) -> dict[tuple[int, int], Tally]:
@@ -279,11 +319,11 @@ def _line(tally: Tally, elapsed_s: float, total: Tally) -> str:
     )
 
 
-def _conclude(total: Tally) -> int:
+def _conclude(total: Tally, *, attacks: bool) -> int:
     _say(f"{total.schedules} schedules, {total.counted} of them count")
     for what, count in sorted(total.stats.items()):
         _say(f"  {what:32} {count:>10}  {1000 * count / max(1, total.counted):10.1f} per 1 000")
-    below = total.below_floor()
+    below = total.below_floor(attacks=attacks)
     for what in below:
         _say(f"BELOW THE FLOOR {what}")
     _say(f"{len(total.violations)} violations")

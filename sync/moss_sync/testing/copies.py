@@ -66,6 +66,10 @@ class LocalCopy(Protocol):
         """Return every live document with all its content; `commit_seq` left out."""
         ...
 
+    def quarantined(self) -> list[tuple[str, str, bool]]:
+        """Return (id, text, whether it is a deletion) of every local change that was set aside."""
+        ...
+
     def problems(self) -> list[str]:
         """Return what is wrong with the storage itself; an empty list if nothing is."""
         ...

@@ -25,7 +25,7 @@ class Step:
         number: Its own; what the step's chance is drawn from.
         at_ms: It begins no earlier, and after the actor's step before it.
         actor: Who: an actor is a process that has a copy of the session open.
-        verb: A key of `simulator.VERBS`.
+        verb: A key of `simulator.World.verbs`.
         id: Of the document, where the verb takes one.
         amount: What the verb takes besides: a size, a time, another actor.
         dies_after: Kill the process at its so-many-th moment; 0: do not.

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 from moss_sync import layout
 from moss_sync.clock import RESOLUTION_MS
@@ -194,6 +194,9 @@ def simulate(schedule: Schedule, make_copies: MakeCopies, *, trace: bool = False
 class World:
     """Everything of one run."""
 
+    verbs: ClassVar[Mapping[str, Callable[[Any, Actor, Step, Operation], Awaitable[None]]]]
+    """What a step can be; a new operation is a line there and a weight in a profile."""
+
     def __init__(self, schedule: Schedule, make_copies: MakeCopies, *, trace: bool) -> None:
         self.schedule = schedule
         self.time = VirtualTime()
@@ -286,13 +289,13 @@ class World:
             self.fault_rate,
             step.dies_after,
         )
-        _operation.set(operation)
+        self.enter(operation)
         self.stats["operations"] += 1
         self.stats[f"op {step.verb}"] += 1
         self.say(actor, "begins")
         self.copies.armed += step.dies_after > 0
         try:
-            await VERBS[step.verb](self, actor, step, operation)
+            await self.verbs[step.verb](self, actor, step, operation)
         except KilledError:
             self._bury(actor, operation)
         except asyncio.CancelledError:
@@ -302,6 +305,10 @@ class World:
             self._violated(error)
         finally:
             self.copies.armed -= step.dies_after > 0
+
+    def enter(self, operation: Operation) -> None:
+        """Let all that the current task does from here on be part of `operation`."""
+        _operation.set(operation)
 
     def _violated(self, error: Exception) -> None:
         if self.violation is None:
@@ -385,7 +392,7 @@ class World:
     # -- the store -------------------------------------------------------------------------
 
     def _make_store(self) -> None:
-        prepared = prepared_repository()
+        self.prepared = prepared = prepared_repository()
         self.layout: Layout = prepared.layout
         self.keys: Keys = prepared.keys
         self.sid = layout.session_id(self.keys.names, SESSION)
@@ -452,7 +459,7 @@ class World:
             with self.behind_the_scenes():
                 disk = self._disk(self.copies.fresh(SESSION, dev=dev, inc=inc))
         clock = VirtualClock(self.time, lambda: _operation.get().chance, skew_ms=skew_ms)
-        cached = prepared_repository().cached if self.chance.random() < 0.7 else {}
+        cached = self.prepared.cached if self.chance.random() < 0.7 else {}
         actor = Actor(len(self.actors), disk, clock, MemoryCache(cached))
         self.actors.append(actor)
         self.stats["actors"] += 1
@@ -480,7 +487,7 @@ class World:
         async def run(fn: Callable[..., T], *args: Any) -> T:
             if disk.users > 1:
                 await self.pause()  # the other process has its turn between any two transactions
-            return fn(*args)
+            return self.call(fn, *args)
 
         @asynccontextmanager
         async def exclusive() -> AsyncIterator[None]:
@@ -491,7 +498,7 @@ class World:
             return None
 
         repository = Repository(
-            self.store, PROJECT, PROJECT_KEY, cache=actor.cache, clock=actor.clock, run=run
+            self.store, PROJECT, self.key_of(actor), cache=actor.cache, clock=actor.clock, run=run
         )
         engine = SyncEngine(
             repository,
@@ -504,6 +511,14 @@ class World:
             policy=self.schedule.policy,
         )
         return Process(engine, repository)
+
+    def key_of(self, actor: Actor) -> str:
+        """Return the project key that the actor's processes start with."""
+        return PROJECT_KEY
+
+    def call(self, fn: Callable[..., T], *args: Any) -> T:
+        """Do a step that blocks, as the thread of a real process does."""
+        return fn(*args)
 
     def changed(self, disk: Disk, verb: str) -> None:
         """A verb of a replica has run: check what it did."""
@@ -812,7 +827,7 @@ class Watched:
         return chosen
 
 
-VERBS: Mapping[str, Callable[[World, Actor, Step, Operation], Awaitable[None]]] = {
+World.verbs = {
     "put": World.edit,
     "put big": World.edit,
     "delete": World.edit,
@@ -834,7 +849,6 @@ VERBS: Mapping[str, Callable[[World, Actor, Step, Operation], Awaitable[None]]] 
     "jump": World.jump,
     "freeze": World.freeze,
 }
-"""What a step can be; a new operation is a line here and a weight in a profile."""
 
 NOISE = random.Random("noise").randbytes(8192).hex()
 """Text that does not compress, so that a document can be too long to ride in the manifest."""
@@ -850,32 +864,41 @@ class PreparedRepository:
     cached: Mapping[str, bytes]
 
 
-_prepared: list[PreparedRepository] = []
+_prepared: dict[str, PreparedRepository] = {}
 
 
-def prepared_repository() -> PreparedRepository:
-    """Return the repository that every simulation begins with; its key is derived once."""
-    if not _prepared:
+def _called(fn: Callable[..., T], *args: Any) -> T:
+    return fn(*args)
+
+
+def prepared_repository(
+    key: str = PROJECT_KEY, *, call: Callable[..., Any] = _called
+) -> PreparedRepository:
+    """Return the repository that every simulation begins with; each key is derived once.
+
+    Args:
+        call: Does a step that blocks.
+    """
+    if key not in _prepared:
         store = MemoryStore()
         cache = MemoryCache({})
         time = VirtualTime()
         clock = VirtualClock(time, random.Random("repository"))
 
         async def run(fn: Callable[..., T], *args: Any) -> T:
-            return fn(*args)
+            result: T = call(fn, *args)
+            return result
 
-        repository = Repository(store, PROJECT, PROJECT_KEY, cache=cache, clock=clock, run=run)
+        repository = Repository(store, PROJECT, key, cache=cache, clock=clock, run=run)
         loop = VirtualLoop(time)
         try:
             keys = loop.run_until_complete(repository.attach())
         finally:
             loop.close()
-        _prepared.append(
-            PreparedRepository(
-                repository.layout, keys, dict(store._content.blobs), dict(cache.held)
-            )
+        _prepared[key] = PreparedRepository(
+            repository.layout, keys, dict(store._content.blobs), dict(cache.held)
         )
-    return _prepared[0]
+    return _prepared[key]
 
 
 def _described(current: Any) -> str:
