@@ -46,6 +46,7 @@ from moss_sync.seal import (
 )
 from moss_sync.segment import Segment
 from moss_sync.stores.base import Blob, ETag, NotModified, Swapped
+from moss_sync.stores.listing import list_all
 
 STALE_RETRIES = 3
 PARALLEL_READS = 8
@@ -379,9 +380,9 @@ class Channel:
                 task.cancel()
         return {name: data for each in found for name, data in each.items()}
 
-    async def set_aside(self, report: RepairReport, kind: str, damaged: bytes) -> None:
+    async def set_aside(self, keys: Keys, report: RepairReport, kind: str, damaged: bytes) -> None:
         """Keep a copy of a blob that the session is about to lose, and report where."""
-        key = await self._repository.set_aside(kind, damaged)
+        key = await self._repository.set_aside(kind, damaged, sid=self.sid(keys))
         report.aside = tuple(dict.fromkeys((*report.aside, key)))
 
     async def read_through_throttling(
@@ -568,13 +569,21 @@ class Channel:
 
     async def delete(self, keys: Keys, names: Sequence[SegmentName]) -> None:
         """Delete blobs, several at once; one that is gone already is no error."""
+        await self._delete([self.key(keys, name) for name in names])
+
+    async def delete_asides(self, keys: Keys) -> None:
+        """Delete what repairs of this session have set aside: who erases it, erases that too."""
+        folder = self._repository.layout.asides(self.sid(keys))
+        await self._delete([item.key for item in await list_all(self._store, folder)])
+
+    async def _delete(self, keys: Sequence[str]) -> None:
         gate = asyncio.Semaphore(PARALLEL_READS)
 
-        async def delete(name: SegmentName) -> None:
+        async def delete(key: str) -> None:
             async with gate:
-                await self._store.delete(self.key(keys, name))
+                await self._store.delete(key)
 
-        await asyncio.gather(*(delete(name) for name in names))
+        await asyncio.gather(*(delete(key) for key in keys))
 
     def check_writable(self, current: Manifest | None) -> None:
         """Refuse to write to a session, or a repository, that needs a later version.

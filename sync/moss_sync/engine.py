@@ -89,7 +89,8 @@ class SyncEngine(Exchange):
     async def _erase(self, report: SyncReport) -> None:
         target: int | None = None
         for attempt in range(MAX_ERASURES):
-            if await self._repository.keys() is None:
+            keys = await self._repository.keys()
+            if keys is None:
                 await self._check_never_exchanged()
                 return
             await self._pull(report)
@@ -104,6 +105,7 @@ class SyncEngine(Exchange):
                 rewritten = await self._merge(everything, erasing=True)
             if rewritten is not None and rewritten.gc_floor >= target:
                 await self.collect()
+                await self._channel.delete_asides(keys)
                 return
             await self._clock.sleep(self._channel.backoff(CONFLICT_BACKOFF_S, attempt))
         raise ContentionError(
@@ -301,6 +303,7 @@ class SyncEngine(Exchange):
                 )
         await self._pull(report)
         await collect(self._channel, keys, self._replica, self._run)
+        await self._channel.delete_asides(keys)
 
     async def _repair(self, report: RepairReport, *, force: bool, drop_unknown: bool) -> None:
         mended = await self._repository.mend()
@@ -381,7 +384,7 @@ class SyncEngine(Exchange):
             for side in found.sides:
                 self._channel.check_writable(side.manifest)
             if damaged is not None:
-                await self._channel.set_aside(report, "manifest", damaged)
+                await self._channel.set_aside(keys, report, "manifest", damaged)
             rebuilding = Rebuilding(
                 self._channel,
                 keys,

@@ -93,9 +93,18 @@ class Layout:
             name[:2] in ("s/", "b/") or (folder == "m" and "-" not in name and name != "")
         )
 
-    def aside(self, kind: str, data: bytes) -> str:
-        """Return where a repair keeps what it replaces; the same bytes have the same place."""
-        return f"{self.prefix}aside/{kind}-{base32(blake2b(data, digest_size=10).digest())}"
+    def aside(self, kind: str, data: bytes, sid: str | None) -> str:
+        """Return where a repair keeps what it replaces; the same bytes have the same place.
+
+        Args:
+            sid: Of the session that it belongs to; None of what is the whole project's.
+        """
+        folder = f"{self.prefix}aside/" if sid is None else self.asides(sid)
+        return f"{folder}{kind}-{base32(blake2b(data, digest_size=10).digest())}"
+
+    def asides(self, sid: str) -> str:
+        """The folder of what repairs of one session have replaced."""
+        return f"{self.prefix}aside/{sid}/"
 
     def manifest(self, sid: str) -> str:
         return f"{self.manifests}{sid}"

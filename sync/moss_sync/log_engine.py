@@ -484,9 +484,10 @@ class LogEngine:
         damaged, cut = await self._channel.examined(keys, listing.names, drop_unknown=drop_unknown)
         state: ReplicaState = await self._run(self._replica.state)
         heads = await self._channel.damaged_heads(keys, drop_unknown=drop_unknown)
+        sid = self._channel.sid(keys)
         for kind, found in (("log", damaged), ("head", heads)):
             for key, data in found.items():
-                report.aside += (await self._repository.set_aside(kind, data),)
+                report.aside += (await self._repository.set_aside(kind, data, sid=sid),)
                 await self._repository.store.delete(key)
         await self._pull(report)
         view = await self._view()

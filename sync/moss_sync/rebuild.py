@@ -72,7 +72,7 @@ class Rebuilding:
             self._lost[place] = set(unreadable)
             for damaged in unreadable.values():
                 if damaged is not None:
-                    await self._channel.set_aside(report, "segment", damaged)
+                    await self._channel.set_aside(self._keys, report, "segment", damaged)
         lost = frozenset().union(*self._lost.values())
         report.blobs = len({entry.name for side in found.sides for entry in side.manifest.entries})
         report.lost_blobs = len(lost)

@@ -362,9 +362,13 @@ class Repository:
             finally:
                 self._expect()
 
-    async def set_aside(self, kind: str, data: bytes) -> str:
-        """Keep a copy of a damaged blob that is about to be replaced; return its key."""
-        key = self.layout.aside(kind, data)
+    async def set_aside(self, kind: str, data: bytes, *, sid: str | None) -> str:
+        """Keep a copy of a damaged blob that is about to be replaced; return its key.
+
+        Args:
+            sid: Of the session that it belongs to; None of what is the whole project's.
+        """
+        key = self.layout.aside(kind, data, sid)
         self.time.observe(await self.store.put(key, data))
         return key
 
@@ -415,7 +419,7 @@ class Repository:
 
     async def _put_back_log(self, cached: bytes) -> Mended:
         found = await self._fmt_there()
-        aside = () if found is None else (await self.set_aside("fmt", found.data),)
+        aside = () if found is None else (await self.set_aside("fmt", found.data, sid=None),)
         await self.store.put(self.layout.fmt, cached)
         self._keys = await self._accept(cached)
         return Mended(True, aside)
@@ -435,7 +439,7 @@ class Repository:
                 etag = None
                 await self._clock.sleep(self._clock.uniform(0.5, 1.0) * 2.0**attempt / 10)
             elif await self._must_go(found.data, cached):
-                aside.append(await self.set_aside("fmt", found.data))
+                aside.append(await self.set_aside("fmt", found.data, sid=None))
                 etag = found.etag
             else:
                 # These very bytes, or what another device has restored or rotated to meanwhile.

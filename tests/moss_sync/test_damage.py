@@ -139,6 +139,33 @@ def test_what_only_another_device_holds_comes_back_with_its_next_exchange(
     asyncio.run(story())
 
 
+@pytest.mark.parametrize("verb", ["erase", "delete"])
+def test_what_a_repair_set_aside_goes_when_the_session_is_erased_or_deleted(
+    world: World, verb: str
+) -> None:
+    async def story() -> None:
+        one, _ = await session(world)
+        other = world.device_here(session="other")
+        other.put("other", noise(5, 9000))
+        await other.engine.push()
+        for device in (one, other):
+            sid = device.engine._channel.sid(await device.repository.attach())
+            for part in (f"/m/{sid}", f"/{sid}/s/"):
+                key = [each for each in keys(world, part) if "/aside/" not in each][-1]
+                await world.store.inner.put(key, flipped(40, await world.blob(key)))
+                await device.engine.repair(force=False)
+        fmt = one.repository.layout.fmt
+        await world.store.inner.put(fmt, flipped(40, await world.blob(fmt)))
+        await one.engine.repair(force=False)
+        assert len(keys(world, "/aside/")) == 5
+        await getattr(one.engine, verb)()
+        left = [key.split("/")[-2] for key in keys(world, "/aside/")]
+        theirs = other.engine._channel.sid(await other.repository.attach())
+        assert sorted(left) == sorted([theirs, theirs, "aside"])
+
+    asyncio.run(story())
+
+
 # -- a store that seems empty --------------------------------------------------------------------
 
 

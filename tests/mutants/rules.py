@@ -183,6 +183,10 @@ async def _never_asking_for_the_floor(shipped: Any, self: Any, current: Any) -> 
     await shipped(self, current)
 
 
+async def _nothing_deleted(self: Any, keys: Any) -> None:
+    """Leave it."""
+
+
 async def _empty_and_others_left(repository: Any, clock: Any, epoch: int) -> None:
     return None
 
@@ -1133,6 +1137,12 @@ MUTANTS: Sequence[Mutant] = (
         "what was left under an older key is collected whatever its base",
         around(collection, "collectable", _of_the_first_epoch),
         (REMOVED,),
+    ),
+    Mutant(
+        "erase-asides",
+        "who erases or deletes a session erases what repairs of it have set aside",
+        swap(channel.Channel, "delete_asides", _nothing_deleted),
+        (DAMAGE,),
     ),
     Mutant(
         "floor",
