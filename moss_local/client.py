@@ -327,7 +327,8 @@ class MossClient(IndexApi, HostedApi, OpenUntilClosed[None]):
         Sessions that are not on this device are pulled first. One that fails stands in the way of
         no other; its error is in the result. Where none has failed, nothing that is sealed under
         an older key counts any more, on any device: manifests and segments of before a rotation
-        are refused from then on, whoever puts them back.
+        are refused from then on, whoever puts them back. What no key of the project opens is in the
+        result with an error and `left_out`, and keeps no older key valid.
 
         Raises:
             UnauthorizedError: the key is not this project's.

@@ -44,6 +44,8 @@ from moss_local.storage.unused import remove_unused
 from moss_local.transfer import verify
 from moss_local.types import QueryOptions, Repaired, Rewritten, Salvage, SearchResult, Synced, Verb
 from moss_sync import (
+    BlobCorruptError,
+    BlobDeniedError,
     InvalidArgumentError,
     KeyRotatedError,
     MossError,
@@ -52,6 +54,7 @@ from moss_sync import (
     PermissionDeniedError,
     RepairReport,
     SyncReport,
+    UnsupportedFormatError,
 )
 from moss_sync.checkpoint import Checkpoint
 from moss_sync.clock import SystemClock
@@ -401,16 +404,25 @@ class Project:
         """Seal anew what stands under old keys; see `MossClient.rewrite_sessions`."""
         epoch = await self.check_key()
         stored = await self.stored_sessions()
-        done = [Rewritten(str(error), 0, error) for error in stored.unreadable]
+        done: list[Rewritten] = []
         for each in stored.sessions:
             try:
                 async with await self._passing(each.name, create=False) as session:
                     done.append(Rewritten(each.name, await session._rewrite()))
             except MossError as error:
                 done.append(Rewritten(each.name, 0, error))
+        unread = [Rewritten(str(error), 0, error) for error in stored.unreadable]
         if epoch > FIRST_EPOCH and not any(each.error for each in done):
-            await runtime.on_loop(revoke_older(self._repository, self._clock, epoch))
-        return done
+            sealed = {each.session for each in done}
+            try:
+                await runtime.on_loop(
+                    revoke_older(self._repository, self._clock, epoch, sealed=sealed)
+                )
+                unread = [replace(each, left_out=True) for each in unread]
+            except (BlobCorruptError, UnsupportedFormatError, BlobDeniedError):
+                if not unread:
+                    raise
+        return unread + done
 
     async def delete_session(self, name: str, *, local_only: bool) -> SyncReport:
         """Delete a session; see `MossClient.delete_session`."""

@@ -259,11 +259,14 @@ class Rewritten:
         session: Its name; of a manifest that cannot be read, what is wrong with it.
         merges: How many new segments it took; 0 where nothing was under an old key.
         error: Why it is still under one, at least in part; None where it is not.
+        left_out: Whether older keys count no more all the same: no key of the project opens it, it
+            counted no more before, or its name is none of ours.
     """
 
     session: str
     merges: int
     error: MossError | None = None
+    left_out: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

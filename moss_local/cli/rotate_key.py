@@ -62,10 +62,11 @@ def rotate_key(
     rotate-key --join, which asks for it. A rotation that was interrupted is ended by the same
     command. To shut somebody out, add --rewrite-now: when all sessions are sealed anew, nothing
     that is sealed under an older key counts any more, on any device; and refuse them the store as
-    well. What they have read they have.
+    well. What they have read they have. What no key of the project opens is named, and left out.
 
-    JSON: {project, epoch, revoked, rewritten: [{session, merges, error}]}; revoked is whether older
-    keys count no more, null where that was not asked for; error is null or {code, message}.
+    JSON: {project, epoch, revoked, rewritten: [{session, merges, left_out, error}]}; revoked is
+    whether older keys count no more, null where that was not asked for; error is null or {code,
+    message}; left_out says that it kept no key valid.
     """
     if join + root_only + rewrite_only > 1 or (join and rewrite_now):
         raise InvalidArgumentError(
@@ -87,14 +88,21 @@ def rotate_key(
         rewritten = run(ctx, lambda client: client.rewrite_sessions(), project_key=key)
     revoked = None
     if (rewrite_now or rewrite_only) and epoch > 1:
-        revoked = not any(each.error for each in rewritten)
+        revoked = all(each.error is None or each.left_out for each in rewritten)
     _print(settings, epoch, rewritten, revoked, as_json=as_json)
     if not (join or root_only or rewrite_only):
         render.talk(
             "the other devices need the new key: read it here with moss-local init --show-key,",
             "and there run moss-local rotate-key --join",
         )
-    failed = [each.error for each in rewritten if each.error is not None]
+    for each in rewritten:
+        if each.left_out:
+            render.talk(
+                f"left out: {each.session}",
+                "if that was a session of yours, on a device that holds it: "
+                "moss-local repair SESSION",
+            )
+    failed = [each.error for each in rewritten if each.error and not each.left_out]
     for error in failed:
         fail(error)
     if failed:
@@ -226,4 +234,9 @@ def _rows(rewritten: list[Rewritten]) -> Iterator[tuple[str, str]]:
 def _fields(each: Rewritten) -> dict[str, Any]:
     error = each.error
     shown = None if error is None else {"code": error.code, "message": str(error)}
-    return {"session": each.session, "merges": each.merges, "error": shown}
+    return {
+        "session": each.session,
+        "merges": each.merges,
+        "left_out": each.left_out,
+        "error": shown,
+    }

@@ -58,7 +58,7 @@ def check_counts(current: Manifest, floor: int) -> None:
     Raises:
         RevokedKeyError: it is, or does.
     """
-    lowest = min([current.epoch, *(entry.epoch for entry in current.entries)])
+    lowest = lowest_epoch(current)
     if lowest < floor:
         raise RevokedKeyError(
             f"what the store shows of session {current.name!r} is, at least in part, sealed under "
@@ -66,6 +66,11 @@ def check_counts(current: Manifest, floor: int) -> None:
             hint="refuse the store to whoever has lost access to the project; then, on a device "
             f"that holds the session: {repair_command(current.name)}",
         )
+
+
+def lowest_epoch(current: Manifest) -> int:
+    """Return the oldest epoch that a manifest, or anything that it lists, is sealed under."""
+    return min([current.epoch, *(entry.epoch for entry in current.entries)])
 
 
 def counted(known: Manifest, floor: int) -> Manifest:

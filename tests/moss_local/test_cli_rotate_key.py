@@ -207,7 +207,8 @@ def test_a_session_that_cannot_be_rewritten_stands_in_the_way_of_no_other(cli: C
     cli("add", "other", "text").ok()
     cli("push", "other").ok()
     first, *_ = sorted(Path("shared").glob("*/m/*"))
-    first.write_bytes(b"rubbish")
+    whole = first.read_bytes()
+    first.write_bytes(b"?" + whole[1:])  # a key still opens what is behind the header
     done = cli("rotate-key", "--rewrite-now", "--json")
     assert done.code == 6
     rewritten = done.json()["rewritten"]

@@ -114,7 +114,9 @@ def test_a_session_that_could_not_be_sealed_anew_keeps_the_old_keys_and_says_how
     cli("push", "second").ok()
     known = {path.name for path in KEPT.glob("*/m/*")}
     [path] = [path for path in STORE.glob("*/m/*") if path.name not in known]
-    path.write_bytes(b"rubbish")
+    damaged = bytearray(path.read_bytes())
+    damaged[0] ^= 1  # it still opens, once somebody has repaired it
+    path.write_bytes(damaged)
     done = cli("rotate-key", "--rewrite-now", "--json")
     assert done.code == 6
     assert done.json()["revoked"] is False
@@ -123,6 +125,32 @@ def test_a_session_that_could_not_be_sealed_anew_keeps_the_old_keys_and_says_how
     assert cli("rotate-key", "--rewrite-only", "--json").ok().json()["revoked"] is True
     put_back("/m/", "/s/")
     assert cli.on("new")("pull", "conv").code == 6
+
+
+def test_what_no_key_opens_is_named_and_keeps_no_old_key_valid(cli: Cli) -> None:
+    cli("add", "second", "of another session").ok()
+    cli("push", "second").ok()
+    known = {path.name for path in KEPT.glob("*/m/*")}
+    [path] = [path for path in STORE.glob("*/m/*") if path.name not in known]
+    path.write_bytes(b"rubbish")
+    (path.parent / ("a" * 26)).write_bytes(path.read_bytes() * 50)
+    (path.parent / ("b" * 26)).symlink_to(path)
+    (path.parent / "readme.txt").write_bytes(b"")
+    done = cli("rotate-key", "--rewrite-now", "--json").ok()
+    rows = done.json()["rewritten"]
+    assert done.json()["revoked"] is True
+    assert [each["left_out"] for each in rows] == [True] * 4 + [False]
+    assert done.stderr.count("left out: ") == 4
+    cli("repair", "second").ok()  # what a device holds is not lost by it
+    cli.on("new")("pull", "second").ok()
+    assert "of another session" in cli.on("new")("show", "second").ok().stdout
+    put_back("/m/", "/s/")
+    assert cli.on("newer")("pull", "conv").code == 6
+    again = cli("rotate-key", "--root-only", "--json").ok()
+    assert again.json()["epoch"] == 3
+    done = cli("rotate-key", "--rewrite-only", "--json").ok()  # nor does what counts no more
+    assert done.json()["revoked"] is True
+    assert cli.on("newer")("pull", "conv").code == 6
 
 
 def test_without_a_rewrite_old_sessions_are_taken_as_before(cli: Cli) -> None:

@@ -36,6 +36,7 @@ from moss_sync.marks import marks_size
 from moss_sync.packing import pack
 from moss_sync.record import Record, Version, content_digest
 from moss_sync.revocation import revoke_older
+from moss_sync.rotation import rotate
 from moss_sync.seal import SALT_BYTES, BlobIdentity, epoch_of, seal
 from moss_sync.segment import Segment
 from tests.devices import Device
@@ -711,6 +712,116 @@ def test_a_deleted_session_is_sealed_anew_too_and_can_be_created_again(world: Wo
         again = await joined(world, "phone", session="gone")
         await again.engine.pull()
         assert again.texts == new.texts == {"turn-9": "of the next life"}
+
+    act(scenario)
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [b"", b"garbage", bytes(500), b"XSEG" + bytes(500), b"XSEG\x01\x01\x00\x00" + b"\xff" * 500],
+    ids=["empty", "garbage", "zeros", "another version", "an epoch to come"],
+)
+def test_what_no_key_opens_keeps_no_old_key_valid(world: World, planted: bytes) -> None:
+    async def scenario() -> None:
+        laptop, _, removed = await scene(world)
+        await turned(laptop)
+        for sid in ("a" * 26, "2" * 26):
+            await removed.put(f"{removed.prefix}m/{sid}", planted)
+        await removed.put(f"{removed.prefix}m/readme.txt", planted)
+        await rewritten(laptop)
+        assert keyring.decode(await world.fmt()).floor == 2
+        assert len(await texts_of_a_new_device(world)) == 3
+
+    act(scenario)
+
+
+def test_a_manifest_that_a_key_opens_once_it_is_repaired_keeps_the_floor_where_it_is(
+    world: World,
+) -> None:
+    async def scenario() -> None:
+        laptop, _, _ = await scene(world)
+        other = world.device("laptop", session="conv-124")
+        other.put("turn-1", "of another session")
+        await other.engine.push()
+        _, blob = await world.manifest_of(other)
+        await turned(laptop)
+        await laptop.engine.rewrite()
+        sid = other.engine._channel.sid(other.repository.opened)
+        damaged = bytes([blob[0] ^ 1]) + blob[1:]
+        await world.store.inner.put(other.repository.layout.manifest(sid), damaged)
+        with pytest.raises(BlobCorruptError):
+            await revoke_older(laptop.repository, laptop.clock, 2)
+        other = await joined(world, "laptop", session="conv-124")
+        await other.engine.repair()
+        await rewritten(laptop, other)
+        assert keyring.decode(await world.fmt()).floor == 2
+
+    act(scenario)
+
+
+def test_one_damaged_answer_is_not_taken_for_what_no_key_opens(world: World) -> None:
+    async def scenario() -> None:
+        laptop, _, removed = await scene(world)
+        await turned(laptop)
+        key = f"{removed.prefix}m/{removed.sid}"
+        whole, reads = removed.kept[key], 0
+
+        async def damage_the_first(verb: str, of: str) -> None:
+            nonlocal reads
+            if (verb, of) == ("get", key):
+                reads += 1
+                await removed.put(key, b"garbage" if reads == 1 else whole)
+
+        world.store.before = damage_the_first
+        with pytest.raises(BlobCorruptError):
+            await revoke_older(laptop.repository, laptop.clock, 2)
+        world.store.quiet()
+        assert keyring.decode(await world.fmt()).floor == 1
+
+    act(scenario)
+
+
+@pytest.mark.parametrize("rotations", [1, 2])
+def test_nothing_that_counts_no_more_is_sealed_anew(world: World, rotations: int) -> None:
+    async def scenario() -> None:
+        laptop, _, removed = await scene(world)
+        current, _ = await world.manifest_of(laptop)
+        await turned(laptop)
+        await rewritten(laptop)
+        for _ in range(rotations - 1):
+            await rotate(laptop.repository, laptop.clock)
+        await removed.forge(
+            current, seq=60, gen=current.gen + 7, deleted=True, entries=(), inline=()
+        )
+        await revoke_older(laptop.repository, laptop.clock, rotations + 1)
+        forged, _ = await world.manifest_of(laptop)
+        assert forged.epoch == 1
+        for device in (laptop, world.device("new", NEW)):
+            with pytest.raises(HistoryError):
+                await device.engine.pull()
+        assert len(laptop.texts) == 3
+
+    act(scenario)
+
+
+def test_what_is_put_in_the_place_of_a_session_that_was_just_sealed_anew_is_not_sealed_anew(
+    world: World,
+) -> None:
+    async def scenario() -> None:
+        laptop, _, removed = await scene(world)
+        current, _ = await world.manifest_of(laptop)
+        await turned(laptop)
+        await laptop.engine.rewrite()
+        await removed.forge(current, seq=60, gen=7, deleted=True, entries=(), inline=())
+        with pytest.raises(
+            RevokedKeyError, match="put what is sealed under an old key in its place"
+        ):
+            await revoke_older(laptop.repository, laptop.clock, 2, sealed=["conv-123"])
+        assert (await world.manifest_of(laptop))[0].epoch == 1
+        assert keyring.decode(await world.fmt()).floor == 1
+        await laptop.engine.repair()
+        await rewritten(laptop)
+        assert len(await texts_of_a_new_device(world)) == 3
 
     act(scenario)
 

@@ -187,8 +187,16 @@ async def _nothing_deleted(self: Any, keys: Any) -> None:
     """Leave it."""
 
 
-async def _empty_and_others_left(repository: Any, clock: Any, epoch: int) -> None:
+async def _empty_and_others_left(repository: Any, clock: Any, epoch: int, sealed: Any) -> None:
     return None
+
+
+async def _opened_by_some_key(repository: Any, keys: Any, sid: str) -> bool:
+    return True
+
+
+async def _opened_by_no_key(repository: Any, keys: Any, sid: str) -> bool:
+    return False
 
 
 def _purge_by_prefix(manifest: Manifest, floor: int) -> Any:
@@ -1178,6 +1186,30 @@ MUTANTS: Sequence[Mutant] = (
         "floor-last",
         "the floor rises only when every session is sealed anew",
         swap(revocation, "_seal_empty_ones", _empty_and_others_left),
+        (REMOVED,),
+    ),
+    Mutant(
+        "floor-unopened",
+        "what no key opens keeps no old key valid",
+        swap(revocation, "_opens", _opened_by_some_key),
+        (REMOVED,),
+    ),
+    Mutant(
+        "floor-damaged",
+        "what a key opens once it is repaired keeps the floor where it is",
+        swap(revocation, "_opens", _opened_by_no_key),
+        (REMOVED,),
+    ),
+    Mutant(
+        "floor-launders",
+        "what counts no more is never sealed anew",
+        swap(revocation, "_is_revoked", lambda current, floor: False),
+        (REMOVED,),
+    ),
+    Mutant(
+        "floor-replaced",
+        "what stands in the place of a session that was just sealed anew is not sealed anew",
+        swap(revocation, "_check_replaced", lambda current, sealed: None),
         (REMOVED,),
     ),
     Mutant(
