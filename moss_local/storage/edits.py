@@ -19,7 +19,7 @@ from moss_local.storage.encoding import check_vector, to_bytes
 from moss_local.storage.rows import Found, check_space, find, write_records
 from moss_local.storage.state import State, read_state, update_state
 from moss_sync import InvalidArgumentError, Record, VectorSpace, Version, content_digest
-from moss_sync.hlc import tick
+from moss_sync.hlc import LAST_OBSERVED, tick
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +81,10 @@ def put_documents(
             last: Version | None = before.version
         else:
             last = stored.version if stored is not None else None
-        hlc = tick(hlc, now_ms, last.hlc if last is not None else 0)
+        stamp, hlc = _stamped(hlc, now_ms, last.hlc if last is not None else 0)
         written[id] = Record(
             id,
-            Version(hlc, state.dev, digest),
+            Version(stamp, state.dev, digest),
             text=document.text,
             metadata=document.metadata,
             payload=document.payload,
@@ -109,11 +109,20 @@ def delete_documents(conn: apsw.Connection, ids: Iterable[str], *, now_ms: int) 
     hlc = state.hlc
     tombstones = []
     for id, known in found.items():
-        hlc = tick(hlc, now_ms, known.version.hlc)
-        version = Version(hlc, state.dev, content_digest(id, deleted=True))
+        stamp, hlc = _stamped(hlc, now_ms, known.version.hlc)
+        version = Version(stamp, state.dev, content_digest(id, deleted=True))
         tombstones.append(Record(id, version, deleted=True))
     _write(conn, state, hlc, tombstones, found, None)
     return len(tombstones)
+
+
+def _stamped(hlc: int, now_ms: int, seen: int) -> tuple[int, int]:
+    """Return the stamp of a write that replaces a version stamped `seen`, and the clock after it.
+
+    A version with a stamp that moves no clock (`hlc.observe`) moves none when it is replaced either.
+    """
+    stamp = tick(hlc, now_ms, seen)
+    return stamp, stamp if seen <= LAST_OBSERVED else tick(hlc, now_ms)
 
 
 def _write(

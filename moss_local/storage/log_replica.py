@@ -16,7 +16,7 @@ from moss_local.storage.replica import SqliteReplica
 from moss_local.storage.rows import CLEAN, HELD
 from moss_local.storage.state import read_state, update_state
 from moss_sync.coverage import Floor, below
-from moss_sync.hlc import tick
+from moss_sync.hlc import observe, tick
 
 STAMPED_ANEW = 1 << 20
 """Stamps above the limit that are left alone: those that were given when it stood where it does,
@@ -61,11 +61,11 @@ class SqliteLogReplica(SqliteReplica):
             )
             absent = [row for row in rows if row[1] not in keep]
             late = [row[0] for row in absent if row[3] and row[6] <= tomb_limit]
-            hlc = state.hlc
+            # Above what it replaces by itself; above `tomb_limit` so that no deletion that was
+            # forgotten, and may still lie on a device that has not heard so, wins.
+            hlc = observe(state.hlc, tomb_limit) if late else state.hlc
             for rowid in late:
-                # Above what it replaces by itself; above `tomb_limit` so that no deletion that
-                # was forgotten, and may still lie on a device that has not heard so, wins.
-                hlc = tick(max(hlc, tomb_limit), now_ms)
+                hlc = tick(hlc, now_ms)
                 conn.execute("UPDATE document SET hlc = ? WHERE rowid = ?", (hlc, rowid))
             update_state(conn, hlc=hlc)
             gone = [

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 from typing import Any, cast
 
 import apsw
@@ -57,7 +58,7 @@ from moss_sync import (
     Version,
 )
 from moss_sync.errors import other_store_hint
-from moss_sync.hlc import MAX_STAMP
+from moss_sync.hlc import MAX_STAMP, observe
 from moss_sync.merge import lowest_commit, newest
 from moss_sync.replica import Aside, Correction, Keep
 from moss_sync.setbacks import Setback
@@ -194,9 +195,8 @@ class SqliteReplica:
     def merge(self, snapshot: Snapshot, seen: Seen) -> MergeCounts:
         """Merge a pull: last writer wins by `Version`, in one transaction with the sync state."""
         records = newest(snapshot.records)
-        hlc_max = max((record.version.hlc for record in records.values()), default=0)
-        hlc_max = max(hlc_max, snapshot.tomb_hlc)
-        if hlc_max > MAX_STAMP:
+        stamps = [snapshot.tomb_hlc, *(record.version.hlc for record in records.values())]
+        if max(stamps) > MAX_STAMP:
             raise InvalidArgumentError("a record is stamped past the end of the clock")
         with self.file.writing() as conn:
             state = read_state(conn)
@@ -226,7 +226,7 @@ class SqliteReplica:
                 fill_in(conn, state.space, _lacking(records, found))
             forget_rejected(conn, records)
             news = note_rejected(conn, snapshot.rejected)
-            update_state(conn, hlc=max(state.hlc, hlc_max))
+            update_state(conn, hlc=reduce(observe, stamps, state.hlc))
             _go_on(conn, state, seen, snapshot.applied_seq)
         counts = _counts(won, found, reasserted, quarantined)
         return replace(counts, rejected=tuple(news))

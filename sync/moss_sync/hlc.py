@@ -24,6 +24,11 @@ LAST_STAMP = 2**62
 """The highest stamp that a write gets, of the year 4199. Wall clocks count until the year 3000 only
 (`MAX_TIME_MS`), so 2^60 stamps, and more, are left for the writes that come after."""
 
+LAST_OBSERVED = 2**61
+"""The highest stamp of another device that moves a clock, of the year 3084: no commit and no push
+can have a time as late. Where stamps are not cut, as in a log, one write at the end of all stamps
+would leave nobody a stamp for the next document."""
+
 
 def from_ms(wall_ms: int, counter: int = 0) -> int:
     """Return the stamp of a moment; one before 1970 or past `MAX_STAMP` is cut to the range."""
@@ -62,8 +67,11 @@ def tick(last: int, wall_ms: int, seen: int = 0) -> int:
 
 
 def observe(last: int, seen: int) -> int:
-    """Return the clock after it has met a stamp of another device."""
-    return max(last, seen)
+    """Return the clock after it has met a stamp; one past LAST_OBSERVED does not move it.
+
+    A version with such a stamp still wins, and an edit of it is stamped above it: `tick` is told.
+    """
+    return last if seen > LAST_OBSERVED else max(last, seen)
 
 
 def encode(stamp: int) -> bytes:

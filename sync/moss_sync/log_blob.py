@@ -27,7 +27,7 @@ from moss_sync.coverage import (
     floor_of,
 )
 from moss_sync.errors import BlobCorruptError, InvalidArgumentError, UnsupportedFormatError
-from moss_sync.layout import SegmentName, is_name
+from moss_sync.layout import MAX_PUSH, SegmentName, is_name
 from moss_sync.limits import rejected_blob
 from moss_sync.packing import (
     as_bytes,
@@ -214,7 +214,10 @@ def decode(data: bytes, name: SegmentName) -> LogBlob:
         raise BlobCorruptError(f"{what} does not say since when its vectors are the session's")
     if pushed and (covers != Coverage.of(name.dev, name.number) or replaces or whole or forgot):
         raise BlobCorruptError(f"{what} is one push and says that it is more")
-    check_time(max(ct, 0 if since is None else since.ms), name.number, what=what)
+    check_time(ct, name.number, what=what)
+    if since is not None:
+        # Of the first push with vectors, whatever its number: others repeat it.
+        check_time(since.ms, MAX_PUSH, what=what)
     for record in decoded.records:
         # Whose push a record came with is told by its version and this number together.
         if record.commit_seq is None or not covers.has(record.version.dev, record.commit_seq):

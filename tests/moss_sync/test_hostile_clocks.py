@@ -15,7 +15,7 @@ import pytest
 from moss_sync import BlobCorruptError, ClockError, InvalidArgumentError
 from moss_sync.clock import SessionClock, StoreClock
 from moss_sync.floors import seq_at
-from moss_sync.hlc import to_ms
+from moss_sync.hlc import LAST_OBSERVED, LAST_STAMP, to_ms
 from moss_sync.log_plan import LogPolicy
 from moss_sync.manifest import Manifest
 from moss_sync.plan import next_commit
@@ -768,5 +768,70 @@ def test_a_blob_of_a_log_past_what_can_be_stored_is_set_aside_by_name_and_stops_
         await one.log.push()
         await late.log.pull()
         assert order(late) == ["a", "b"]
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("stamp", [LAST_OBSERVED + 1, LAST_STAMP - 1, LAST_STAMP])
+def test_in_a_log_a_stamp_that_no_clock_can_give_takes_no_clock_along(
+    world: World, stamp: int
+) -> None:
+    async def story() -> None:
+        one, member, late = (log_device(world) for _ in range(3))
+        one.put("a", "x")
+        one.put("edited", "x")
+        await one.log.push()
+        await member.log.pull()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("moss_local.storage.edits.tick", lambda *_: stamp)
+            for id in ("beyond", "edited"):
+                member.put(id, "y")
+            patch.setattr(member.replica, "discipline", lambda *_: 0)
+            await member.log.push()
+        for device, id in ((one, "b"), (late, "c"), (one, "d"), (late, "e")):
+            await device.log.pull()
+            device.put(id, "x")
+            await device.log.push()
+        assert await agree_on_a_log([one, late]) == ["a", "b", "c", "d", "e", "beyond", "edited"]
+        if stamp < LAST_STAMP - 1:
+            one.put("edited", "z")
+            one.delete("beyond")
+            one.put("f", "x")
+            await agree_on_a_log([one, late])
+            assert late.texts["edited"] == "z"
+            assert order(late)[-2:] == ["f", "edited"]
+
+    asyncio.run(story())
+
+
+def test_in_a_log_a_forgotten_deletion_at_the_end_of_all_stamps_stops_no_device(
+    world: World,
+) -> None:
+    async def story() -> None:
+        one = log_device(world)
+        one.put("a", "x")
+        one.replica.forget({}, (), tomb_limit=LAST_STAMP, now_ms=START_MS)
+        one.put("b", "x")
+        assert order(one) == ["a", "b"]
+        assert to_ms(max(stamps(one).values())) < START_MS + DAY_MS
+
+    asyncio.run(story())
+
+
+def test_in_a_log_a_first_vector_of_the_last_moment_costs_no_later_push(world: World) -> None:
+    async def story() -> None:
+        member, one, late = (log_device(world) for _ in range(3))
+        with member.file.writing() as conn:
+            conn.execute("UPDATE state SET n = 999")
+        member.put("a", "x")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(SessionClock, "now_ms", lambda self: latest(999))
+            await member.log.push()
+        await one.log.pull()
+        one.put("b", "x")
+        await one.log.push()
+        report = await late.log.pull()
+        assert report.rejections == ()
+        assert set(late.texts) == {"a", "b"}
 
     asyncio.run(story())

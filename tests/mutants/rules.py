@@ -1075,6 +1075,18 @@ MUTANTS: Sequence[Mutant] = (
         (HOSTILE_CLOCKS,),
     ),
     Mutant(
+        "stamps-observed",
+        "a stamp that no clock can have given moves no clock",
+        swap(storage_replica, "observe", max),
+        (HOSTILE_CLOCKS,),
+    ),
+    Mutant(
+        "stamps-replaced",
+        "nor does an edit of a version with such a stamp",
+        swap(storage_edits, "LAST_OBSERVED", MAX_STAMP),
+        (HOSTILE_CLOCKS,),
+    ),
+    Mutant(
         "setbacks-order",
         "stamps that fall keep the order of the commits",
         swap(setbacks, "lowered", _fall_to_one_stamp),

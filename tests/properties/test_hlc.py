@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moss_sync import ClockError, hlc
-from moss_sync.times import MAX_TIME_MS
+from moss_sync.limits import MAX_SEQ
+from moss_sync.times import MAX_TIME_MS, latest
 
 stamps = st.integers(0, hlc.LAST_STAMP - 1)
 wall_times = st.integers(-(2**70), 2**70)
@@ -48,7 +49,17 @@ def test_encoded_stamps_sort_as_the_stamps_do(a: int, b: int) -> None:
 @given(a=stamps, b=stamps, c=stamps)
 def test_observing_is_order_free_and_repetition_changes_nothing(a: int, b: int, c: int) -> None:
     assert hlc.observe(hlc.observe(a, b), c) == hlc.observe(hlc.observe(a, c), b)
-    assert hlc.observe(hlc.observe(a, b), b) == hlc.observe(a, b) >= max(a, b)
+    assert hlc.observe(hlc.observe(a, b), b) == hlc.observe(a, b) >= a
+
+
+@given(last=stamps, seen=st.integers(0, hlc.MAX_STAMP))
+def test_a_stamp_that_no_clock_can_have_given_moves_no_clock(last: int, seen: int) -> None:
+    moved = hlc.observe(last, seen)
+    assert moved == (last if seen > hlc.LAST_OBSERVED else max(last, seen))
+
+
+def test_every_time_that_can_be_committed_moves_a_clock() -> None:
+    assert hlc.stamp_limit(latest(MAX_SEQ)) < hlc.LAST_OBSERVED - 2**56
 
 
 @given(wall_ms=st.integers(0, 2**47 - 1), counter=st.integers(0, 2**16 - 1))
