@@ -119,7 +119,7 @@ def delete_documents(conn: apsw.Connection, ids: Iterable[str], *, now_ms: int) 
 def _stamped(hlc: int, now_ms: int, seen: int) -> tuple[int, int]:
     """Return the stamp of a write that replaces a version stamped `seen`, and the clock after it.
 
-    A version with a stamp that moves no clock (`hlc.observe`) moves none when it is replaced either.
+    A version with a stamp that moves no clock (`hlc.observe`) moves none when it is replaced.
     """
     stamp = tick(hlc, now_ms, seen)
     return stamp, stamp if seen <= LAST_OBSERVED else tick(hlc, now_ms)

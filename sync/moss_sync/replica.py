@@ -130,7 +130,8 @@ class ReplicaState:
         known_seq: Every deletion committed up to here is known in this file: `applied_seq`, or more
             where the session was put together anew since.
         dirty: Number of dirty records, those inside the pending push included.
-        hlc: The local clock: no stamp in the file is higher.
+        hlc: The local clock: no stamp in the file is higher, but for those that move no clock
+            (`hlc.observe`).
     """
 
     name: str

@@ -103,6 +103,7 @@ def test_every_limit_of_the_code_is_on_the_page(module: str) -> None:
         "keyring": {"MAX_EPOCH"},
         "seal": {"MAX_EPOCH"},
         "layout": {"MAX_BASE", "MAX_PUSH"},
+        "log_blob": {"MAX_PUSH"},
         "manifest": {"MAX_EPOCH", "MAX_LEVEL", "MAX_PUSH", "MAX_SEQ", "MAX_UNKNOWN_BYTES"},
         "packing": {"MAX_UINT"},
         "repository": {"MAX_REMEMBERED_BYTES"},
