@@ -464,7 +464,7 @@ class Project:
         if not names:
             # A device without a session may still be the one that remembers the project's keys.
             with suppress(NotFoundError):
-                mended = await runtime.on_loop(self._repository.mend())
+                mended = await runtime.on_loop(self._repository.mend(drop_unknown=drop_unknown))
                 if mended.restored:
                     report = RepairReport(keys_restored=True, aside=mended.aside)
                     done.append(Repaired("the project", report))

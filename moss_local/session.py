@@ -441,6 +441,8 @@ class SessionIndex(OpenUntilClosed[SyncState]):
             drop_unknown: Leave out of what the store holds whatever this version does not know:
                 keys, features and blobs of a newer one. For a session that asks for an upgrade
                 that there is not; where somebody has a newer version, its data in the store goes.
+                Also the keys of a rotation that never was, and a session that was damaged before
+                this device saw it: it is begun anew with what is here.
         Raises:
             NotFoundError: this device has never seen the session whole, or never used this store.
             StoreChangedError: the store holds another repository; it is left alone.

@@ -31,7 +31,8 @@ def repair(
         bool,
         typer.Option(
             "--drop-unknown",
-            help="Leave out what only a newer version could read; if nobody has one.",
+            help="Leave out what nobody here can read: of a newer version, of a rotation that "
+            "never was, of a session that was damaged before any device had it.",
         ),
     ] = False,
     as_json: AsJson = False,
@@ -46,6 +47,8 @@ def repair(
     blobs, for one whose history contradicts what this device has seen (the errors that say so
     name this command), and for a session that a wrong clock has put into the future. What the
     store still has stays; what is damaged there is copied to aside/ in it before it is replaced.
+    Where the error's hint says so, --drop-unknown goes on without what nobody can read; it stays in
+    aside/. Where somebody can read it after all, repair there afterwards, and it counts again.
     Repair first on the device that has most; the others then add what they hold by themselves,
     with their next push, pull or sync. Where nothing is wrong it is an ordinary sync, after every
     blob was read once.

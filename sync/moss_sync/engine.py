@@ -33,13 +33,17 @@ from moss_sync.keyring import Keys
 from moss_sync.manifest import Manifest
 from moss_sync.rebuild import Rebuilding
 from moss_sync.record import VectorSpace
-from moss_sync.repair import foundation, with_repair
+from moss_sync.repair import begun_anew, foundation, with_repair
 from moss_sync.replica import ReplicaState, Seen
 from moss_sync.report import RepairReport, SyncReport
 from moss_sync.tiers import Compaction, are_of_epoch, everything, plan_compaction, plan_vectors
 from moss_sync.times import is_ahead, shown
 
 MAX_ERASURES = 8
+
+MAX_COMMITS_MADE = 2**32
+"""More than a session can have had: a blob that states more was made up, and is listed by nobody
+before a session has come that far."""
 
 MAX_MISSED_REWRITES = 8
 """In a row; each has cost an upload that somebody else's commit made useless."""
@@ -306,7 +310,7 @@ class SyncEngine(Exchange):
         await self._channel.delete_asides(keys)
 
     async def _repair(self, report: RepairReport, *, force: bool, drop_unknown: bool) -> None:
-        mended = await self._repository.mend()
+        mended = await self._repository.mend(drop_unknown=drop_unknown)
         report.keys_restored, report.aside = mended.restored, mended.aside
         keys = await self._repository.attach()
         await self._attach(keys, report)
@@ -376,11 +380,12 @@ class SyncEngine(Exchange):
             if found is None:
                 if seen is None:
                     return False
-                raise NotFoundError(
-                    f"what the store holds of session {state.name!r} is damaged, and this device "
-                    "has never seen it whole",
-                    hint=f"on a device that holds the session: {repair_command(state.name)}",
-                )
+                if not drop_unknown or damaged is None:
+                    raise self._never_seen(state)
+                await self._channel.set_aside(keys, report, "manifest", damaged)
+                if await self._written(keys, await self._begun_anew(keys, state), seen):
+                    return True
+                continue
             for side in found.sides:
                 self._channel.check_writable(side.manifest)
             if damaged is not None:
@@ -416,6 +421,23 @@ class SyncEngine(Exchange):
             f"session {state.name!r} changed all the time while it was to be repaired",
             hint=f"repair it again: {repair_command(state.name)}",
         )
+
+    def _never_seen(self, state: ReplicaState) -> NotFoundError:
+        command = repair_command(state.name, drop_unknown=True)
+        return NotFoundError(
+            f"what the store holds of session {state.name!r} is damaged, and this device has never "
+            "seen it whole",
+            hint=f"on a device that holds the session: {repair_command(state.name)}; if there is "
+            f"none, this begins it anew with what is here: {command}",
+        )
+
+    async def _begun_anew(self, keys: Keys, state: ReplicaState) -> Manifest:
+        """Return the first manifest of a session of which nobody can say what it was."""
+        author = await self._channel.author(state, None)
+        left = await self._channel.below(keys, 0, whole=True)
+        bases = [name.base for name, _ in left if name.base < MAX_COMMITS_MADE]
+        seq = max(bases, default=0) + 1
+        return begun_anew(author, repo_id=keys.repo_id, sid=self._channel.sid(keys), seq=seq)
 
     async def _written(self, keys: Keys, following: Manifest, seen: Seen | None) -> bool:
         """Send one compare-and-swap; False where it was refused or its outcome is not known."""

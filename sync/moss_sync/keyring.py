@@ -36,9 +36,10 @@ from moss_sync.errors import (
     KeyRotatedError,
     UnauthorizedError,
     UnsupportedFormatError,
+    repair_command,
 )
-from moss_sync.features import UPGRADE, check_readable
-from moss_sync.packing import as_bytes, as_map, as_str, as_strs, as_uint
+from moss_sync.features import READER_FEATURES, UPGRADE, WRITER_FEATURES, check_readable
+from moss_sync.packing import as_bytes, as_kept, as_map, as_str, as_strs, as_uint
 from moss_sync.project_key import cost_of
 from moss_sync.seal import FIRST_EPOCH, KEY_BYTES, MAX_EPOCH, TAG_BYTES, RootKeys
 
@@ -56,6 +57,9 @@ MAX_LANES = 16
 
 MAX_FMT_BYTES = 64 * 1024
 
+FIELDS = ("feat_r", "feat_w", "repo_id", "commit", "kdf", "epochs", "floor", "names", "check")
+"""Of a `fmt`, in their order; those of later versions come behind them."""
+
 WRAPPED_BYTES = NONCE_BYTES + KEY_BYTES + TAG_BYTES
 CHECK_BYTES = NONCE_BYTES + TAG_BYTES
 
@@ -64,6 +68,8 @@ JOIN = (
     "a rotation that this device began is ended by: moss-local rotate-key"
 )
 """What to do where the key is of before a rotation."""
+
+ANOTHER_PROJECT = "start another project: moss-local init --force --project ID"
 
 FRESH_BYTES = REPO_ID_BYTES + 2 * KEY_BYTES + 3 * NONCE_BYTES
 """Random bytes that a new repository takes."""
@@ -240,8 +246,14 @@ def rotate(fmt: Format, keys: Keys, kek: bytes, kdf: KdfParams, *, fresh: bytes)
         kek: Derived from the new project key, or from the old one, with `kdf`.
         fresh: `rotation_bytes(fmt)` random bytes: the root key, and a nonce for each key.
     Raises:
-        InvalidArgumentError: it would be more than MAX_FMT_BYTES, after some hundred rotations.
+        InvalidArgumentError: it would be more than MAX_FMT_BYTES, after some hundred rotations, or
+            past MAX_EPOCH, which only a made-up number comes near.
     """
+    if fmt.newest >= MAX_EPOCH:
+        raise InvalidArgumentError(
+            f"this project's key epoch {fmt.newest} is the last one",
+            hint=ANOTHER_PROJECT,
+        )
     if len(fresh) != rotation_bytes(fmt):
         raise ValueError(f"this rotation takes {rotation_bytes(fmt)} random bytes")
     source = BytesIO(fresh)
@@ -265,7 +277,7 @@ def rotate(fmt: Format, keys: Keys, kek: bytes, kdf: KdfParams, *, fresh: bytes)
     if len(raw) > MAX_FMT_BYTES:
         raise InvalidArgumentError(
             f"this project's key was rotated {fmt.newest - 1} times; there is no room for another",
-            hint="start another project: moss-local init --force --project ID",
+            hint=ANOTHER_PROJECT,
         )
     return decode(raw)
 
@@ -280,6 +292,40 @@ def with_floor(fmt: Format, kek: bytes, floor: int, *, nonce: bytes) -> Format:
     if not fmt.floor < floor <= fmt.newest:
         raise ValueError(f"the floor {fmt.floor} cannot become {floor}")
     fields = {**_fields(fmt), "floor": floor}
+    fields["check"] = _wrap(kek, nonce, b"", fmt.repo_id, _header(fields))
+    return decode(_framed(fields))
+
+
+def without_unknown(raw: bytes) -> Format:
+    """Return a `fmt` without the keys and features that this version does not know.
+
+    Where it had any, its check value no longer fits (`rechecked`).
+
+    Raises:
+        BlobCorruptError, UnsupportedFormatError: as decode; there is more to it.
+    """
+    try:
+        fields = _unpacked(raw)
+        known = {
+            **{name: value for name, value in fields.items() if name in FIELDS},
+            "feat_r": [each for each in as_strs(fields["feat_r"]) if each in READER_FEATURES],
+            "feat_w": [each for each in as_strs(fields["feat_w"]) if each in WRITER_FEATURES],
+        }
+        if known == fields:
+            return decode(raw)
+        return decode(raw[: len(MAGIC) + 1] + _framed(known)[len(MAGIC) + 1 :])
+    except (KeyError, TypeError, ValueError, msgpack.UnpackException) as error:
+        raise BlobCorruptError("the store's fmt does not decode") from error
+
+
+def rechecked(fmt: Format, kek: bytes, *, nonce: bytes) -> Format:
+    """Return `fmt` with the check value of what it says.
+
+    Args:
+        kek: The key that opens it.
+        nonce: NONCE_BYTES fresh random bytes.
+    """
+    fields = _fields(fmt)
     fields["check"] = _wrap(kek, nonce, b"", fmt.repo_id, _header(fields))
     return decode(_framed(fields))
 
@@ -302,7 +348,7 @@ def decode(raw: bytes) -> Format:
             hint=UPGRADE,
         )
     try:
-        fields = msgpack.unpackb(frame[5:], raw=False, strict_map_key=False)
+        fields = as_kept(msgpack.unpackb(frame[5:], raw=False, strict_map_key=False))
         check_readable(as_strs(as_map(fields)["feat_r"]), what="the repository")
         kdf = as_map(fields["kdf"])
         if as_str(kdf["name"]) != "argon2id":
@@ -356,6 +402,20 @@ def unlock(fmt: Format, kek: bytes) -> Keys:
     except (InvalidTag, ValueError):
         raise wrong_key(newest=fmt.newest) from None
     return Keys(fmt.repo_id, RootKeys(roots), names, fmt.features_w, fmt.commit, fmt.floor)
+
+
+def check_continues(keys: Keys, before: Keys) -> None:
+    """Refuse keys that cannot follow on those of before, as whoever has the project key can make.
+
+    Raises:
+        BlobCorruptError: what no rotation changes is not the same.
+    """
+    if any(keys.roots.by_epoch.get(epoch) != root for epoch, root in before.roots.by_epoch.items()):
+        raise BlobCorruptError("other keys than before under the same numbers")
+    if keys.names != before.names:
+        raise BlobCorruptError("another key that names are made with")
+    if keys.commit != before.commit:
+        raise BlobCorruptError(f"a project that commits by {keys.commit!a:.80}")
 
 
 def check_cost(fmt: Format, project_key: str) -> None:
@@ -422,7 +482,8 @@ def key_rotated(*, newest: int) -> KeyRotatedError:
     return KeyRotatedError(
         "this device has the project's old key, not the one that it was rotated to (key epoch "
         f"{newest}); nothing is exchanged until it has the new one",
-        hint=JOIN,
+        hint=f"{JOIN}; if nobody rotated it, somebody who can write to the store made this up: "
+        + repair_command(drop_unknown=True),
     )
 
 

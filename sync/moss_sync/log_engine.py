@@ -476,7 +476,7 @@ class LogEngine:
     # -- repairing -------------------------------------------------------------------------
 
     async def _repair(self, report: RepairReport, *, force: bool, drop_unknown: bool) -> None:
-        mended = await self._repository.mend()
+        mended = await self._repository.mend(drop_unknown=drop_unknown)
         report.keys_restored, report.aside = mended.restored, mended.aside
         keys = await self._repository.attach()
         await self._attach(keys, report)

@@ -13,7 +13,7 @@ from moss_sync.commit import Commit
 from moss_sync.errors import MossError
 from moss_sync.record import VectorSpace
 from moss_sync.report import RepairReport, SyncReport
-from moss_sync.repository import Repository
+from moss_sync.repository import Mended, Repository
 from moss_sync.traffic import metered
 
 
@@ -103,10 +103,14 @@ class EitherEngine:
 
     async def repair(self, *, force: bool = True, drop_unknown: bool = False) -> RepairReport:
         # A store that was emptied says nothing of itself; what is remembered of it does.
-        if not await self._repository.is_known():
-            await self._repository.mend()
+        mended = Mended()
+        if drop_unknown or not await self._repository.is_known():
+            mended = await self._repository.mend(drop_unknown=drop_unknown)
         engine = await self._engine()
-        return await engine.repair(force=force, drop_unknown=drop_unknown)
+        report = await engine.repair(force=force, drop_unknown=drop_unknown)
+        report.keys_restored = report.keys_restored or mended.restored
+        report.aside = (*mended.aside, *report.aside)
+        return report
 
     async def check_erasable(self) -> None:
         await (await self._engine()).check_erasable()

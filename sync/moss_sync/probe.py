@@ -91,11 +91,11 @@ class ProbeVerdict:
         return not self.failed and self.rounds >= LONG_ROUNDS
 
     def to_dict(self) -> dict[str, int | str]:
-        """Return the verdict in plain types, to be sealed and stored."""
+        """Return the verdict in plain types, to be sealed and stored; `from_dict` takes it."""
         return {
             "v": VERDICT_VERSION,
             "etag_form": self.etag_form,
-            "rounds": self.rounds,
+            "rounds": min(self.rounds, MAX_ROUNDS),
             "failed": self.failed[:MAX_CHECK_CHARS],
         }
 

@@ -212,6 +212,27 @@ def with_repair(
     )
 
 
+def begun_anew(author: Author, *, repo_id: bytes, sid: str, seq: int) -> Manifest:
+    """Return the manifest that a session begins anew with of which nobody knows anything.
+
+    Whoever does know something after all finds it repaired, and adds what they hold; or refuses it,
+    where they know of deletions that are forgotten, and repairs it.
+
+    Args:
+        seq: Above all numbers that the blobs state which are left of it, so that none is listed.
+    """
+    first = next_commit(None, author, repo_id=repo_id, sid=sid)
+    return replace(
+        first,
+        seq=seq,
+        marks=continued(0, b"", bytes(HASH_BYTES), seq),
+        tl=sampled((), seq, author.now_ms),
+        repairs=1,
+        setbacks=(Setback(1, seq, first.ct),),
+        gc_floor=seq,
+    )
+
+
 def repaired_time(sides: Iterable[Manifest], now_ms: int) -> int:
     """Return the time of a repairing commit: after those of all sides, but not after the future.
 

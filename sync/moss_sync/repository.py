@@ -29,6 +29,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from typing import Any, Protocol
 from weakref import WeakSet
@@ -70,6 +71,9 @@ log = logging.getLogger("moss_sync")
 
 Runner = Callable[..., Awaitable[Any]]
 """Runs a blocking function and returns what it returns: in a thread, or at once in a simulation."""
+
+Wanted = Callable[[bytes], Awaitable[bytes]]
+"""Returns what must stand in the place of what stands for `fmt`: the same, if it may stay."""
 
 MAX_REMEMBERED_BYTES = 4096
 CHECKSUM_BYTES = 16
@@ -331,13 +335,16 @@ class Repository:
                 self._project_key = before
                 raise
 
-    async def mend(self) -> Mended:
+    async def mend(self, *, drop_unknown: bool = False) -> Mended:
         """Put `fmt` back as this device remembers it, if the store lacks it or has a damaged one.
 
         So it does with one of before a rotation. For a bucket that was emptied, restored or
         damaged, and to be called on the user's word only: a store that is merely the wrong one
         would get a repository that is not its own. Where nothing is wrong it is one request.
 
+        Args:
+            drop_unknown: Also replace one that the key in use does not open, as after a rotation;
+                and leave out of one that it opens what this version does not know.
         Raises:
             NotFoundError: this device remembers nothing of this store.
             StoreChangedError: the store holds another repository; it is left alone.
@@ -347,20 +354,60 @@ class Repository:
             NetworkError: the store could not be reached; repeating the call is safe.
         """
         async with self._lock:
-            known = await self._known()
             cached = await self._cached_fmt()
-            if known is None or cached is None:
-                raise self._never_known()
+            if cached is None or not drop_unknown:
+                known = await self._known()
+                cached = await self._cached_fmt()
+                if known is None or cached is None:
+                    raise self._never_known()
+            if drop_unknown:
+                cached = await self._without_unknown(cached)
+                self._keys = await self._unlock(cached)
             if isinstance(self.store, MayBeAway):
                 self.store.must_exist = False  # the user says that it is empty, not away
+            wanted = partial(self._wanted, cached=cached, drop_unknown=drop_unknown)
             try:
                 found = await self._fmt_there()
-                if found is not None and not await self._must_go(found.data, cached):
+                if found is not None and await wanted(found.data) == found.data:
                     await self._renew(found.data)
-                    return Mended()
-                return await self._restore(cached)
+                    mended = Mended()
+                else:
+                    mended = await self._restore(cached, wanted)
+                if drop_unknown:
+                    await self._note_refused(0)
+                return mended
             finally:
                 self._expect()
+
+    async def _wanted(self, raw: bytes, *, cached: bytes, drop_unknown: bool) -> bytes:
+        """Return what must stand where `raw` stands for `fmt`; `raw` itself, if it may stay."""
+        if not drop_unknown:
+            return cached if await self._must_go(raw, cached) else raw
+        try:
+            kept = await self._without_unknown(raw)
+        except (BlobCorruptError, UnauthorizedError, UnsupportedFormatError):
+            return cached
+        found, before = keyring.decode(kept), keyring.decode(cached)
+        return cached if found.repo_id == before.repo_id and found.age < before.age else kept
+
+    async def _without_unknown(self, raw: bytes) -> bytes:
+        """Return a `fmt` without what this version does not know.
+
+        Raises:
+            UnauthorizedError: nobody who has the key in use has made it.
+            BlobCorruptError: somebody who has it has exchanged keys that never change.
+        """
+        fmt = keyring.without_unknown(raw)
+        keyring.check_cost(fmt, self._project_key)
+        kek = await self.kek(fmt.kdf)
+        if not keyring.is_checked(raw, kek):
+            raise keyring.wrong_key(newest=fmt.newest)
+        if fmt.raw != raw:
+            fmt = keyring.rechecked(fmt, kek, nonce=self._clock.token(keyring.NONCE_BYTES))
+        keys = keyring.unlock(fmt, kek)
+        if self._keys is not None and keys.repo_id == self._keys.repo_id:
+            keyring.check_continues(keys, self._keys)
+        return fmt.raw
 
     async def set_aside(self, kind: str, data: bytes, *, sid: str | None) -> str:
         """Keep a copy of a damaged blob that is about to be replaced; return its key.
@@ -401,13 +448,13 @@ class Repository:
             return False
         return not keyring.is_checked(raw, await self.kek(before.kdf))
 
-    async def _restore(self, cached: bytes) -> Mended:
+    async def _restore(self, cached: bytes, wanted: Wanted) -> Mended:
         keys = await self._unlock(cached)
         check_writable(keys, None)
         if keys.commit == "log":
             return await self._put_back_log(cached)
         verdict = await self._verdict.find()
-        mended = await self._put_back(cached)
+        mended = await self._put_back(cached, wanted)
         await self._publish(verdict)
         return mended
 
@@ -424,27 +471,28 @@ class Repository:
         self._keys = await self._accept(cached)
         return Mended(True, aside)
 
-    async def _put_back(self, cached: bytes) -> Mended:
+    async def _put_back(self, cached: bytes, wanted: Wanted) -> Mended:
         aside: list[str] = []
         etag: ETag | None = None
+        following = cached
         for attempt in range(RESTORE_ATTEMPTS):
             answer: object = None
             with contextlib.suppress(OutcomeUnknownError, StoreBusyError):  # read back below
-                answer = await self.store.compare_and_swap(self.layout.fmt, cached, etag=etag)
+                answer = await self.store.compare_and_swap(self.layout.fmt, following, etag=etag)
             if isinstance(answer, Swapped):
-                self._keys = await self._accept(cached)
+                self._keys = await self._accept(following)
                 return Mended(True, tuple(aside))
             found = await self._fmt_there()
             if found is None:
-                etag = None
+                etag, following = None, cached
                 await self._clock.sleep(self._clock.uniform(0.5, 1.0) * 2.0**attempt / 10)
-            elif await self._must_go(found.data, cached):
+            elif found.data != following and (better := await wanted(found.data)) != found.data:
                 aside.append(await self.set_aside("fmt", found.data, sid=None))
-                etag = found.etag
+                etag, following = found.etag, better
             else:
                 # These very bytes, or what another device has restored or rotated to meanwhile.
                 self._keys = await self._renew(found.data)
-                return Mended(found.data == cached and answer is None, tuple(aside))
+                return Mended(found.data == following and answer is None, tuple(aside))
         raise OutcomeUnknownError(f"it is not known whether {self.store.url} was restored")
 
     async def keys(self) -> Keys | None:
@@ -677,6 +725,8 @@ class Repository:
             before = keyring.decode(cached)
             if fmt.repo_id != before.repo_id:
                 raise self._changed("holds another repository")
+            if fmt.commit != before.commit:
+                raise self._changed(f"says that this project commits by {fmt.commit!a:.80}")
             if fmt.age < before.age:
                 raise StoreChangedError(
                     f"the store {self.store.url} holds the keys of before a rotation: epoch "
@@ -685,9 +735,11 @@ class Repository:
                     hint=f"put back what this device knows: {repair_command()}",
                 )
         keys = await self._unlock(raw)
-        known = {} if self._keys is None else self._keys.roots.by_epoch
-        if any(keys.roots.by_epoch.get(epoch) != root for epoch, root in known.items()):
-            raise self._changed("holds other keys than before under the same numbers")
+        if self._keys is not None:
+            try:
+                keyring.check_continues(keys, self._keys)
+            except BlobCorruptError as error:
+                raise self._changed(f"holds what this project never had: {error}") from error
         self._keys = await self._accept(raw)
         return self._keys
 
@@ -961,7 +1013,8 @@ class Repository:
     def _changed(self, how: str) -> StoreChangedError:
         return StoreChangedError(
             f"the store {self.store.url} {how}",
-            hint=other_store_hint("the store that this project used before"),
+            hint=other_store_hint("the store that this project used before")
+            + f"; if somebody made this up: {repair_command(drop_unknown=True)}",
         )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from moss_local import BlobMissingError, DocumentInfo, MossClient, MossError
+from moss_sync import keyring
 from tests.moss_local.cli_harness import Cli
 from tests.moss_sync.world import noise
 
@@ -92,6 +93,34 @@ def test_repair_mends_a_blob_for_this_device_and_a_new_one(
         assert asyncio.run(read(tmp_path, name)) == expected
     asyncio.run(add(tmp_path, "new", {"b": "text"}, push=True))
     assert asyncio.run(read(tmp_path, "one")).keys() == {*expected, "b"}
+
+
+def test_keys_of_a_rotation_that_never_was_and_of_no_version_are_left_out_on_request(
+    cli: Cli, tmp_path: Path
+) -> None:
+    asyncio.run(add(tmp_path, "one", {"a": "text"}, push=True))
+    asyncio.run(add(tmp_path, "one", {"not pushed": "text"}, push=False))
+    [fmt] = blobs(tmp_path, "fmt")
+    whole = fmt.read_bytes()
+    fields = keyring._unpacked(whole)
+    rotated = {**fields["epochs"], 2: bytes(keyring.WRAPPED_BYTES)}
+    kek = keyring.derive_kek("k", keyring.decode(whole).kdf)
+    featured = {**fields, "feat_w": ["invented"], "feat_r": ["invented"]}
+    featured["check"] = keyring._wrap(
+        kek, bytes(12), b"", fields["repo_id"], keyring._header(featured)
+    )
+    for made_up in ({**fields, "epochs": rotated}, featured):
+        fmt.write_bytes(keyring._framed(made_up))
+        plain = cli("repair", "conv")
+        assert plain.code != 0
+        assert "moss-local repair --drop-unknown" in plain.stderr
+        [repaired] = cli("repair", "--drop-unknown", "conv", "--json").ok().json()["repairs"]
+        assert repaired["keys_restored"]
+        [aside] = repaired["aside"]
+        assert (tmp_path / "store" / aside).read_bytes() == keyring._framed(made_up)
+        expected = {"a": "text", "not pushed": "text"}
+        assert asyncio.run(read(tmp_path, "new")) == expected
+        assert asyncio.run(read(tmp_path, "one")) == expected
 
 
 def test_a_device_without_a_session_puts_the_keys_back_as_well(cli: Cli, tmp_path: Path) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 
 import pytest
 
-from moss_sync import BlobMissingError, MossError, UnsupportedFormatError, keyring
+from moss_sync import BlobMissingError, MossError, NotFoundError, UnsupportedFormatError, keyring
 from moss_sync.commit import Commit
 from tests.devices import Device
 from tests.moss_sync.world import World, noise
@@ -329,6 +330,134 @@ def test_keys_that_a_later_version_has_changed_are_left_alone(world: World) -> N
             await one.engine.repair()
         assert await world.blob(fmt) == later
         assert not keys(world, "/aside/")
+
+    asyncio.run(story())
+
+
+def by_member(kek: bytes, whole: bytes, **changes: object) -> bytes:
+    """Return a `fmt` that whoever has the project key can make: all of it is checked."""
+    fields = {**keyring._unpacked(whole), **changes}
+    fields["check"] = keyring._wrap(kek, bytes(12), b"", fields["repo_id"], keyring._header(fields))
+    return keyring._framed(fields)
+
+
+def wrapped(kek: bytes, whole: bytes, role: str) -> bytes:
+    return keyring._wrap(kek, bytes(12), b"k" * 32, keyring.decode(whole).repo_id, role)
+
+
+MADE_BY_A_MEMBER: dict[str, Callable[[bytes, bytes], bytes]] = {
+    "a reader's feature": lambda kek, whole: by_member(kek, whole, feat_r=["invented"]),
+    "a writer's feature": lambda kek, whole: by_member(kek, whole, feat_w=["invented"]),
+    "something unknown": lambda kek, whole: by_member(kek, whole, feat_r=["x"], later=[1] * 100),
+    "another function": lambda kek, whole: by_member(
+        kek, whole, kdf={**keyring._unpacked(whole)["kdf"], "name": "argon3"}
+    ),
+    "another way to commit": lambda kek, whole: by_member(kek, whole, commit="log"),
+    "a way that nobody knows": lambda kek, whole: by_member(kek, whole, commit="later"),
+    "another key of names": lambda kek, whole: by_member(
+        kek, whole, names=wrapped(kek, whole, "names")
+    ),
+    "another root key": lambda kek, whole: by_member(
+        kek, whole, epochs={1: wrapped(kek, whole, "epoch 1")}
+    ),
+}
+
+
+@pytest.mark.parametrize("seen", [False, True])
+@pytest.mark.parametrize("made", MADE_BY_A_MEMBER)
+def test_what_a_member_did_to_the_keys_has_a_way_out_that_must_be_asked_for(
+    world: World, made: str, seen: bool
+) -> None:
+    async def story() -> None:
+        one, _ = await session(world)
+        one.put("edit", "not pushed")
+        fmt = one.repository.layout.fmt
+        whole = await world.blob(fmt)
+        kek = await one.repository.kek(keyring.decode(whole).kdf)
+        changed = MADE_BY_A_MEMBER[made](kek, whole)
+        await world.store.inner.put(fmt, changed)
+        if seen:
+            with suppress(MossError):
+                await one.repository.refresh()
+            with suppress(MossError):
+                await one.engine.sync()
+        with pytest.raises(MossError) as caught:
+            await one.engine.repair(force=False)
+        assert "moss-local repair --drop-unknown" in (caught.value.hint or "")
+        report = await one.engine.repair(force=False, drop_unknown=True)
+        assert report.keys_restored
+        assert await world.blob(report.aside[0]) == changed
+        fresh = world.device_here()
+        await fresh.engine.sync()
+        assert fresh.texts.keys() == {"one", "two", "edit"}
+        for device in (one, fresh):
+            assert (await device.engine.repair(force=False, drop_unknown=True)).aside == ()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("seen", [False, True])
+def test_a_rotation_that_never_was_has_a_way_out_that_must_be_asked_for(
+    world: World, seen: bool
+) -> None:
+    async def story() -> None:
+        one, _ = await session(world)
+        one.put("edit", "not pushed")
+        fmt = one.repository.layout.fmt
+        whole = await world.blob(fmt)
+        epochs = {**keyring._unpacked(whole)["epochs"], 2: bytes(keyring.WRAPPED_BYTES)}
+        changed = made_up(whole, epochs=epochs)
+        await world.store.inner.put(fmt, changed)
+        if seen:
+            with pytest.raises(MossError):
+                await one.repository.refresh()
+            with pytest.raises(MossError):
+                await one.engine.sync()
+            assert await one.repository.rotation_seen() is not None
+        with pytest.raises(MossError) as caught:
+            await one.engine.repair(force=False)
+        assert "moss-local repair --drop-unknown --all" in (caught.value.hint or "")
+        assert await world.blob(fmt) == changed
+        report = await one.engine.repair(force=False, drop_unknown=True)
+        [aside] = report.aside
+        assert await world.blob(aside) == changed
+        assert await world.blob(fmt) == whole
+        assert await one.repository.rotation_seen() is None
+        fresh = world.device_here()
+        await fresh.engine.pull()
+        assert fresh.texts.keys() == {"one", "two", "edit"}
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("damage", ["flipped", "emptied"])
+def test_a_session_that_nobody_has_seen_whole_is_begun_anew_when_that_is_asked_for(
+    world: World, damage: str
+) -> None:
+    async def story() -> None:
+        one, two = await session(world)
+        manifest = await listed(world, one, "/m/")
+        await put(
+            world, manifest, b"" if damage == "emptied" else flipped(90, await world.blob(manifest))
+        )
+        three = world.device_here()
+        three.put("three", "not pushed")
+        with pytest.raises(NotFoundError) as caught:
+            await three.engine.repair(force=False)
+        assert "moss-local repair --drop-unknown conv-123" in (caught.value.hint or "")
+        report = await three.engine.repair(force=False, drop_unknown=True)
+        assert report.rebuilt
+        assert len(report.aside) == 1
+        assert three.texts.keys() == {"three"}
+        fresh = world.device_here()
+        await fresh.engine.pull()
+        assert fresh.texts.keys() == {"three"}
+        one.put("edit", "not pushed")
+        for device in (one, two, three, fresh):  # who holds it after all adds it again
+            await device.engine.sync()
+        for device in (one, two, three, fresh):
+            await device.engine.sync()
+            assert device.texts.keys() == {"one", "two", "three", "edit"}
 
     asyncio.run(story())
 

@@ -433,8 +433,8 @@ async def _keep_whatever_decodes(shipped: Any, self: Any, raw: bytes, cached: by
     return found.newest < keyring.decode(cached).newest
 
 
-async def _set_nothing_aside(self: Any, kind: str, data: bytes) -> str:
-    return self.layout.aside(kind, data)
+async def _set_nothing_aside(self: Any, kind: str, data: bytes, *, sid: str | None) -> str:
+    return self.layout.aside(kind, data, sid)
 
 
 def _last_writer_by_arrival(a: Any, b: Any) -> bool:
@@ -1157,6 +1157,12 @@ MUTANTS: Sequence[Mutant] = (
         "what was left under an older key is collected whatever its base",
         around(collection, "collectable", _of_the_first_epoch),
         (REMOVED,),
+    ),
+    Mutant(
+        "keys-continue",
+        "a fmt with other keys than those that no rotation changes is refused, whoever made it",
+        swap(keyring, "check_continues", lambda keys, before: None),
+        (DAMAGE,),
     ),
     Mutant(
         "erase-asides",
