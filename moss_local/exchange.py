@@ -260,7 +260,7 @@ class Exchange:
             log.warning("session %r: %s", self.name, OLDER_COPY)
         if report is not None and report.quarantined:
             log.warning(
-                "session %r: %d changes made here were set aside; see session.quarantined()",
+                "session %r: %d documents were set aside; see session.quarantined()",
                 self.name,
                 report.quarantined,
             )

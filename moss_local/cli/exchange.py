@@ -114,8 +114,8 @@ def tell_of_set_aside(session: str, report: SyncReport) -> None:
         render.talk(f"{session}: {OLDER_COPY}")
     if report.quarantined:
         render.talk(
-            f"{session}: changes made here were set aside, because the session was deleted "
-            "elsewhere or this device's file was an old copy; see "
+            f"{session}: documents were set aside, because the session was deleted elsewhere or "
+            "repaired, or this device's file was an old copy; see "
             f"moss-local quarantine {shlex.quote(session)}"
         )
 

@@ -107,9 +107,9 @@ def rotate_key(
         fail(error)
     if failed:
         render.talk(
-            "what is sealed under older keys still counts, in all sessions: mend those above on\n"
-            "a device that holds them (moss-local repair SESSION), or delete a blob that is none\n"
-            "of yours from the store; then moss-local rotate-key --rewrite-only"
+            "what is sealed under older keys still counts, in all sessions: mend those above on",
+            "a device that holds them (moss-local repair SESSION), or delete a blob that is none",
+            "of yours from the store; then moss-local rotate-key --rewrite-only",
         )
         raise typer.Exit(failed[0].exit_code)
 

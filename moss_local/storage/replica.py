@@ -351,7 +351,8 @@ def _resync(conn: apsw.Connection, records: Mapping[str, Record], tomb_hlc: int)
 
 
 def _correct(conn: apsw.Connection, correction: Correction) -> int:
-    # They need not differ from each other, only from what they replace.
+    # They need not differ from each other, only from what they replace. (`dirty > 0` lets SQLite
+    # use the partial index.)
     conn.execute(
         f"UPDATE document SET hlc = ? WHERE dirty > 0 AND dirty = {EDITED} AND hlc > ?",
         (correction.to, correction.above),

@@ -246,7 +246,7 @@ def rotate(fmt: Format, keys: Keys, kek: bytes, kdf: KdfParams, *, fresh: bytes)
         kek: Derived from the new project key, or from the old one, with `kdf`.
         fresh: `rotation_bytes(fmt)` random bytes: the root key, and a nonce for each key.
     Raises:
-        InvalidArgumentError: it would be more than MAX_FMT_BYTES, after some hundred rotations, or
+        InvalidArgumentError: it would be more than MAX_FMT_BYTES, after nine hundred rotations, or
             past MAX_EPOCH, which only a made-up number comes near.
     """
     if fmt.newest >= MAX_EPOCH:

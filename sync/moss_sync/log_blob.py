@@ -27,6 +27,7 @@ from moss_sync.coverage import (
     floor_of,
 )
 from moss_sync.errors import BlobCorruptError, InvalidArgumentError, UnsupportedFormatError
+from moss_sync.features import UPGRADE
 from moss_sync.layout import MAX_PUSH, SegmentName, is_name
 from moss_sync.limits import rejected_blob
 from moss_sync.packing import (
@@ -313,7 +314,7 @@ def _opened(data: bytes, max_bytes: int, what: str) -> Mapping[str, Any]:
     if version != VERSION:
         raise UnsupportedFormatError(
             f"{what} has version {version}; this version knows {VERSION}",
-            hint="upgrade moss_local on this device",
+            hint=UPGRADE,
         )
     known: Mapping[str, Any] = fields
     return known

@@ -141,7 +141,8 @@ class LogEngine:
     async def repair(self, *, force: bool = True, drop_unknown: bool = False) -> RepairReport:
         """Put back into the log what it has lost and this device holds.
 
-        Blobs that are damaged are set aside and taken out of the log, where they stop everybody.
+        Blobs that are damaged are set aside and taken out of the log: nobody can read them there,
+        and they keep deletions from being forgotten.
         If that, or a blob that is gone, leaves the log without pushes that this device has read,
         it pushes all that it holds anew; so does every other device that repairs.
 

@@ -123,7 +123,7 @@ class Manifest:
             the older: which commit was a day ago.
         retired: The last commit of any device that has left `devs`; 0 if none has.
         repairs: How often the session was put together anew from what a device held.
-        setbacks: The repairs in which its time fell, the last MAX_SETBACKS of them.
+        setbacks: The last MAX_SETBACKS repairs, each with the time past which nothing of before is.
         space: The vector space of the session; None before its first vector.
         epoch: Of the key that it is sealed under; never falls from one to the next, and what a
             commit adds to the list is of its epoch.
@@ -355,7 +355,7 @@ def _fields(manifest: Manifest) -> dict[str, Any]:
         "models": models,
         "active_model": None if manifest.space is None else manifest.space.fingerprint,
         "epoch": manifest.epoch,
-        # Not in the first manifests that were written, so not there where they say nothing.
+        # Left out where they say nothing, as in most sessions.
         **({"tl": [[seq, ct] for seq, ct in manifest.tl]} if manifest.tl else {}),
         **({"retired": manifest.retired} if manifest.retired else {}),
         **({"repairs": manifest.repairs} if manifest.repairs else {}),

@@ -357,8 +357,8 @@ def clamped(
 ) -> list[Record]:
     """Return the records of a commit as everybody takes them: no stamp past what it allows.
 
-    The time of the commit is agreed state, and so are the repairs in which time fell: all devices
-    cut a wrong clock's stamps alike.
+    The time of the commit is agreed state, and so are those of the repairs since: all devices cut a
+    wrong clock's stamps alike.
     """
     limit = stamp_limit(commit_ms)
     return with_lowered([cut(record, limit) for record in records], setbacks)

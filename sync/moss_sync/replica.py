@@ -364,7 +364,7 @@ class Replica(Protocol):
         Args:
             joint: The last commit that this life and the one before have in common. Deletions up to
                 it that were applied here are known here, however little of this life is applied.
-            setbacks: The repairs in which time fell since the life that the file is in.
+            setbacks: The repairs since the life that the file is in.
         """
         ...
 

@@ -17,8 +17,9 @@ class SyncReport:
     Attributes:
         sent: Live records published; sent_deletes: tombstones published.
         received, deleted, superseded, reasserted: As in MergeCounts.
-        quarantined: Local changes that were set aside, because they may have been pushed and
-            deleted since, or the session was deleted; they can be read and restored.
+        quarantined: Documents that were set aside, because they may have been deleted since, or the
+            session was deleted: changes made here, and after a repair what is only held. They can
+            be read and restored.
         older_copy: This device's file was an older copy of itself, or of another device's: under
             its device id more has been pushed than it knows of. It goes on under a new id; what
             was pushed is merged, and what was only in the file that is gone is lost.

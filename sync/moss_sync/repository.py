@@ -5,10 +5,10 @@ a wrong key is refused with or without a network. Contact with the store happens
 once, and is shared by all sessions of a client.
 
 First contact with an empty store, with what a crash leaves behind:
-  1 GET fmt: nothing there.
+  1 GET fmt, and list the prefix: nothing there.
   2 probe the store           crash: a few unnamed blobs under _probe/, which nobody reads.
   3 create fmt if absent      lost answer or lost race: read it back; whoever won, its keys count.
-  4 PUT probe                 crash before: the next writer probes again.
+  4 publish the verdict       crash before: the next writer probes again.
 Nothing of the user's is written before 3, and nothing at all where the probe fails.
 
 A repository that commits by log needs no compare-and-swap: there is no probe, and its `fmt` is

@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from moss_sync.errors import BlobCorruptError, UnsupportedFormatError
+from moss_sync.features import UPGRADE
 
 MAGIC = b"XSEG"
 FRAME_VERSION = 1
@@ -158,7 +159,7 @@ def unseal(roots: RootKeys, identity: BlobIdentity, sealed: bytes, *, max_plain:
             raise BlobCorruptError(f"{where} has a damaged header: it opens without it")
         raise UnsupportedFormatError(
             f"{where} has frame version {version}, suite {suite}, flags {flags}",
-            hint="upgrade moss_local on this device",
+            hint=UPGRADE,
         )
     count = _chunks(length)
     if length > max_plain or len(sealed) != HEADER_BYTES + length + count * TAG_BYTES:

@@ -12,8 +12,8 @@ been written: what is left counts.
 Columns compress better than rows, and vectors better still when the first bytes of all components
 stand together and then the second ones: signs and exponents of unit vectors repeat, mantissas do
 not (measured on 1 000 real turns in fp16, texts included: 7 % smaller than rows).
-A version's digest is not stored: it follows from the content and is made again on reading, so a
-record cannot claim another content's version.
+A version's digest follows from the content and is made again on reading. It is stored only where it
+does not follow any more, because a vector of the caller's own is gone (`_kept_digests`).
 Source: SYNC-PROTOCOL 2.9, described byte by byte in docs/format.md.
 """
 
@@ -25,6 +25,7 @@ from itertools import accumulate
 from typing import Any
 
 from moss_sync.errors import BlobCorruptError, InvalidArgumentError, UnsupportedFormatError
+from moss_sync.features import UPGRADE
 from moss_sync.hlc import LAST_STAMP
 from moss_sync.limits import (
     MAX_DIMENSIONS,
@@ -153,7 +154,7 @@ def decode(data: bytes, *, what: str, commit_seq: int | None = None) -> Segment:
         if version != VERSION:
             raise UnsupportedFormatError(
                 f"{what} has version {version}; this version knows {VERSION}",
-                hint="upgrade moss_local on this device",
+                hint=UPGRADE,
             )
         return _decode(fields, commit_seq)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:

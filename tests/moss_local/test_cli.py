@@ -5,6 +5,7 @@ Most of it runs in this process; what a process alone shows, in real ones at the
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -29,6 +30,8 @@ from moss_local.storage.unused import remove_unused
 from moss_sync import SyncReport
 from moss_sync.stores import s3_client
 from tests.moss_local.cli_harness import PROGRAM, Cli, Done
+
+PRINTED = ("render.say", "render.talk")
 
 
 @pytest.fixture
@@ -779,6 +782,17 @@ def test_a_text_cannot_play_tricks_on_the_terminal(cli: Cli) -> None:
 
 NASTY = "a\nerror: b\x1b[2J\u202e\u2066\u200e\u200b\u00ad\ufeff\u3164\u2028\x85[red]c"
 SHOWN = "a\\nerror: b\\x1b[2J\\u202e\\u2066\\u200e\\u200b\\xad\\ufeff\\u3164\\u2028\\x85[red]c"
+
+
+def test_what_is_said_on_several_lines_is_given_as_lines() -> None:
+    """`render.say` and `talk` escape line breaks, also those of our own sentences."""
+    for path in Path(render.__file__).parent.glob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(call, ast.Call) or ast.unparse(call.func) not in PRINTED:
+                continue
+            for part in (each for given in call.args for each in ast.walk(given)):
+                text = part.value if isinstance(part, ast.Constant) else ""
+                assert "\n" not in str(text) or ".splitlines" in ast.unparse(call), path
 
 
 def test_names_are_shown_escaped_and_json_has_them_as_they_are(cli: Cli) -> None:
