@@ -12,7 +12,8 @@ import pytest
 
 from moss_local import InvalidArgumentError, MossClient
 from moss_local.key_strength import weakness_of
-from moss_local.settings import credentials_path, new_key
+from moss_local.settings import credentials_path
+from moss_sync.project_key import RANDOM_BYTES, generate
 from tests.keys import KEY, NEW_KEY
 from tests.moss_local.cli_harness import Cli
 
@@ -46,7 +47,7 @@ def test_a_weak_key_is_told_with_the_time_that_it_would_last(key: str, within: s
     "key",
     [
         KEY,
-        new_key(),
+        generate(bytes(range(RANDOM_BYTES))),
         "correct horse battery staple ocean",
         "kd7 jfhg 3847 dkfjg x",
         "🔑 ключ от дома Петровых, третий этаж",

@@ -25,7 +25,6 @@ from moss_sync.derivation import derived
 from moss_sync.errors import MossError, NetworkError, UnauthorizedError
 from moss_sync.keyring import Keys
 from moss_sync.packing import pack, unpack
-from moss_sync.repository import Repository
 from moss_sync.revocation import revoke_older
 from moss_sync.rotation import rotate
 from moss_sync.seal import RootKeys
@@ -265,18 +264,18 @@ class AttackWorld(World):
         if self.key_of(actor) != self.project_keys[-1]:
             return
         operation.fault_rate = 0.0  # the user ends what a lost answer cuts off, with the same key
-        key = f"key {len(self.project_keys)}"
+        key = f"key {len(self.project_keys)} of {actor.number} in {step.number}"
         repository = process.repository
         try:
             before = (await repository.attach()).roots
             epoch = await rotate(repository, actor.clock, key)
-            self.project_keys.append(key)
+            self.project_keys.append(key)  # no other rotation can have come between
             self._known_key[actor.number] = key
             self.removed = Removed(before, None)
             await process.engine.rewrite()
             await revoke_older(repository, actor.clock, epoch)
         except MossError as error:
-            if self._rotated_to(repository, key):
+            if repository.project_key == key:  # what has failed is what comes after it
                 self._known_key[actor.number] = key
             self._note(actor, error)
             return
@@ -292,12 +291,6 @@ class AttackWorld(World):
             actor.process is None or actor.process.repository.project_key == self.project_keys[-1]
             for actor in self.actors
         ) and set(self._known_key.values()) == {self.project_keys[-1]}
-
-    def _rotated_to(self, repository: Repository, key: str) -> bool:
-        """Whether the project opens with `key` now."""
-        if self.project_keys[-1] != key and repository.project_key == key:
-            self.project_keys.append(key)
-        return self.project_keys[-1] == key
 
     async def trespass(self, actor: Actor, step: Step, operation: Operation) -> None:
         """Somebody with the key of before a rotation writes what that key allows."""
