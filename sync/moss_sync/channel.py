@@ -442,11 +442,8 @@ class Channel:
         finally:
             for task in tasks:
                 task.cancel()
-        for item in inline:
-            decoded = _inline_segment(current, item)
-            records = plan.clamped(decoded.records, item.ct, current.setbacks)
-            segments.append(replace(decoded, records=records))
-        return [plan.admitted(each, current) for each in segments]
+        segments = [plan.admitted(each, current) for each in segments]
+        return [*segments, *(inline_segment(current, item) for item in inline)]
 
     async def _read_segment(self, keys: Keys, current: Manifest, entry: Entry) -> Segment:
         blob = await self._store.get(self._repository.layout.blob(current.sid, entry.name))
@@ -470,7 +467,7 @@ class Channel:
         def opened() -> Segment:
             plain = unseal(
                 roots,
-                _segment_identity(keys, current.sid, named.stem),
+                segment_identity(keys, current.sid, named.stem),
                 blob.data,
                 max_plain=segment.MAX_PLAIN_BYTES,
             )
@@ -608,7 +605,7 @@ class Channel:
         """Return the name and the sealed bytes of a segment that `state`'s device will write."""
         sid, salt = self.sid(keys), self._clock.token(SALT_BYTES)
         stem = layout.new_stem(kind=kind, base=state.applied_seq, dev=state.dev, number=number)
-        identity, roots = _segment_identity(keys, sid, stem), self._repository.roots
+        identity, roots = segment_identity(keys, sid, stem), self._repository.roots
 
         def work() -> tuple[SegmentName, bytes]:
             blob = seal(roots, identity, payload, salt=salt, epoch=epoch)
@@ -668,7 +665,7 @@ def without_damaged_inline(current: Manifest, *, drop_unknown: bool) -> Manifest
 
     def readable(item: Inline) -> bool:
         try:
-            _inline_segment(current, item)
+            inline_segment(current, item)
         except UnsupportedFormatError:
             if not drop_unknown:
                 raise
@@ -681,19 +678,25 @@ def without_damaged_inline(current: Manifest, *, drop_unknown: bool) -> Manifest
     return current if len(inline) == len(current.inline) else replace(current, inline=inline)
 
 
-def _inline_segment(current: Manifest, item: Inline) -> Segment:
+def inline_segment(current: Manifest, item: Inline) -> Segment:
+    """Return what a small push of a manifest holds, as every reader takes it.
+
+    Raises:
+        BlobCorruptError, UnsupportedFormatError: as `segment.decode`.
+    """
     what = f"push {item.n} in the manifest of session {current.name!r}"
     decoded = segment.decode(item.payload, what=what, commit_seq=item.seq)
     if (decoded.dev, decoded.n) != (item.dev, item.n):
         raise BlobCorruptError(f"{what} says that it is another one")
-    return decoded
+    records = plan.clamped(decoded.records, item.ct, current.setbacks)
+    return plan.admitted(replace(decoded, records=records), current)
 
 
 def manifest_identity(keys: Keys, sid: str) -> BlobIdentity:
     return BlobIdentity(keys.repo_id, sid, "manifest", "m")
 
 
-def _segment_identity(keys: Keys, sid: str, stem: str) -> BlobIdentity:
+def segment_identity(keys: Keys, sid: str, stem: str) -> BlobIdentity:
     return BlobIdentity(keys.repo_id, sid, "segment", stem)
 
 

@@ -11,8 +11,8 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from moss_sync import epochs, layout, log_directory, manifest, plan, segment
-from moss_sync.channel import PARALLEL_READS, manifest_identity
+from moss_sync import epochs, layout, log_directory, manifest, plan
+from moss_sync.channel import PARALLEL_READS, inline_segment, manifest_identity
 from moss_sync.errors import (
     BlobCorruptError,
     BlobDeniedError,
@@ -358,20 +358,11 @@ def _documents(current: Manifest) -> int | None:
     """Return how many documents the session has, if nothing else need be read for it."""
     if not current.entries:
         try:
-            records = [
-                record
-                for each in current.inline
-                for record in plan.clamped(
-                    segment.decode(
-                        each.payload, what=f"push {each.n} in a manifest", commit_seq=each.seq
-                    ).records,
-                    each.ct,
-                    current.setbacks,
-                )
-            ]
+            segments = [inline_segment(current, item) for item in current.inline]
         except (BlobCorruptError, UnsupportedFormatError):
             return None  # whoever opens it is told
-        return sum(not record.deleted for record in newest(records).values())
+        records = newest(record for each in segments for record in each.records)
+        return sum(not record.deleted for record in records.values())
     if len(current.entries) == 1 and not current.inline:
         return current.entries[0].docs  # an id stands in a segment once
     return None

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from moss_sync import segment
 from moss_sync.errors import (
     BlobCorruptError,
     ForkDetectedError,
@@ -23,7 +22,7 @@ from moss_sync.errors import (
 from moss_sync.layout import SegmentName, is_blob_of
 from moss_sync.manifest import Entry, Manifest
 from moss_sync.seal import epoch_of
-from moss_sync.tiers import Compaction, readable_together
+from moss_sync.tiers import Compaction, piecemeal
 
 
 def check_epoch(current: Manifest, sealed: int, before: Manifest | None) -> None:
@@ -114,18 +113,8 @@ def is_old(manifest: Manifest, newest: int) -> bool:
 def plan_rewrite(manifest: Manifest, newest: int) -> Compaction | None:
     """Return what to merge next so that in the end all of it is under `newest`; None: nothing.
 
-    One entry at least; more while they make one segment that readers accept. Inline pushes go along
-    while the manifest itself is old; one with neither is sealed anew by any commit.
+    Inline pushes go along while the manifest itself is old; one with neither is sealed anew by any
+    commit.
     """
     inline = manifest.inline if manifest.epoch < newest else ()
-    chosen: list[Entry] = []
-    for entry in old_entries(manifest, newest):
-        together = [*chosen, entry]
-        size = sum(each.bytes for each in together)
-        fits = size <= segment.MAX_SEGMENT_BYTES and readable_together(together, inline)
-        if chosen and not fits:
-            break
-        chosen = together
-        if not fits:
-            inline = ()  # a large one goes alone
-    return Compaction(tuple(chosen), inline) if chosen or inline else None
+    return piecemeal(old_entries(manifest, newest), inline)

@@ -156,15 +156,11 @@ class LogChannel:
 
     async def damaged_heads(self, keys: Keys, *, drop_unknown: bool) -> dict[str, bytes]:
         """Return the heads of devices that are not what they should be, by key."""
-        sid = self.sid(keys)
-        folder = self._repository.layout.manifests
-        found: dict[str, Callable[[], Awaitable[object]]] = {}
-        for listed in await list_all(
-            self._store, folder, start_after=f"{folder}{sid}-", beginning=f"{sid}-"
-        ):
-            parsed = layout.parse_head(listed.key.removeprefix(folder))
-            if parsed is not None and parsed[0] == sid:
-                found[listed.key] = partial(read_head, self._repository, keys, sid, parsed[1])
+        sid, place = self.sid(keys), self._repository.layout.head
+        found: dict[str, Callable[[], Awaitable[object]]] = {
+            place(sid, dev): partial(read_head, self._repository, keys, sid, dev)
+            for dev in await self._with_heads(sid)
+        }
         return await self._unreadable(found, drop_unknown)
 
     async def _unreadable(
@@ -197,17 +193,11 @@ class LogChannel:
     async def heads(self, keys: Keys) -> tuple[list[Head], bool]:
         """Return what all devices said of themselves, and whether all of it could be read."""
         sid = self.sid(keys)
-        folder = self._repository.layout.manifests
         found: list[Head] = []
         complete = True
-        for listed in await list_all(
-            self._store, folder, start_after=f"{folder}{sid}-", beginning=f"{sid}-"
-        ):
-            parsed = layout.parse_head(listed.key.removeprefix(folder))
-            if parsed is None or parsed[0] != sid:
-                continue
+        for dev in await self._with_heads(sid):
             try:
-                head = await read_head(self._repository, keys, sid, parsed[1])
+                head = await read_head(self._repository, keys, sid, dev)
             except BlobNotFoundError:
                 continue  # not there any more
             except (BlobCorruptError, UnsupportedFormatError):
@@ -216,6 +206,15 @@ class LogChannel:
             if head is not None:
                 found.append(head)
         return found, complete
+
+    async def _with_heads(self, sid: str) -> list[bytes]:
+        """Return the devices that have a head in a session."""
+        folder = self._repository.layout.manifests
+        listed = await list_all(
+            self._store, folder, start_after=f"{folder}{sid}-", beginning=f"{sid}-"
+        )
+        parsed = [layout.parse_head(each.key.removeprefix(folder)) for each in listed]
+        return [each[1] for each in parsed if each is not None]
 
     async def write_head(self, keys: Keys, head: Head) -> None:
         """Write this device's head over the one of before."""

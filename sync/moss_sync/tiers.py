@@ -135,15 +135,19 @@ def everything(manifest: Manifest) -> Compaction | None:
 
 
 def plan_vectors(manifest: Manifest, names: Set[str], upto: int) -> Compaction | None:
-    """Return what to merge next of these entries, and of the pushes up to a commit; None: nothing.
-
-    One entry at least; more while they make one segment that readers accept.
-    """
+    """Return what to merge next of these entries and of pushes up to a commit; None: nothing."""
     inline = tuple(item for item in manifest.inline if item.seq <= upto)
+    return piecemeal([entry for entry in manifest.entries if entry.name in names], inline)
+
+
+def piecemeal(entries: Iterable[Entry], inline: tuple[Inline, ...]) -> Compaction | None:
+    """Return what to merge next of what has to be rewritten; None: nothing.
+
+    One entry at least; more, and the inline pushes, while they make one segment that readers
+    accept.
+    """
     chosen: list[Entry] = []
-    for entry in manifest.entries:
-        if entry.name not in names:
-            continue
+    for entry in entries:
         together = [*chosen, entry]
         size = sum(each.bytes for each in together)
         fits = size <= segment.MAX_SEGMENT_BYTES and readable_together(together, inline)

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from moss_local import MossClient
 from moss_sync import manifest, segment
-from moss_sync.channel import _segment_identity, manifest_identity
+from moss_sync.channel import manifest_identity, segment_identity
 from moss_sync.layout import Layout, parts_of
 from moss_sync.seal import unseal
 from moss_sync.stores import open_store
@@ -64,7 +64,7 @@ class Bucket:
                     found |= {each.text for each in segment.decode(item.payload, what=key).records}
             elif len(parts) == 3:
                 stem = parts_of("/".join(parts[1:])).stem
-                place = _segment_identity(keys, parts[0], stem)
+                place = segment_identity(keys, parts[0], stem)
                 plain = unseal(keys.roots, place, data, max_plain=segment.MAX_PLAIN_BYTES)
                 found |= {each.text for each in segment.decode(plain, what=key).records}
         return found

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from moss_sync import keyring, segment
-from moss_sync.channel import _segment_identity
+from moss_sync.channel import segment_identity
 from moss_sync.derivation import derived
 from moss_sync.layout import parts_of
 from moss_sync.record import Record, Version, content_digest
@@ -87,7 +87,7 @@ def test_a_segment_sealed_with_the_old_key_in_place_of_a_listed_one_is_refused(c
     digest = content_digest("t", deleted=False, text=FORGED)
     record = Record("t", Version(1, name.dev, digest), text=FORGED, commit_seq=1)
     payload = segment.encode(Segment(name.dev, 0, name.base, None, b"", [record]))
-    identity = _segment_identity(keys, sid, name.stem)
+    identity = segment_identity(keys, sid, name.stem)
     listed.write_bytes(seal(keys.roots, identity, payload, salt=bytes(SALT_BYTES)))
     refused = cli.on("new")("pull", "conv")
     assert refused.code == 6

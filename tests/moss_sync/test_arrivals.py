@@ -15,6 +15,7 @@ import pytest
 from moss_local.storage import edits
 from moss_local.storage.rejections import read_rejected
 from moss_sync import InvalidArgumentError, ModelMismatchError, VectorSpace
+from moss_sync.directory import list_sessions
 from moss_sync.floors import Policy
 from moss_sync.replica import KEPT_REJECTED
 from moss_sync.report import SHOWN_REJECTIONS
@@ -193,6 +194,8 @@ def test_vectors_of_another_size_than_the_session_has(
         report = await one.engine.pull()
         assert report.rejected == (space is None)
         assert ("b" in one.texts) == (space is not None)
+        [listed] = (await list_sessions(one.repository)).sessions
+        assert listed.documents == len(one.texts)
         if space is not None:
             assert lacking(one) == ["b"]
 

@@ -28,7 +28,7 @@ from moss_sync import (
     segment,
     tiers,
 )
-from moss_sync.channel import _segment_identity, manifest_identity
+from moss_sync.channel import manifest_identity, segment_identity
 from moss_sync.directory import list_sessions
 from moss_sync.layout import is_name, named, new_stem, parts_of
 from moss_sync.manifest import Inline, Manifest
@@ -94,7 +94,7 @@ class Removed:
         return segment.encode(Segment(dev, n, min(base, 2**62), None, b"", [record]))
 
     def sealed(self, stem: str, payload: bytes, *, salt: int = 1) -> bytes:
-        identity = _segment_identity(self.keys, self.sid, stem)
+        identity = segment_identity(self.keys, self.sid, stem)
         return seal(self.keys.roots, identity, payload, salt=bytes([salt]) * SALT_BYTES)
 
     def name_of(self, stem: str, blob: bytes) -> str:
