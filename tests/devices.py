@@ -18,6 +18,7 @@ from moss_local.storage.file import open_session_file
 from moss_local.storage.log_replica import SqliteLogReplica
 from moss_local.storage.rows import get_documents
 from moss_sync import VectorSpace
+from moss_sync.channel import View
 from moss_sync.checkpoint import Checkpoint
 from moss_sync.commit import Commit
 from moss_sync.engine import SyncEngine
@@ -27,7 +28,7 @@ from moss_sync.log_plan import DEFAULT_POLICY as DEFAULT_LOG_POLICY
 from moss_sync.log_plan import LogPolicy
 from moss_sync.manifest import Manifest
 from moss_sync.repository import Repository, RepositoryCache
-from moss_sync.stores.base import BlobStore
+from moss_sync.stores.base import Blob, BlobStore
 from tests.keys import KEY
 
 SPACE = VectorSpace("custom", "test-space", 4, "f4")
@@ -161,9 +162,15 @@ class Device:
 
     async def manifest(self) -> Manifest:
         """The newest manifest in the store, whatever this device has seen."""
-        found = await self.engine._channel.read_unchecked(await self.repository.attach())
-        assert found is not None
-        return found[0]
+        return (await self.view())[0]
+
+    async def view(self) -> View:
+        """The newest manifest in the store, and how a device would remember it."""
+        channel, keys = self.engine._channel, await self.repository.attach()
+        sid = channel.sid(keys)
+        answer = await self.repository.store.get(self.repository.layout.manifest(sid))
+        assert isinstance(answer, Blob)
+        return await channel._opened(keys, sid, answer)
 
     def close(self) -> None:
         self.file.close()

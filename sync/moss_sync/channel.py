@@ -200,21 +200,6 @@ class Channel:
                 hint="name the store that this session was exchanged with (store=, MOSS_STORE)",
             )
 
-    async def read_unchecked(self, keys: Keys) -> View | None:
-        """Read the manifest whatever this device has seen before; None where there is none.
-
-        Still sealed for this session by a holder of the key; only its history is not asked about.
-        """
-        sid = self.sid(keys)
-        try:
-            answer = await self._store.get(self._repository.layout.manifest(sid))
-        except BlobNotFoundError:
-            return None
-        if not isinstance(answer, Blob):
-            raise AssertionError("an unconditional get returned no blob")
-        self.time.observe(answer.time_ms)
-        return await self._opened(keys, sid, answer)
-
     async def read_to_replace(
         self, keys: Keys, known: Manifest | None, *, drop_unknown: bool
     ) -> ToReplace:

@@ -65,9 +65,7 @@ async def forged(device: Device, **changes: object) -> None:
     """Commit a manifest as a member who writes what they like."""
     keys = await device.repository.attach()
     channel = device.engine._channel
-    found = await channel.read_unchecked(keys)
-    assert found is not None
-    parent, seen = found
+    parent, seen = await device.view()
     state = device.replica.state()
     author = replace(await channel.author(state, seen), now_ms=0)
     following = next_commit(parent, author, repo_id=parent.repo_id, sid=parent.sid)
