@@ -57,6 +57,8 @@ MAX_REREADS = 6
 LIST_PAGE = 1000
 MAX_LIST_PAGES = 100
 """Of blobs that a collection looks at; it is not the last one, and may leave some for the next."""
+MAX_WAITING_PAGES = 5
+"""Of segments that may wait to be taken along; to take them is a favour, and who pushes waits."""
 CONFLICT_BACKOFF_S = 0.05
 BUSY_BACKOFF_S = 0.4
 MAX_BACKOFF_S = 8.0
@@ -507,17 +509,25 @@ class Channel:
     async def waiting(self, keys: Keys, floor: int, *, epoch: int) -> list[tuple[SegmentName, int]]:
         """Return pushed segments with a base of at least `floor`, listed or not, with their sizes.
 
-        One page of the listing; names that no holder of the key of `epoch` has made are left out.
+        Names that no holder of the key of `epoch` has made are left out. One page of the listing,
+        and more only while most of it is such names, which somebody may have left to hide others.
         """
         tag_key = self._repository.roots.tag_key(epoch)
         sid = self.sid(keys)
         prefix = self._repository.layout.segments(sid)
-        found = await self._store.keys(prefix, start_after=f"{prefix}{floor:016x}")
-        return [
-            (name, item.size)
-            for item in found
-            if item.size and (name := _named(tag_key, sid, item.key)) is not None
-        ]
+        after = f"{prefix}{floor:016x}"
+        names: list[tuple[SegmentName, int]] = []
+        for _ in range(MAX_WAITING_PAGES):
+            page = await self._store.keys(prefix, start_after=after, limit=LIST_PAGE)
+            names += [
+                (name, item.size)
+                for item in page
+                if item.size and (name := _named(tag_key, sid, item.key)) is not None
+            ]
+            if len(page) < LIST_PAGE or len(names) >= LIST_PAGE // 2:
+                break
+            after = page[-1].key
+        return names
 
     async def below(self, keys: Keys, floor: int, *, whole: bool) -> list[tuple[SegmentName, int]]:
         """Return every blob of the session with a base below `floor`, listed or not.

@@ -11,6 +11,7 @@ Source: SYNC-PROTOCOL 2.7, 2.9, 2.10, 2.14 and 2.15.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from moss_sync import epochs, plan
 from moss_sync.channel import CONFLICT_BACKOFF_S, without_damaged_inline
@@ -31,11 +32,13 @@ from moss_sync.exchange import MAX_ATTEMPTS, Exchange
 from moss_sync.history import Side
 from moss_sync.keyring import Keys
 from moss_sync.manifest import Manifest
+from moss_sync.marks import compare
 from moss_sync.rebuild import Rebuilding
-from moss_sync.record import VectorSpace
-from moss_sync.repair import begun_anew, foundation, with_repair
+from moss_sync.record import DEVICE_BYTES, VectorSpace
+from moss_sync.repair import begun_anew, believed, foundation, with_repair
 from moss_sync.replica import ReplicaState, Seen
 from moss_sync.report import RepairReport, SyncReport
+from moss_sync.setbacks import since
 from moss_sync.tiers import Compaction, are_of_epoch, everything, plan_compaction, plan_vectors
 from moss_sync.times import is_ahead, shown
 
@@ -277,7 +280,7 @@ class SyncEngine(Exchange):
             parent, seen = current
             author = await self._channel.author(state, seen)
             following = plan.next_commit(parent, author, repo_id=parent.repo_id, sid=parent.sid)
-            return await self._written(keys, following, seen)
+            return await self._written(keys, following, seen) is not None
 
     # -- the life of a session -------------------------------------------------------------
 
@@ -376,7 +379,9 @@ class SyncEngine(Exchange):
             )
             current = sound(current)
             shown = None if current is None or seen is None else Side(current, seen.hash)
-            found = foundation(shown, known)
+            mine = believed(shown, known, self._repository.opened.floor)
+            shunned = known if mine is None else None
+            found = foundation(shown, mine)
             if found is None:
                 if seen is None:
                     return False
@@ -397,7 +402,7 @@ class SyncEngine(Exchange):
                 self._run,
                 state=state,
                 found=found,
-                known=known,
+                known=mine,
                 drop_unknown=drop_unknown,
             )
             try:
@@ -412,8 +417,12 @@ class SyncEngine(Exchange):
                 author,
                 lost=prepared.lost,
                 outputs=prepared.outputs,
+                not_life=None if shunned is None else state.life,
             )
-            if await self._written(keys, following, seen):
+            written = await self._written(keys, following, seen)
+            if written is not None:
+                if shunned is not None:
+                    await self._leave(shunned, state, following, written)
                 latest_ms = max(side.manifest.ct for side in found.sides)
                 report.set_back_ms = max(0, latest_ms - following.ct)
                 return True
@@ -439,9 +448,32 @@ class SyncEngine(Exchange):
         seq = max(bases, default=0) + 1
         return begun_anew(author, repo_id=keys.repo_id, sid=self._channel.sid(keys), seq=seq)
 
-    async def _written(self, keys: Keys, following: Manifest, seen: Seen | None) -> bool:
-        """Send one compare-and-swap; False where it was refused or its outcome is not known."""
+    async def _leave(
+        self, known: Side, state: ReplicaState, following: Manifest, written: Seen
+    ) -> None:
+        """Go on from a repair's commit, whatever this device has seen that is not believed.
+
+        Its numbers are made up, so that no commit could come after it.
+        """
+        repairs = min(state.life.repairs, following.repairs - 1)
+        agreed = compare(known.past, Side(following, written.hash).past).agreed
+        token = self._clock.token
+        await self._run(
+            partial(
+                self._replica.start_life,
+                written,
+                token(DEVICE_BYTES),
+                token(DEVICE_BYTES),
+                keep="all",
+                joint=agreed,
+                setbacks=since(following.setbacks, repairs),
+                correction=plan.correction(following, following, self.now_ms()),
+            )
+        )
+
+    async def _written(self, keys: Keys, following: Manifest, seen: Seen | None) -> Seen | None:
+        """Send one compare-and-swap; None where it was refused or its outcome is not known."""
         try:
-            return await self._channel.write_manifest(keys, following, seen) is not None
+            return await self._channel.write_manifest(keys, following, seen)
         except (OutcomeUnknownError, StoreBusyError):
-            return False
+            return None

@@ -22,6 +22,7 @@ from moss_sync.marks import continued
 from moss_sync.merge import newest
 from moss_sync.plan import Author, next_commit
 from moss_sync.record import Record
+from moss_sync.replica import Life
 from moss_sync.setbacks import Setback, remembered
 from moss_sync.times import is_ahead
 
@@ -78,6 +79,25 @@ def foundation(current: Side | None, known: Side | None) -> Foundation | None:
     base = purged[0] if purged else later
     other = earlier if base is later else later
     return Foundation(base, other, found.joint, (), anew=True)
+
+
+def believed(current: Side | None, known: Side | None, floor: int) -> Side | None:
+    """Return the newest state that this device has seen, if it is one to build on.
+
+    It is not where it was sealed under a key that counts no more, and is not a beginning of what
+    the store shows under one that does: whoever was shut out may have shown it to a device that did
+    not have the newer key yet.
+
+    Args:
+        current: What the store shows, without what counts no more.
+        floor: The lowest epoch that counts.
+    """
+    if current is None or known is None or current.manifest.epoch < floor:
+        return known
+    if known.manifest.epoch >= floor:
+        return known
+    is_earlier = known.order <= current.order
+    return known if is_earlier and not relate(known, current).parted else None
 
 
 def has_purged_since(side: Side, joint: int) -> bool:
@@ -161,6 +181,7 @@ def with_repair(
     *,
     lost: Set[str],
     outputs: Sequence[Entry] = (),
+    not_life: Life | None = None,
 ) -> Manifest:
     """Return the manifest that puts a session together anew.
 
@@ -170,6 +191,7 @@ def with_repair(
     Args:
         lost: Listed names whose blobs are missing or damaged.
         outputs: What this device has written anew.
+        not_life: Of a state that is not believed; the repaired session is in another one.
     """
     base = found.base.manifest
     sides = [side.manifest for side in found.sides]
@@ -187,6 +209,8 @@ def with_repair(
     listed = (*entries.values(), *outputs)
     counted = sides if found.discarded is None else [base]
     repairs = max(manifest.repairs for manifest in sides) + 1
+    if not_life is not None and not_life.repairs == repairs:
+        repairs += 1
     commit_ms = repaired_time(sides, author.now_ms)
     # Also where no time falls that is known here: who comes from a branch that nobody shows any
     # more may hold stamps of a later time than this commit allows.

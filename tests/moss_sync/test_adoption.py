@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from moss_sync import layout, plan, race
+from moss_sync import channel, layout, plan, race
 from moss_sync.manifest import UNKNOWN_INC, tip_of
 from moss_sync.race import ADOPT_AFTER, STREAK_S
 from tests.devices import Device
@@ -78,6 +78,30 @@ def test_who_loses_twice_commits_what_waits_and_its_author_finds_it_done(world: 
         assert [verb for verb, _ in world.store.calls] == ["get"]
         assert dead.replica.state().dirty == 0
         assert (await dead.manifest()).devs[dead.replica.state().dev].n == 1
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("pages", [1, channel.MAX_WAITING_PAGES - 1, channel.MAX_WAITING_PAGES])
+def test_names_that_nobody_of_the_project_made_hide_nothing_that_waits_up_to_a_bound(
+    world: World, pages: int
+) -> None:
+    async def story() -> None:
+        dead, pusher, rival = world.device(), world.device(), world.device()
+        await rival.engine.push()
+        await left_waiting(dead, world, "waiting")
+        [waiting] = [key for _, key in world.store.calls if "/s/" in key]
+        folder = waiting.rpartition("/")[0]
+        for number in range(pages * 1000):
+            stray = f"{folder}/{0:016x}-{0:016x}-{number:08x}-{'a' * layout.TAG_CHARS}"
+            assert stray < waiting
+            await world.store.inner.put(stray, b"x")
+        await pusher.engine.pull()
+        pusher.put("own", "y")
+        taken = await lose(pusher, rival, world, ADOPT_AFTER)
+        assert taken == (1 if pages < channel.MAX_WAITING_PAGES else 0)
+        await pusher.engine.pull()
+        assert pusher.texts["own"] == "y"
 
     asyncio.run(story())
 

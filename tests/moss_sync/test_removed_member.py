@@ -31,8 +31,8 @@ from moss_sync import (
 from moss_sync.channel import manifest_identity, segment_identity
 from moss_sync.directory import list_sessions
 from moss_sync.layout import is_name, named, new_stem, parts_of
-from moss_sync.manifest import Inline, Manifest
-from moss_sync.marks import marks_size
+from moss_sync.manifest import Inline, Manifest, ciphertext_hash
+from moss_sync.marks import continued, marks_size
 from moss_sync.packing import pack
 from moss_sync.record import Record, Version, content_digest
 from moss_sync.revocation import revoke_older
@@ -134,7 +134,7 @@ class Removed:
     async def forge(self, current: Manifest, *, header: int | None = None, **changes: Any) -> None:
         """Put a manifest in the place of the newest one, sealed as well as the old key can."""
         seq = changes.get("seq", current.seq)
-        following = replace(current, **changes, marks=bytes(marks_size(seq)))
+        following = replace(current, **{"marks": bytes(marks_size(seq)), **changes})
         blob = seal(
             self.keys.roots,
             manifest_identity(self.keys, self.sid),
@@ -928,3 +928,53 @@ def test_a_floor_rises_and_never_past_what_there_is() -> None:
     changed = keyring.decode(keyring._framed({**keyring._fields(third), "floor": 1}))
     with pytest.raises(UnauthorizedError):
         keyring.unlock(changed, kek)
+
+
+TRICKS = {
+    "a later life": {"repairs": 3, "gen": 3},
+    "repaired": {"repairs": 3},
+    "of the very next life": {"repairs": 1},
+    "deleted": {"gen": 3, "deleted": True, "tomb_seq": 4, "gc_floor": 4},
+    "far ahead": {"seq": 5000},
+    "purged": {"seq": 5000, "gc_floor": 5000, "tomb_seq": 5000},
+    "one commit more": {},
+}
+
+
+@pytest.mark.parametrize("trick", TRICKS.values(), ids=TRICKS)
+def test_a_device_that_was_shown_a_forged_state_before_it_had_the_new_key_repairs_without_it(
+    world: World, trick: dict[str, Any]
+) -> None:
+    async def scenario() -> None:
+        laptop, phone, removed = await scene(world)
+        current, sealed = await world.manifest_of(laptop)
+        phone.put("mine", "not pushed yet")
+        await turned(laptop)
+        await rewritten(laptop)
+        laptop.put("later", "after the rotation")
+        laptop.put("later-too", long_text(7))
+        await laptop.engine.push()
+        counts = await world.blobs()
+        await removed.put_back("fmt", "probe", "/s/")
+        seq = trick.get("seq", current.seq + 1)
+        past = continued(current.seq, current.marks, ciphertext_hash(sealed), seq)
+        forged = {"seq": seq, "entries": (), "inline": (), "ct": current.ct + 1, "marks": past}
+        forged |= trick
+        await removed.forge(current, prev=ciphertext_hash(sealed), **forged)
+        await phone.engine.pull()  # with the old key it cannot tell
+        for key, blob in counts.items():
+            await world.store.inner.put(key, blob)
+        phone = await joined(world, "phone")
+        report = await phone.engine.repair(force=False)
+        assert report.rebuilt
+        wanted = {"turn-1", "turn-2", "short", "later", "later-too"}
+        if "gen" not in trick:  # else it was told of a deletion, and has set its own aside
+            wanted.add("mine")
+        assert (await texts_of_a_new_device(world)).keys() == wanted
+        assert phone.texts.keys() == wanted
+        await laptop.engine.sync()
+        await phone.engine.sync()
+        assert laptop.texts.keys() == phone.texts.keys() == wanted
+        assert (await world.manifest_of(laptop))[0].seq < 100
+
+    act(scenario)

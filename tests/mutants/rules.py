@@ -1207,6 +1207,12 @@ MUTANTS: Sequence[Mutant] = (
         (REMOVED,),
     ),
     Mutant(
+        "floor-believed",
+        "a repair builds on no state under an older key that what counts does not come from",
+        swap(engine, "believed", lambda current, known, floor: known),
+        (REMOVED,),
+    ),
+    Mutant(
         "floor-unopened",
         "what no key opens keeps no old key valid",
         swap(revocation, "_opens", _opened_by_some_key),
