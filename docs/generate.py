@@ -109,7 +109,7 @@ IN_JSON = {
     "status": "`state`",
     "pending": "`pending`",
     "last_exchange_ms": "`last_exchange`: ISO 8601 in UTC, or null",
-    "reason": "",
+    "reason": "`reason`, only in `status`",
     "code": "",
     "hint": "",
 }
@@ -135,8 +135,9 @@ def _sync_state() -> Iterator[str]:
         "",
         "`sessions --json` and `show --json` name them alike. `status` and `sessions` take them",
         'from this device\'s files and try no exchange: a session is "never", "pending" or',
-        '"synced" there, and has no reason. Why an exchange failed is in `push --json`,',
-        "`pull --json` and `sync --json`, as `error: {code, message}` of each session.",
+        '"synced" there, or "stopped" where this device knows that the project\'s key was rotated',
+        "elsewhere. Why an exchange failed is in `push --json`, `pull --json` and `sync --json`,",
+        "as `error: {code, message}` of each session.",
     )
 
 

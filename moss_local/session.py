@@ -77,6 +77,7 @@ from moss_sync import (
     ModelMismatchError,
     MossError,
     NotFoundError,
+    NotInLogModeError,
     RepairReport,
     SyncReport,
     UnauthorizedError,
@@ -532,9 +533,12 @@ class SessionIndex(OpenUntilClosed[SyncState]):
 
         Raises:
             NotFoundError: the session was never exchanged with a store.
+            NotInLogModeError: the project commits by log.
         """
         self._check_open()
         found = self._exchange.checkpoint()
+        if found is None and self.sync_state.last_exchange_ms is not None:
+            raise NotInLogModeError("a checkpoint")
         if found is None:
             raise NotFoundError(
                 f"session {self.name!r} was never exchanged with a store",

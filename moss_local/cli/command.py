@@ -264,6 +264,8 @@ def tell_not_listed(errors: Sequence[MossError], *, listed: bool) -> None:
         raise errors[0]
     for error in errors:
         render.talk(f"not listed: {error}")
+        if error.hint is not None:
+            render.talk(f"hint: {error.hint}")
 
 
 def missing_folder(ctx: typer.Context) -> Path | None:

@@ -130,6 +130,8 @@ def _lines(each: Repaired) -> list[str]:
         )
     if not report.rebuilt:
         did = "nothing was wrong" if each.salvage is None else "nothing was wrong with the store"
+        if report.keys_restored:
+            did = "nothing else was wrong"
     else:
         there = report.blobs - report.lost_blobs
         kept = f", {render.plural(there, 'blob')} kept" if there else ""

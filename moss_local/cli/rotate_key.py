@@ -24,7 +24,7 @@ from moss_local.cli.command import (
     run,
     warn_of_weakness,
 )
-from moss_sync import InvalidArgumentError
+from moss_sync import InvalidArgumentError, KeyRotatedError, NotFoundError, NotInLogModeError
 
 if TYPE_CHECKING:
     from moss_local.settings import Credentials, Settings
@@ -142,7 +142,12 @@ def _rotated(ctx: typer.Context, settings: Settings) -> tuple[int, str]:
     key = given or (kept and kept.next_key) or new_key()
     if kept is not None:
         save_credentials(replace(kept, next_key=key))
-    epoch = run(ctx, lambda client: client.rotate_key(key))
+    try:
+        epoch = run(ctx, lambda client: client.rotate_key(key))
+    except (NotFoundError, NotInLogModeError, KeyRotatedError):
+        if kept is not None:
+            save_credentials(kept)  # nothing was begun, so doctor must not ask to end it
+        raise
     if kept is not None:
         save_credentials(replace(kept, project_key=key, next_key=None))
     warn_of_weakness(

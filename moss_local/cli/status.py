@@ -127,8 +127,12 @@ def _why_not_here(session: str, catalog: Catalog, place: Place) -> MossError:
 def _print_checkpoints(found: list[LocalSession], *, alone: bool) -> None:
     """Print one alone, so that it can be handed on; else which is whose."""
     for known in found:
-        if known.checkpoint is None:
+        if known.checkpoint is not None:
+            continue
+        if known.sync_state.last_exchange_ms is None:
             render.talk(f"session {known.name!r} was never exchanged with a store")
+        else:
+            render.talk(f"session {known.name!r} has none: a project that commits by log has none")
     named = [(known.checkpoint, known.name) for known in found if known.checkpoint is not None]
     if alone and not named:
         raise typer.Exit(NotFoundError.exit_code)

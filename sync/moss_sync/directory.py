@@ -24,6 +24,7 @@ from moss_sync.errors import (
     PermissionDeniedError,
     RevokedKeyError,
     UnsupportedFormatError,
+    hint_at_repair,
 )
 from moss_sync.keyring import Keys
 from moss_sync.layout import session_id
@@ -308,7 +309,11 @@ async def manifest_ids(repository: Repository, *, only: str = "") -> dict[str, E
 
 
 async def _read(repository: Repository, keys: Keys, sid: str) -> StoredSession:
-    current, _ = await open_manifest(repository, keys, sid)
+    try:
+        current, _ = await open_manifest(repository, keys, sid)
+    except BlobCorruptError as error:
+        hint_at_repair(error)
+        raise
     epochs.check_counts(current, repository.opened.floor)
     return _described(current)
 

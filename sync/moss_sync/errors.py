@@ -231,10 +231,14 @@ class NotInLogModeError(MossError):
     default_code = "NOT_IN_LOG_MODE"
     exit_code = 8
 
-    def __init__(self, what: str) -> None:
+    def __init__(
+        self,
+        what: str,
+        *,
+        hint: str = "use a project in a store that does, see the stores in the README",
+    ) -> None:
         super().__init__(
-            f"{what} takes a store that compares and swaps; this project commits by log",
-            hint="use a project in a store that does, see the stores in the README",
+            f"{what} takes a store that compares and swaps; this project commits by log", hint=hint
         )
 
 
@@ -269,6 +273,12 @@ def repair_command(session: str | None = None, *, drop_unknown: bool = False) ->
     if session is None:
         return f"{command} --all"
     return f"{command} {'-- ' if session.startswith('-') else ''}{shlex.quote(session)}"
+
+
+def hint_at_repair(error: MossError) -> None:
+    """Let the error of a damaged blob, of nobody knows which session, say how it is put back."""
+    if error.hint is None:
+        error.hint = f"put it back from a device that holds it: {repair_command()}"
 
 
 def other_store_hint(store: str = "the store that it was exchanged with") -> str:

@@ -64,7 +64,8 @@ WRAPPED_BYTES = NONCE_BYTES + KEY_BYTES + TAG_BYTES
 CHECK_BYTES = NONCE_BYTES + TAG_BYTES
 
 JOIN = (
-    "take the new key over from the device that has it: moss-local rotate-key --join; "
+    "take the new key over from the device that has it (there: moss-local init --show-key): "
+    "moss-local rotate-key --join; "
     "a rotation that this device began is ended by: moss-local rotate-key"
 )
 """What to do where the key is of before a rotation."""
@@ -469,7 +470,8 @@ def wrong_key(*, newest: int = 1) -> UnauthorizedError:
         )
     return UnauthorizedError(
         "the project key does not open this project",
-        hint="check MOSS_PROJECT_KEY, or the project_key argument, against the device that made it",
+        hint="check MOSS_PROJECT_KEY, the project_key argument, or what moss-local init was given "
+        "(anew: moss-local init --join --force), against the device that made it",
     )
 
 

@@ -19,6 +19,7 @@ from moss_sync.errors import (
     BlobNotFoundError,
     MossError,
     UnsupportedFormatError,
+    hint_at_repair,
 )
 from moss_sync.keyring import Keys
 from moss_sync.log_blob import Head
@@ -71,6 +72,8 @@ async def _read(
             except BlobNotFoundError:
                 continue
             except (BlobCorruptError, BlobDeniedError, UnsupportedFormatError) as error:
+                if isinstance(error, BlobCorruptError):
+                    hint_at_repair(error)
                 errors.append(error)
                 continue
             if head is None:

@@ -25,6 +25,7 @@ from moss_sync.errors import (
     MossError,
     NetworkError,
     NotFoundError,
+    NotInLogModeError,
     OutcomeUnknownError,
     StoreBusyError,
     UnauthorizedError,
@@ -50,6 +51,7 @@ async def rotate(repository: Repository, clock: Clock, new_key: str | None = Non
         new_key: Keep it safe before the call. None leaves the project key as it is.
     Raises:
         NotFoundError: the store has no repository of this project yet.
+        NotInLogModeError: the project commits by log: its keys follow from the project key.
         UnauthorizedError: neither key opens it: another device has rotated to a third.
         ContentionError: another device rotated at the same moment; this rotation did not happen.
         OutcomeUnknownError: the store no longer answers; call again with the same new key.
@@ -61,9 +63,8 @@ async def rotate(repository: Repository, clock: Clock, new_key: str | None = Non
     try:
         known = await repository.keys()
         if known is not None and known.commit == "log":
-            raise InvalidArgumentError(
-                f"the repository in {repository.store.url} commits by log: its key follows from "
-                "the project key and cannot be rotated",
+            raise NotInLogModeError(
+                "rotating a key",
                 hint="start another project with a new key: moss-local init --force --commit log",
             )
         if known is None:

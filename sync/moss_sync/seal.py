@@ -150,7 +150,7 @@ def unseal(roots: RootKeys, identity: BlobIdentity, sealed: bytes, *, max_plain:
         BlobCorruptError: it was changed, cut, belongs elsewhere, or is no blob of ours.
         UnsupportedFormatError: a newer version of this library wrote it.
     """
-    where = f"the {identity.kind} {identity.name!r}"
+    where = _where(identity)
     if len(sealed) < HEADER_BYTES or sealed[:4] != MAGIC:
         raise BlobCorruptError(f"{where} is not a sealed blob ({len(sealed)} bytes)")
     _, version, suite, flags, epoch, salt, commitment, length = _HEADER.unpack_from(sealed)
@@ -188,6 +188,11 @@ def unseal(roots: RootKeys, identity: BlobIdentity, sealed: bytes, *, max_plain:
             raise BlobCorruptError(f"{where} was changed, or belongs under another name") from None
         parts.append(chunk)
     return b"".join(parts)
+
+
+def _where(identity: BlobIdentity) -> str:
+    """Return what an error calls a blob; every manifest has the same name, and another session."""
+    return f"the {identity.kind} {identity.sid if identity.kind == 'manifest' else identity.name!r}"
 
 
 def unseal_without_header(

@@ -25,6 +25,7 @@ from moss_sync.clock import Clock, StoreClock
 from moss_sync.errors import (
     BlobCorruptError,
     BlobNotFoundError,
+    MossError,
     NetworkError,
     OutcomeUnknownError,
     RevokedKeyError,
@@ -211,6 +212,7 @@ class StoreVerdict:
     async def _read(self, *, unless: ETag | None = None) -> tuple[ProbeVerdict | None, ETag | None]:
         """Return what is published, None where it is nothing or damaged, and its ETag."""
         etag: ETag | None = None
+        trouble: MossError | None = None
         for _ in range(2):  # what was damaged on its way must not be taken for what is there
             try:
                 found = await self._store.get(self._key, if_none_match=unless)
@@ -223,9 +225,13 @@ class StoreVerdict:
             try:
                 return await self._opened(found), etag
             except (BlobCorruptError, RevokedKeyError, UnsupportedFormatError) as error:
-                log.warning(
-                    "the verdict on the store %s does not count: %s", self._store.url, error
-                )
+                trouble = error
+        if trouble is not None:
+            log.warning(
+                "the verdict on the store %s does not count, and is found anew: %s",
+                self._store.url,
+                trouble,
+            )
         return None, etag
 
     async def _opened(self, found: Blob) -> ProbeVerdict:

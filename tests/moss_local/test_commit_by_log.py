@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from moss_local import DocumentInfo, InvalidArgumentError, MossClient
+from moss_local import DocumentInfo, InvalidArgumentError, MossClient, NotInLogModeError
 from tests.keys import KEY
 from tests.moss_local.cli_harness import Cli
 
@@ -112,3 +112,30 @@ def test_a_device_is_set_up_for_a_replicated_folder_once_and_remembers_it(
     wrong = Cli()("init", "--force", "--commit", "sometimes")
     assert wrong.code == 2
     assert "--commit is 'sometimes'" in wrong.stderr
+
+
+def test_what_a_log_cannot_do_is_refused_by_name_and_leaves_nothing_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli, shared = Cli(), str(tmp_path / "shared")
+    cli("init", "--project", "p", "--store", shared, "--commit", "log").ok()
+    cli("add", "conv", "hello").ok()
+    cli("push", "conv").ok()
+    refused = cli("rotate-key")
+    assert refused.code == 8
+    assert "this project commits by log" in refused.stderr
+    checks = json.loads(cli("doctor", "--json", "--local").ok().stdout)["checks"]
+    assert "key rotation" not in [check["name"] for check in checks]
+
+    none = cli("status", "conv", "--checkpoint")
+    assert none.code == 3
+    assert "commits by log" in none.stderr
+    assert "never exchanged" not in none.stderr
+
+    async def story() -> None:
+        async with MossClient() as one:
+            session = await one.session("conv")
+            with pytest.raises(NotInLogModeError, match="a checkpoint"):
+                session.checkpoint()
+
+    asyncio.run(story())

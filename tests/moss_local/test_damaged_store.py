@@ -173,3 +173,24 @@ def test_repair_mends_a_log_for_this_device_and_a_new_one(
         assert asyncio.run(read(tmp_path, name)) == expected
     asyncio.run(add(tmp_path, "new", {"b": "text"}, push=True))
     assert asyncio.run(read(tmp_path, "one")).keys() == {*expected, "b"}
+
+
+@pytest.mark.parametrize("commit", ["cas", "log"])
+@pytest.mark.parametrize(
+    "command", [("sessions",), ("pull", "--all"), ("show", "conv"), ("query", "conv", "text")]
+)
+def test_a_new_device_is_told_which_session_is_damaged_and_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, commit: str, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    cli = Cli(("--data-dir", str(tmp_path / "one")))
+    given = ("--commit", "log") if commit == "log" else ()
+    cli("init", "--project", "p", "--store", str(tmp_path / "store"), *given).ok()
+    cli("add", "conv", "text", "--id", "a").ok()
+    cli("push", "conv").ok()
+    for manifest in blobs(tmp_path, "m/"):
+        manifest.write_bytes(b"\0" + manifest.read_bytes()[1:])
+        damaged = manifest.name.rpartition("-")[2]  # of a log it is the head of a device
+    told = cli.on(str(tmp_path / "two"))(*command).stderr
+    assert damaged in told
+    assert "hint: put it back from a device that holds it: moss-local repair" in told
