@@ -258,9 +258,14 @@ class Channel:
             return None
         plain, epoch = found
         leave_out: LeaveOut = "keys and features" if drop_unknown else "keys"
-        with suppress(BlobCorruptError):  # it is more than the header
+        try:
             return self._view(keys, sid, answer, plain, epoch=epoch, leave_out=leave_out)
-        return None
+        except BlobCorruptError:  # it is more than the header
+            return None
+        except UnsupportedFormatError:
+            if not drop_unknown:
+                raise
+            return None
 
     async def _opened_to_mend(self, keys: Keys, sid: str, answer: Blob, drop_unknown: bool) -> View:
         """As `_opened`; where too much is in it that nobody knows, without that."""

@@ -397,7 +397,7 @@ def test_what_a_member_did_to_the_keys_has_a_way_out_that_must_be_asked_for(
 
 
 @pytest.mark.parametrize("seen", [False, True])
-def test_a_rotation_that_never_was_has_a_way_out_that_must_be_asked_for(
+def test_keys_of_a_rotation_that_never_was_have_a_way_out_that_must_be_asked_for(
     world: World, seen: bool
 ) -> None:
     async def story() -> None:

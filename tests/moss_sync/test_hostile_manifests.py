@@ -136,6 +136,31 @@ def test_an_invented_feature_has_a_way_out_that_must_be_asked_for(world: World, 
     asyncio.run(story())
 
 
+@pytest.mark.parametrize("number", [0, 2, 2**63 - 1])
+def test_an_invented_version_has_a_way_out_that_must_be_asked_for(
+    world: World, number: int
+) -> None:
+    async def story() -> None:
+        one, member = world.device(), world.device()
+        one.put("a", "first")
+        await one.engine.push()
+        await member.engine.pull()
+        member.put("b", "second")
+        with manifests_harmed(sets(v=number)), suppress(UnsupportedFormatError):
+            await member.engine.push()
+        one.put("c", "waits")
+        with pytest.raises(UnsupportedFormatError) as raised:
+            await one.engine.repair()
+        assert "moss-local repair --drop-unknown conv-123" in str(raised.value.hint)
+        report = await one.engine.repair(force=False, drop_unknown=True)
+        assert (report.rebuilt, len(report.aside)) == (True, 1)
+        fresh = world.device()
+        await fresh.engine.pull()
+        assert fresh.texts == {"a": "first", "c": "waits"}
+
+    asyncio.run(story())
+
+
 def test_a_rotation_that_never_was_has_a_way_out_that_must_be_asked_for(world: World) -> None:
     """Whoever can write to the store can leave a blob that says it is of any later key epoch."""
 
