@@ -10,10 +10,14 @@ import asyncio
 import contextlib
 import hashlib
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from moss_sync.stores import S3Store
+from moss_sync.stores.url import open_store
 
 
 @dataclass(frozen=True)
@@ -214,3 +218,20 @@ class PretendingBucket(FakeBucket):
 
 def _md5(data: bytes) -> str:
     return hashlib.md5(data).hexdigest()
+
+
+def run(
+    answering: Answering, body: Callable[[S3Store, WireServer], Coroutine[Any, Any, None]]
+) -> None:
+    """Let a store talk to a server that answers so."""
+
+    async def main() -> None:
+        async with WireServer(answering) as server:
+            store = open_store(server.url())
+            assert isinstance(store, S3Store)
+            try:
+                await body(store, server)
+            finally:
+                await store.close()
+
+    asyncio.run(main())

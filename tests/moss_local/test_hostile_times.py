@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +54,16 @@ def folder_says(monkeypatch: pytest.MonkeyPatch, mtime_ms: Callable[[int], int])
     monkeypatch.setattr("moss_sync.stores.folder.write_file", write_file)
 
 
+def device(tmp_path: Path, commit: Any, name: str) -> MossClient:
+    return MossClient("p", KEY, store=tmp_path / "store", data_dir=tmp_path / name, commit=commit)
+
+
 @pytest.mark.parametrize("ahead_ms", [10 * YEAR_MS, YEAR_9999_MS, 2**62])
 @pytest.mark.parametrize("commit", ["cas", "log"])
 def test_file_times_of_the_future_stop_commits_by_name_until_they_are_right(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead_ms: int, commit: Any
 ) -> None:
-    def client(name: str) -> MossClient:
-        return MossClient(
-            "p", KEY, store=tmp_path / "store", data_dir=tmp_path / name, commit=commit
-        )
+    client = partial(device, tmp_path, commit)
 
     async def story() -> None:
         async with client("one") as a, client("two") as b:
@@ -100,10 +102,7 @@ def test_file_times_of_the_future_stop_commits_by_name_until_they_are_right(
 def test_a_device_with_any_clock_stops_nobody_and_what_is_written_last_comes_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wall_ms: int, commit: Any
 ) -> None:
-    def client(name: str) -> MossClient:
-        return MossClient(
-            "p", KEY, store=tmp_path / "store", data_dir=tmp_path / name, commit=commit
-        )
+    client = partial(device, tmp_path, commit)
 
     async def story() -> None:
         async with client("right") as a:

@@ -48,6 +48,18 @@ def sets(field: str, id: str, value: object) -> Harm:
     return apply
 
 
+def put(*path: Any, value: Any) -> Harm:
+    """Return a harm that puts a value at a path of keys and places."""
+
+    def apply(fields: dict[str, Any]) -> None:
+        place: Any = fields
+        for step in path[:-1]:
+            place = place[step]
+        place[path[-1]] = value
+
+    return apply
+
+
 @contextmanager
 def manifests_harmed(harm: Harm) -> Iterator[None]:
     """Every manifest that is encoded meanwhile is changed before it is sealed."""

@@ -32,6 +32,7 @@ from moss_sync.repository import Repository
 from moss_sync.stores import MemoryStore
 from tests.devices import MemoryCache, QuickClock, run_here
 from tests.keys import KEY
+from tests.moss_sync.hostile import put
 from tests.moss_sync.world import FaultyStore
 
 KEK = bytes(range(200, 232))
@@ -122,16 +123,6 @@ def test_a_fmt_cut_anywhere_or_with_something_behind_it_is_corrupt() -> None:
             decode(FMT.raw + more)
     with pytest.raises(BlobCorruptError):
         decode(FMT.raw + bytes(keyring.MAX_FMT_BYTES))
-
-
-def put(*path: Any, value: Any) -> Callable[[dict[str, Any]], None]:
-    def apply(fields: dict[str, Any]) -> None:
-        place: Any = fields
-        for step in path[:-1]:
-            place = place[step]
-        place[path[-1]] = value
-
-    return apply
 
 
 FORGED: dict[str, Callable[[dict[str, Any]], None]] = {

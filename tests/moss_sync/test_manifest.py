@@ -21,6 +21,7 @@ from moss_sync.manifest import Device, Entry, Inline, Manifest, decode, encode, 
 from moss_sync.marks import marks_size
 from moss_sync.packing import MAX_DEPTH, pack, unpack
 from moss_sync.record import VectorSpace
+from tests.moss_sync.hostile import put
 from tests.strategies import NAME_KEY, SID, manifests, new_name, unknown_values
 
 DEV = b"device-A"
@@ -242,16 +243,6 @@ def test_a_reader_feature_of_later_is_named_even_where_all_else_is_different() -
 def test_a_writer_feature_of_later_is_read_and_kept() -> None:
     given = replace(FULL, features_w=("later",))
     assert opened(encode(given)) == given
-
-
-def put(*path: Any, value: Any) -> Callable[[dict[str, Any]], None]:
-    def apply(fields: dict[str, Any]) -> None:
-        place: Any = fields
-        for step in path[:-1]:
-            place = place[step]
-        place[path[-1]] = value
-
-    return apply
 
 
 def add(field: str, item: Any) -> Callable[[dict[str, Any]], None]:

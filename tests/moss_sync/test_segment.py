@@ -7,10 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import msgpack
 import numpy as np
 import pytest
-import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +17,7 @@ from moss_sync.errors import BlobCorruptError, InvalidArgumentError, Unsupported
 from moss_sync.packing import pack, unpack
 from moss_sync.record import Record, VectorSpace, Version, content_digest
 from moss_sync.segment import Segment, decode, encode, planes, unplanes
+from tests.moss_sync.hostile import packed_as_it_is
 from tests.strategies import SCRIPTS, segments
 
 SPACE = VectorSpace("moss-minilm", "00ff", 2, "f2")
@@ -263,12 +262,6 @@ LEFT_OUT: dict[str, tuple[str, str, Callable[[dict[str, Any]], None]]] = {
     "a tombstone with a payload": ("b", "deletion", change_at("payload", 1, "")),
     "a tombstone with a vector": ("b", "deletion", change("flags", [0, 3])),
 }
-
-
-def packed_as_it_is(fields: dict[str, Any]) -> bytes:
-    """Return what somebody without our checks would write."""
-    plain = msgpack.packb(fields, use_bin_type=True, unicode_errors="surrogatepass")
-    return zstandard.ZstdCompressor(write_content_size=True).compress(plain)
 
 
 @pytest.mark.parametrize(("harmed", "reason", "harm"), LEFT_OUT.values(), ids=LEFT_OUT)

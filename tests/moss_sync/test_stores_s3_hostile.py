@@ -34,7 +34,7 @@ from moss_sync import (
 from moss_sync.stores import MAX_BLOB_BYTES, Conflict, S3Store, s3_client
 from moss_sync.stores.url import open_store
 from moss_sync.traffic import metered
-from tests.wire import Answer, Answering, Request, WireServer, s3_error
+from tests.wire import Answer, Answering, Request, WireServer, run, s3_error
 
 OK = Answer(headers={"ETag": '"e1"', "Date": "Tue, 01 Dec 2026 10:00:00 GMT"})
 
@@ -43,21 +43,6 @@ OK = Answer(headers={"ETag": '"e1"', "Date": "Tue, 01 Dec 2026 10:00:00 GMT"})
 def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "id")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-
-
-def run(
-    answering: Answering, body: Callable[[S3Store, WireServer], Coroutine[Any, Any, None]]
-) -> None:
-    async def main() -> None:
-        async with WireServer(answering) as server:
-            store = open_store(server.url())
-            assert isinstance(store, S3Store)
-            try:
-                await body(store, server)
-            finally:
-                await store.close()
-
-    asyncio.run(main())
 
 
 def calls(store: S3Store) -> Iterator[Coroutine[Any, Any, Any]]:

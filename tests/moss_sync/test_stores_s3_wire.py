@@ -8,9 +8,7 @@ import socket
 import subprocess
 import sys
 from base64 import b64encode
-from collections.abc import Callable, Coroutine
 from hashlib import md5
-from typing import Any
 
 import pytest
 from aiobotocore.httpsession import AIOHTTPSession
@@ -39,7 +37,7 @@ from moss_sync.stores import (
 )
 from moss_sync.stores.url import open_store
 from moss_sync.traffic import metered
-from tests.wire import NEVER, Answer, Answering, Request, WireServer, s3_error
+from tests.wire import NEVER, Answer, Answering, Request, WireServer, run, s3_error
 
 OK = Answer(headers={"ETag": '"e1"', "Date": "Tue, 01 Dec 2026 10:00:00 GMT"})
 DATE_MS = 1_796_119_200_000
@@ -49,21 +47,6 @@ DATE_MS = 1_796_119_200_000
 def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "id")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-
-
-def run(
-    answering: Answering, body: Callable[[S3Store, WireServer], Coroutine[Any, Any, None]]
-) -> None:
-    async def main() -> None:
-        async with WireServer(answering) as server:
-            store = open_store(server.url())
-            assert isinstance(store, S3Store)
-            try:
-                await body(store, server)
-            finally:
-                await store.close()
-
-    asyncio.run(main())
 
 
 def always(answer: Answer | None) -> Answering:
