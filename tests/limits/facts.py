@@ -298,7 +298,7 @@ INSIDE = {
     "moss_sync.channel.MAX_LIST_PAGES": "a store that lists on and on is given up",
     "moss_sync.channel.MAX_REREADS": "tries",
     "moss_sync.channel.MAX_WAITING_PAGES": "a listing in which others are looked for",
-    "moss_sync.engine.MAX_COMMITS_MADE": "tries",
+    "moss_sync.engine.MAX_COMMITS_MADE": "a name that states more was made up",
     "moss_sync.engine.MAX_ERASURES": "tries",
     "moss_sync.engine.MAX_MISSED_REWRITES": "tries",
     "moss_sync.exchange.MAX_ATTEMPTS": "tries",
