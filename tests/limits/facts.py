@@ -260,7 +260,8 @@ LIMITS = [
         "moss_sync.stores.base.MAX_BLOB_BYTES",
         "bytes",
         "BlobCorruptError, before it is read",
-        "larger than any that is written; docs/format.md has the limits inside",
+        "larger than any that is written, and what each of eight reads at once may take;"
+        " docs/format.md has the limits inside",
         "tests/moss_sync/test_stores_s3_wire.py::test_a_body_over_the_limit_is_not_even_read",
     ),
     Limit(

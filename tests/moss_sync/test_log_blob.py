@@ -8,15 +8,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moss_sync import BlobCorruptError, UnsupportedFormatError, log_blob, log_view, segment
+from moss_sync import (
+    BlobCorruptError,
+    UnsupportedFormatError,
+    log_blob,
+    log_view,
+    manifest,
+    segment,
+)
 from moss_sync.coverage import Coverage
 from moss_sync.layout import SegmentName
 from moss_sync.log_blob import Head, Since, arrived, decode, encode
 from moss_sync.log_view import Held, Partial, View
 from moss_sync.packing import pack, unpack
 from moss_sync.record import Record, VectorSpace, Version, content_digest
-from moss_sync.seal import BlobIdentity, RootKeys, seal
+from moss_sync.seal import (
+    CHUNK_BYTES,
+    HEADER_BYTES,
+    TAG_BYTES,
+    BlobIdentity,
+    RootKeys,
+    seal,
+)
 from moss_sync.segment import Segment
+from moss_sync.stores import MAX_BLOB_BYTES
 from tests.strategies import new_name
 
 NAMES, SID, DEV = bytes(range(32)), "s" * 26, b"device-A"
@@ -154,3 +169,10 @@ def test_what_is_remembered_comes_out_as_it_went_in() -> None:
         log_view.decode(b"nonsense")
     assert replace(view, own={}).tip == b""
     assert view.tip == b"t" * 16
+
+
+def test_no_store_reads_much_more_than_the_largest_blob_that_is_read() -> None:
+    """Whoever can write to the store decides how much memory eight reads at once take."""
+    largest = max(log_blob.MAX_BLOB_PLAIN_BYTES, segment.MAX_PLAIN_BYTES, manifest.MAX_PLAIN_BYTES)
+    frame = HEADER_BYTES + TAG_BYTES * (largest // CHUNK_BYTES + 1)
+    assert largest + frame <= MAX_BLOB_BYTES <= largest + CHUNK_BYTES

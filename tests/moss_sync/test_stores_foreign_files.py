@@ -466,6 +466,36 @@ def test_who_gives_a_call_up_does_not_wait_for_its_lock(
     run(root, body)
 
 
+def test_who_gives_a_listing_up_does_not_wait_for_the_blobs_that_are_yet_to_be_hashed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand files of the greatest length that a blob may have take minutes."""
+    begun, go_on = threading.Event(), threading.Event()
+    hashed = 0
+
+    def slow(folder: beneath.Folder, name: str) -> bytes:
+        nonlocal hashed
+        hashed += 1
+        begun.set()
+        go_on.wait(20)
+        return b""
+
+    async def body(store: FolderStore) -> None:
+        for number in range(40):
+            await store.put(f"m/{number:02}", b"")
+        monkeypatch.setattr(folder_listing, "read_blob", slow)
+        task = asyncio.create_task(store.keys("m/"))
+        await asyncio.to_thread(begun.wait, 20)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        go_on.set()
+        await store.close()  # waits for the thread, which is at its first blob
+        assert hashed == 1
+
+    run(root, body)
+
+
 WITH_A_PIPE = """
 import asyncio, sys
 from moss_sync.stores import FolderStore

@@ -26,8 +26,10 @@ so a blob that is to be compared and swapped carries something that never repeat
 EtagForm = Literal["quoted", "bare"]
 """How a server wants an ETag in If-Match; Ceph RGW 16.2 takes it only without its quotes."""
 
-MAX_BLOB_BYTES = 64 * 1024 * 1024
-"""No store call reads or writes more. The protocol's own blobs end at 16 MiB and their frames."""
+MAX_BLOB_BYTES = 38 * 1024 * 1024
+"""No store call reads or writes more: a push may read eight blobs at once, and whoever can write to
+the store decides how long they are. The largest of the protocol, one of a log, has 37 MiB and its
+frame."""
 
 
 @dataclass(frozen=True, slots=True)

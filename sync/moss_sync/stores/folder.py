@@ -61,7 +61,7 @@ from moss_sync.stores.beneath import Folder, folder_at
 from moss_sync.stores.durable import make_folders, write_file
 from moss_sync.stores.file_lock import try_lock
 from moss_sync.stores.folder_blob import etag_of, read_blob
-from moss_sync.stores.folder_listing import FolderListing
+from moss_sync.stores.folder_listing import FolderListing, GivenUpError
 from moss_sync.stores.keys import check_key, check_listing, check_size
 from moss_sync.traffic import answered, count
 
@@ -75,7 +75,7 @@ LOCK_POLL_S = 0.002
 """Between two tries. At 50 ms a 16-way race takes ten times as long."""
 
 TEMP_MAX_AGE_MS = 3_600_000
-"""A temporary file older than this has no writer: 64 MiB take seconds on any disk."""
+"""A temporary file older than this has no writer: 38 MiB take seconds on any disk."""
 
 _REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT})
 """What a file system answers when it has surely done nothing."""
@@ -173,7 +173,9 @@ class FolderStore:
         self._begin()
         check_listing(prefix, start_after, limit)
         count(requests=1)
-        return await self._run("list", lambda _: self._list(prefix, start_after, limit))
+        return await self._run(
+            "list", lambda given_up: self._list(prefix, start_after, limit, given_up)
+        )
 
     async def delete(self, key: str) -> None:
         self._begin()
@@ -274,9 +276,11 @@ class FolderStore:
                 ) from error
         return Swapped(etag_of(data), time_ms)
 
-    def _list(self, prefix: str, start_after: str, limit: int) -> list[Listed]:
+    def _list(
+        self, prefix: str, start_after: str, limit: int, given_up: threading.Event
+    ) -> list[Listed]:
         try:
-            return self._listing.page(prefix, start_after, limit)
+            return self._listing.page(prefix, start_after, limit, given_up)
         except (FileNotFoundError, NotADirectoryError):
             self._check_root()
             return []
@@ -407,7 +411,7 @@ class FolderStore:
                     f"another process kept a lock in {self.root} for {LOCK_WAIT_S:.0f} s"
                 )
             if given_up.wait(LOCK_POLL_S):
-                raise _GivenUpError
+                raise GivenUpError
 
     def _try_lock(self, lock: int) -> bool:
         try:
@@ -438,7 +442,7 @@ class FolderStore:
         try:
             done = await loop.run_in_executor(self._pool, work, given_up)
         except asyncio.CancelledError:
-            given_up.set()  # or Ctrl-C would wait for the lock that the thread waits for
+            given_up.set()  # or Ctrl-C would wait for what the thread waits for, or has yet to hash
             raise
         except OSError as error:
             answered()
@@ -463,10 +467,6 @@ class FolderStore:
 
 def _new_pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_THREADS, thread_name_prefix="moss-folder")
-
-
-class _GivenUpError(Exception):
-    """The caller was cancelled while a thread waited for a lock; nobody hears of it."""
 
 
 def _sweep(temps: Folder, now_ms: int) -> None:

@@ -9,6 +9,7 @@ What holds: tests/moss_sync/test_stores_folder.py, tests/moss_sync/test_stores_f
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,10 @@ _WALK_AGE_S = 10.0
 """For so long; what others write meanwhile may be missing in the rest of such a listing."""
 
 
+class GivenUpError(Exception):
+    """The caller was cancelled while a thread worked for it; nobody hears of it."""
+
+
 class FolderListing:
     """The listings of one store, with what they remember. Its methods block, and raise
     FileNotFoundError where the folder of the prefix is not there."""
@@ -43,8 +48,15 @@ class FolderListing:
         """Read the folders anew for the next page; a blob was written."""
         self._walks.clear()
 
-    def page(self, prefix: str, start_after: str, limit: int) -> list[Listed]:
-        """Return up to `limit` blobs in the order of their keys."""
+    def page(
+        self, prefix: str, start_after: str, limit: int, given_up: threading.Event
+    ) -> list[Listed]:
+        """Return up to `limit` blobs in the order of their keys.
+
+        Raises:
+            GivenUpError: `given_up` was set. It is looked at before each blob, because a thousand
+                large ones take minutes to hash, and whoever closes the store waits for the thread.
+        """
         # The rest of what the page before has seen, last key first: to read the folder again for
         # each thousand keys would take the square of the time.
         began, names = self._walks.pop((prefix, start_after), (0.0, None))
@@ -55,7 +67,7 @@ class FolderListing:
             names = sorted(keys, reverse=True)
         found: list[Listed] = []
         while names and len(found) < limit:
-            found += self._taken(names, limit - len(found))
+            found += self._taken(names, limit - len(found), given_up)
         if names and found:
             if len(self._walks) >= _WALKS:
                 self._walks.clear()
@@ -90,7 +102,7 @@ class FolderListing:
                 ):
                     yield from self._walk(inner, f"{key}/")
 
-    def _taken(self, keys: list[str], limit: int) -> list[Listed]:
+    def _taken(self, keys: list[str], limit: int, given_up: threading.Event) -> list[Listed]:
         """Take keys of one folder from the end of `keys`; return what is there of them."""
         inside = keys[-1].rpartition("/")[0]
         taken: list[str] = []
@@ -102,6 +114,8 @@ class FolderListing:
             folder_at(self._root, f"{inside}/") as folder,
         ):
             for key in taken:
+                if given_up.is_set():
+                    raise GivenUpError
                 # Removed, or put out of the way by something else, since the folder was read.
                 with contextlib.suppress(FileNotFoundError, ForeignFileError):
                     found.append(self._described(folder, key))
