@@ -67,7 +67,8 @@ def _hidden_in_a_line(code: int) -> bool:
 
 
 def _hidden_in_a_text(code: int) -> bool:
-    return code not in (0x09, 0x0A) and (category(chr(code)) in ("Cc", "Cs") or code in _DIRECTION)
+    kinds = ("Cc", "Cs", "Zl", "Zp")
+    return code not in (0x09, 0x0A) and (category(chr(code)) in kinds or code in _DIRECTION)
 
 
 _IN_A_LINE, _IN_A_TEXT = _Escapes(_hidden_in_a_line), _Escapes(_hidden_in_a_text)

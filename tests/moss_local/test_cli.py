@@ -769,13 +769,13 @@ def test_json_has_exactly_the_keys_that_the_help_names(
 
 
 def test_a_text_cannot_play_tricks_on_the_terminal(cli: Cli) -> None:
-    nasty = "\x1b]0;title\x07 \x1b[2J \x9b31m \u202egnirts \r over \x00 end"
+    nasty = "\x1b]0;title\x07 \x1b[2J \x9b31m \u202egnirts \r over \x00 \u2028end"
     assert cli("add", "conv", "-", "--id", "t", stdin=nasty).code == 0
     for arguments in (["show", "conv"], ["query", "conv", "title"]):
         printed = cli(*arguments).ok().stdout
         assert not set(printed) & {chr(c) for c in range(32) if chr(c) != "\n"} - {"\t"}
-        assert not set(printed) & {"\x9b", "\u202e", "\x7f"}
-        assert "\\x1b]0;title\\x07 \\x1b[2J \\x9b31m \\u202egnirts \\r over \\x00 end" in printed
+        assert not set(printed) & {"\x9b", "\u202e", "\x7f", "\u2028"}
+        assert "\\x1b]0;title\\x07 \\x1b[2J \\x9b31m \\u202egnirts \\r over \\x00 \\u2028end" in printed
     (document,) = cli("show", "conv", "--json").ok().json()["documents"]
     assert document["text"] == nasty
 
