@@ -10,7 +10,7 @@ What holds: tests/moss_local/test_storage_replica.py, tests/moss_sync/test_repai
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Sequence, Set
 from typing import Any
 
 import apsw
@@ -67,6 +67,24 @@ def set_aside_held(conn: apsw.Connection, present: Collection[str], tomb_hlc: in
     )
     doubtful = [rowid for rowid, id in rows if id not in present]
     return set_aside(conn, doubtful, reason=MAY_BE_DELETED)
+
+
+def leave_all_but_edits(conn: apsw.Connection, present: Set[tuple[str, bytes]]) -> int:
+    """Take every record but edits out of a session; return how many were set aside.
+
+    Args:
+        present: Id and digest of what the session has: that comes back with the next pull.
+    """
+    rows: list[Any] = conn.execute(
+        f"SELECT rowid, id, digest, deleted FROM document WHERE dirty != {EDITED}"
+    ).fetchall()
+    strange = [
+        rowid for rowid, id, digest, deleted in rows if not deleted and (id, digest) not in present
+    ]
+    moved = set_aside(conn, strange, reason=MAY_BE_DELETED)
+    gone = set(strange)
+    remove_rows(conn, [rowid for rowid, *_ in rows if rowid not in gone])
+    return moved
 
 
 def leave_deleted(conn: apsw.Connection, *, joint: int) -> int:

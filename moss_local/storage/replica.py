@@ -7,7 +7,7 @@ repetition leaves the same documents.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from functools import reduce
 from typing import Any, cast
@@ -21,6 +21,7 @@ from moss_local.storage.documents import read_metadata
 from moss_local.storage.file import SessionFile
 from moss_local.storage.held import (
     hold_all,
+    leave_all_but_edits,
     leave_deleted,
     lower_stamps,
     read_records,
@@ -270,6 +271,7 @@ class SqliteReplica:
         joint: int,
         setbacks: Sequence[Setback] = (),
         correction: Correction | None = None,
+        present: Set[tuple[str, bytes]] = frozenset(),
     ) -> int:
         """Go on in the life of the session that `seen` is of; return how many it set aside."""
         with self.file.writing() as conn:
@@ -280,6 +282,8 @@ class SqliteReplica:
             if keep == "nothing":
                 moved = leave_deleted(conn, joint=joint)
                 forget_space(conn, state)  # who creates it again may use another model
+            elif keep == "edits":
+                moved = leave_all_but_edits(conn, present)
             elif keep == "all":
                 known_seq = max(state.applied_seq, state.known_seq)
                 lower_stamps(conn, setbacks, known_seq)

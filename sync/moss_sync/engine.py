@@ -32,13 +32,11 @@ from moss_sync.exchange import MAX_ATTEMPTS, Exchange
 from moss_sync.history import Side
 from moss_sync.keyring import Keys
 from moss_sync.manifest import Manifest
-from moss_sync.marks import compare
 from moss_sync.rebuild import Rebuilding
 from moss_sync.record import DEVICE_BYTES, VectorSpace
 from moss_sync.repair import begun_anew, believed, foundation, with_repair
 from moss_sync.replica import ReplicaState, Seen
 from moss_sync.report import RepairReport, SyncReport
-from moss_sync.setbacks import since
 from moss_sync.tiers import Compaction, are_of_epoch, everything, plan_compaction, plan_vectors
 from moss_sync.times import is_ahead, shown
 
@@ -407,6 +405,7 @@ class SyncEngine(Exchange):
             )
             try:
                 prepared = await rebuilding.prepare(report)
+                present = frozenset() if shunned is None else await rebuilding.present()
             except BlobNotFoundError:
                 continue  # merged or collected meanwhile
             author = await self._channel.author(state, seen)
@@ -422,7 +421,7 @@ class SyncEngine(Exchange):
             written = await self._written(keys, following, seen)
             if written is not None:
                 if shunned is not None:
-                    await self._leave(shunned, state, following, written)
+                    report.quarantined += await self._leave(following, written, present)
                 latest_ms = max(side.manifest.ct for side in found.sides)
                 report.set_back_ms = max(0, latest_ms - following.ct)
                 return True
@@ -449,27 +448,26 @@ class SyncEngine(Exchange):
         return begun_anew(author, repo_id=keys.repo_id, sid=self._channel.sid(keys), seq=seq)
 
     async def _leave(
-        self, known: Side, state: ReplicaState, following: Manifest, written: Seen
-    ) -> None:
-        """Go on from a repair's commit, whatever this device has seen that is not believed.
+        self, following: Manifest, written: Seen, present: frozenset[tuple[str, bytes]]
+    ) -> int:
+        """Go on from a repair's commit, whatever this device has seen; return what it set aside.
 
-        Its numbers are made up, so that no commit could come after it.
+        What it has seen is not believed: neither its numbers, which no commit may come after, nor
+        its documents and deletions. Its own edits stay.
         """
-        repairs = min(state.life.repairs, following.repairs - 1)
-        agreed = compare(known.past, Side(following, written.hash).past).agreed
-        token = self._clock.token
-        await self._run(
+        moved: int = await self._run(
             partial(
                 self._replica.start_life,
                 written,
-                token(DEVICE_BYTES),
-                token(DEVICE_BYTES),
-                keep="all",
-                joint=agreed,
-                setbacks=since(following.setbacks, repairs),
+                self._clock.token(DEVICE_BYTES),
+                self._clock.token(DEVICE_BYTES),
+                keep="edits",
+                joint=0,
                 correction=plan.correction(following, following, self.now_ms()),
+                present=present,
             )
         )
+        return moved
 
     async def _written(self, keys: Keys, following: Manifest, seen: Seen | None) -> Seen | None:
         """Send one compare-and-swap; None where it was refused or its outcome is not known."""

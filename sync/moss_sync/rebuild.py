@@ -83,6 +83,17 @@ class Rebuilding:
             written = await self._missing() if lost else ()
         return Prepared(lost, await self._write(written))
 
+    async def present(self) -> frozenset[tuple[str, bytes]]:
+        """Return id and digest of each document and deletion that can be read of what is listed.
+
+        Raises:
+            BlobNotFoundError: as prepare, which comes before it.
+        """
+        found = self._found
+        places = [at for at, side in enumerate(found.sides) if side in found.listed]
+        records = [record for at in places for record in await self._read(at, since=0)]
+        return frozenset((record.id, record.version.digest) for record in records)
+
     async def _sorted(self, report: RepairReport) -> Sequence[Record]:
         """Sort the records of sides that have parted; set aside what may have been deleted."""
         records = {

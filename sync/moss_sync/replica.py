@@ -13,7 +13,7 @@ which it has merged everybody's records.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
@@ -37,7 +37,7 @@ MAY_BE_DELETED = "repaired"
 """Why such a record is in the quarantine: the session was repaired, and somebody may have deleted
 the document since, by a tombstone that is forgotten."""
 
-Keep = Literal["dirty", "nothing", "all"]
+Keep = Literal["dirty", "nothing", "all", "edits"]
 """What a replica takes into another life of the session."""
 
 
@@ -346,6 +346,7 @@ class Replica(Protocol):
         joint: int,
         setbacks: Sequence[Setback] = (),
         correction: Correction | None = None,
+        present: Set[tuple[str, bytes]] = frozenset(),
     ) -> int:
         """Go on in the life of the session that `seen` is of; return how many records it set aside.
 
@@ -356,6 +357,8 @@ class Replica(Protocol):
                      other clean ones go
           "all"      the session was put together anew: every clean record becomes a held one,
                      because what others hold of it is not known
+          "edits"    what the file has seen is not believed: documents that are no edits go, into
+                     the quarantine if they are not of those `present`
         The file goes on under the new identity `dev`, `inc`. Before that the stamps of records that
         it keeps and that are no edits fall as `setbacks.lowered` says, and those of edits are
         corrected as by `restamp`.
@@ -365,6 +368,7 @@ class Replica(Protocol):
             joint: The last commit that this life and the one before have in common. Deletions up to
                 it that were applied here are known here, however little of this life is applied.
             setbacks: The repairs since the life that the file is in.
+            present: Id and digest of each document of the session.
         """
         ...
 

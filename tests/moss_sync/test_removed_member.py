@@ -941,6 +941,53 @@ TRICKS = {
 }
 
 
+def test_what_a_device_took_from_a_forged_state_goes_to_its_quarantine_and_deletes_nothing(
+    world: World,
+) -> None:
+    async def scenario() -> None:
+        laptop, phone, removed = await scene(world)
+        current, sealed = await world.manifest_of(laptop)
+        phone.put("mine", "not pushed yet")
+        await turned(laptop)
+        await rewritten(laptop)
+        counts, wanted = await world.blobs(), laptop.texts
+        await removed.put_back("fmt", "probe", "/s/")
+        texts = {"forged": FORGED, "turn-1": FORGED, "turn-2": ""}
+        records = [
+            Record(
+                id,
+                Version(2**61, INTRUDER, content_digest(id, deleted=not text, text=text)),
+                deleted=not text,
+                text=text,
+                commit_seq=1,  # as of a commit that there really was
+            )
+            for id, text in texts.items()
+        ]
+        payload = segment.encode(Segment(INTRUDER, 1, 1, None, b"", records))
+        seq, ct = current.seq + 1, 32_000_000_000_000
+        await removed.forge(
+            current,
+            seq=seq,
+            ct=ct,
+            prev=ciphertext_hash(sealed),
+            marks=continued(current.seq, current.marks, ciphertext_hash(sealed), seq),
+            inline=(*current.inline, Inline(INTRUDER, 1, 1, seq, ct, payload)),
+        )
+        await phone.engine.pull()  # with the old key it cannot tell
+        assert (phone.texts["forged"], "turn-2" in phone.texts) == (FORGED, False)
+        for key, blob in counts.items():
+            await world.store.inner.put(key, blob)
+        phone = await joined(world, "phone")
+        report = await phone.engine.repair(force=False)
+        assert (report.rebuilt, report.quarantined) == (True, 2)
+        await laptop.engine.sync()
+        wanted = {**wanted, "mine": "not pushed yet"}
+        assert await texts_of_a_new_device(world) == laptop.texts == phone.texts == wanted
+        assert (await world.manifest_of(laptop))[0].ct < ct // 2
+
+    act(scenario)
+
+
 @pytest.mark.parametrize("trick", TRICKS.values(), ids=TRICKS)
 def test_a_device_that_was_shown_a_forged_state_before_it_had_the_new_key_repairs_without_it(
     world: World, trick: dict[str, Any]

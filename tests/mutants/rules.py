@@ -14,6 +14,7 @@ from unittest.mock import patch
 
 from moss_local.storage import edits as storage_edits
 from moss_local.storage import replica as storage_replica
+from moss_local.storage.held import hold_all
 from moss_local.storage.log_replica import SqliteLogReplica
 from moss_local.storage.replica import SqliteReplica
 from moss_sync import (
@@ -189,6 +190,11 @@ async def _nothing_deleted(self: Any, keys: Any) -> None:
 
 async def _empty_and_others_left(repository: Any, clock: Any, epoch: int, sealed: Any) -> None:
     return None
+
+
+def _everything_held(conn: Any, present: Any) -> int:
+    hold_all(conn)
+    return 0
 
 
 async def _opened_by_some_key(repository: Any, keys: Any, sid: str) -> bool:
@@ -1210,6 +1216,12 @@ MUTANTS: Sequence[Mutant] = (
         "floor-believed",
         "a repair builds on no state under an older key that what counts does not come from",
         swap(engine, "believed", lambda current, known, floor: known),
+        (REMOVED,),
+    ),
+    Mutant(
+        "floor-offline",
+        "what a device took from a state that is not believed is not offered to the session",
+        swap(storage_replica, "leave_all_but_edits", _everything_held),
         (REMOVED,),
     ),
     Mutant(
