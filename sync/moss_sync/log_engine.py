@@ -33,7 +33,7 @@ from moss_sync.errors import (
     MossError,
     NotInLogModeError,
 )
-from moss_sync.hlc import LAST_STAMP, stamp_limit, to_ms
+from moss_sync.hlc import LAST_STAMP, observe, stamp_limit, to_ms
 from moss_sync.keyring import Keys
 from moss_sync.log_blob import Head, LogBlob, Since
 from moss_sync.log_channel import Listing, LogChannel
@@ -660,8 +660,8 @@ class LogEngine:
 
     async def _view(self) -> View:
         view = log_view.decode(await self._run(self._replica.recall))
-        if view.high:
-            self._channel.time.committed(to_ms(view.high))
+        if high := observe(0, view.high):
+            self._channel.time.committed(to_ms(high))
         return view
 
     async def _check_identity(self, listing: Listing, view: View, report: SyncReport) -> View:

@@ -791,6 +791,11 @@ def test_in_a_log_a_stamp_that_no_clock_can_give_takes_no_clock_along(
             device.put(id, "x")
             await device.log.push()
         assert await agree_on_a_log([one, late]) == ["a", "b", "c", "d", "e", "beyond", "edited"]
+        never_set = log_device(world)
+        never_set.clock.now_ms = 0
+        says(world, None)
+        await never_set.log.pull()
+        assert never_set.log.now_ms() < YEAR_2099_MS
         if stamp < LAST_STAMP - 1:
             one.put("edited", "z")
             one.delete("beyond")
