@@ -1,10 +1,13 @@
 """What one turn costs on the wire: requests and bytes of a push, an idle pull and a cold open.
 
     python -m benchmarks.bench_wire_cost [--turns 1000] [--entries 4 40] [--commits 300]
+    python -m benchmarks.bench_wire_cost --manifest 10000
 
 A session of so many turns, with vectors of 384 half floats, that lists so many segments after so
 many commits; then one more turn is pushed. Random texts and vectors from one seed over a store in
 memory: the figures are the same on any machine, to compare one version of the format with another.
+With --manifest: how large the sealed manifest is after so many pushes of one turn each, without
+vectors, by a device that tidies up after every push.
 """
 
 from __future__ import annotations
@@ -106,12 +109,38 @@ async def measure(folder: Path, *, turns: int, entries: int, commits: int) -> No
         device.close()
 
 
+async def measure_manifest(folder: Path, pushes: int) -> None:
+    world = World(folder)
+    device = Device(folder / "one.sqlite3", world.store, clock=world.clock)
+    for number in range(1, pushes + 1):
+        device.put(f"turn-{number}", " ".join(world.random.choices(WORDS, k=20)))
+        await device.engine.push()
+        await device.engine.compact()
+        if number in (100, 300, 1000, 3000, pushes):
+            listed = await device.manifest()
+            [sealed] = [
+                data for key, (data, _) in world.store._content.blobs.items() if "/m/" in key
+            ]
+            print(
+                f"| {number} pushes, commit {listed.seq} | {len(listed.entries)} entries, "
+                f"{len(listed.inline)} inline pushes of {listed.inline_bytes:,} B | marks "
+                f"{len(listed.marks):,} B | sealed {len(sealed):,} B |",
+                flush=True,
+            )
+    device.close()
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_wire_cost")
     parser.add_argument("--turns", type=int, default=1000)
     parser.add_argument("--entries", type=int, nargs="+", default=[4, 40])
     parser.add_argument("--commits", type=int, default=300)
+    parser.add_argument("--manifest", type=int, metavar="PUSHES")
     asked = parser.parse_args(argv)
+    if asked.manifest:
+        with tempfile.TemporaryDirectory() as folder:
+            asyncio.run(measure_manifest(Path(folder), asked.manifest))
+        return
     for entries in asked.entries:
         with tempfile.TemporaryDirectory() as folder:
             asyncio.run(
