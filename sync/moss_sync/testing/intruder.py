@@ -50,7 +50,8 @@ class Intruder:
 
     def overwrite(self, held: Blobs, kept: Sequence[Blobs]) -> dict[str, bytes]:
         """Another content in the place of a segment, sealed under its own name."""
-        found = sorted(key for key in held if f"{self.sid}/" in key)
+        folders = (self.layout.segments(self.sid), self.layout.bases(self.sid))
+        found = sorted(key for key in held if key.startswith(folders))
         if not found:
             return {}
         key = self.chance.choice(found)
