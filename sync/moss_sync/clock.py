@@ -99,6 +99,10 @@ class StoreClock:
             self._answers.append((offset, self._lead_ms()))
             del self._answers[:-OFFSET_SAMPLES]
 
+    def forget(self) -> None:
+        """Let go of all that was answered so far: the store is about to be asked anew."""
+        self._answers.clear()
+
     def wall_ms(self) -> int:
         """Return what this machine's clock says, whatever that is."""
         return self._clock.wall_ms()

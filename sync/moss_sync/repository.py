@@ -587,16 +587,18 @@ class Repository:
     async def check_time(self, time: SessionClock) -> None:
         """Make sure that something may be committed by a session's clock.
 
-        One answer may be wrong: where they contradict this device's clock, the store is asked
-        again, until the last few answers are all of now.
+        One answer may be wrong, and never come again: where they contradict this device's clock,
+        the store is asked anew, and only what it says now counts.
 
         Raises:
             ClockError: they still contradict it.
         """
-        for _ in range(OFFSET_SAMPLES):
-            if not time.is_doubtful:
-                return
-            await self._ask_time()
+        if time.is_doubtful:
+            self.time.forget()
+            for _ in range(OFFSET_SAMPLES):
+                await self._ask_time()
+                if not time.is_doubtful:
+                    return
         time.check()
 
     async def _ask_time(self) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from moss_sync import BlobCorruptError, ClockError, InvalidArgumentError
 from moss_sync.clock import SessionClock, StoreClock
+from moss_sync.commit import Commit
 from moss_sync.floors import seq_at
 from moss_sync.hlc import LAST_OBSERVED, LAST_STAMP, to_ms
 from moss_sync.log_plan import LogPolicy
@@ -836,5 +837,22 @@ def test_in_a_log_a_first_vector_of_the_last_moment_costs_no_later_push(world: W
         report = await late.log.pull()
         assert report.rejections == ()
         assert set(late.texts) == {"a", "b"}
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("commit", ["cas", "log"])
+def test_one_wrong_answer_of_a_store_that_tells_no_time_otherwise_stops_nobody(
+    world: World, commit: Commit
+) -> None:
+    async def story() -> None:
+        one = world.device_here(commit=commit)
+        engine = one.log if commit == "log" else one.engine
+        one.put("a", "x")
+        await engine.push()
+        for _ in range(5):
+            one.repository.time.observe(YEAR_9999_MS)
+        one.put("b", "x")
+        assert (await engine.push()).sent == 1
 
     asyncio.run(story())
