@@ -310,7 +310,8 @@ def may_commit(manifest: Manifest | None, pending: Pending, applied_seq: int) ->
     of what is sealed under an older key than the manifest, which anybody may collect.
     """
     if manifest is None:
-        return True
+        # Whoever has applied a commit knows that there is a session, whatever the store says now.
+        return pending.base == 0
     fenced = pending.key is not None and (epoch_of(pending.body) or 0) < manifest.epoch
     within = manifest.gc_floor <= pending.base <= manifest.seq
     return within and not fenced and applied_seq >= manifest.tomb_seq

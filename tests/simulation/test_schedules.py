@@ -15,6 +15,7 @@ FOUND = {
     14226: "a restored backup's stamp of a wrong clock beat what was written over it",
     17919: "the same, seen by a push that did not know yet that its file was a copy",
     25047: "the same, a day ahead",
+    997: "a push for which a session was missing that another task had just met was not made",
     27242: "a late pull of a file forgot what a push of the same file had committed meanwhile",
 }
 """Seeds of longer runs that have found something, and what."""
