@@ -278,7 +278,10 @@ def repair_command(session: str | None = None, *, drop_unknown: bool = False) ->
 def hint_at_repair(error: MossError) -> None:
     """Let the error of a damaged blob, of nobody knows which session, say how it is put back."""
     if error.hint is None:
-        error.hint = f"put it back from a device that holds it: {repair_command()}"
+        error.hint = (
+            f"put it back from a device that holds it: {repair_command()}; if none does, somebody "
+            "else has left it there: remove it with the store's own tools"
+        )
 
 
 def other_store_hint(store: str = "the store that it was exchanged with") -> str:
