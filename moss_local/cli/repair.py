@@ -118,7 +118,7 @@ def _lines(each: Repaired) -> list[str]:
     if report.keys_restored:
         lines.append(f"{each.session}: the store lacked the project's keys; they are back")
     lines += [
-        f"{each.session}: a damaged blob of the store is kept in it as {key}"
+        f"{each.session}: what was replaced in the store is kept in it as {key}"
         for key in report.aside
     ]
     if report.trouble is not None:
