@@ -25,7 +25,14 @@ from moss_local.standing import Trouble, newest_unpushed, standing, trouble_of
 from moss_local.storage.file import SessionFile
 from moss_local.storage.replica import SqliteReplica
 from moss_local.types import SyncState
-from moss_sync import MossError, RepairReport, StoreLacksCasError, SyncReport, VectorSpace
+from moss_sync import (
+    MossError,
+    NetworkError,
+    RepairReport,
+    StoreLacksCasError,
+    SyncReport,
+    VectorSpace,
+)
 from moss_sync.checkpoint import Checkpoint
 from moss_sync.clock import Clock
 from moss_sync.modes import Engine
@@ -286,6 +293,8 @@ class Exchange:
         except StoreLacksCasError as error:
             self.stop(error)
             log.error("session %r is not pushed any more: %s; %s", self.name, error, error.hint)
+        except NetworkError as error:
+            log.info("the store of session %r was not probed further: %s", self.name, error)
         except MossError as error:
             log.warning("the store of session %r was not probed further: %s", self.name, error)
         finally:

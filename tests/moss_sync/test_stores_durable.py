@@ -10,6 +10,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO
 
@@ -48,7 +49,7 @@ def _snapshot(root: Path) -> Path:
 
 
 def _graph(root: Path) -> Path:
-    made = cached(root, "graph", lambda: b"some")
+    made = cached(root, "graph", sha256(b"some").hexdigest(), lambda: b"some")
     assert isinstance(made, Path)
     return made
 
@@ -103,7 +104,8 @@ def test_a_disk_that_fails_leaves_what_was_there(
 
     monkeypatch.setattr(os, failing, full)
     if write is _graph:  # a convenience: without it the graph is built in memory
-        assert cached(tmp_path, "graph", lambda: b"some") == b"some"
+        expected = sha256(b"some").hexdigest()
+        assert cached(tmp_path, "graph", expected, lambda: b"some") == b"some"
     else:
         with pytest.raises(Exception, match="No space left"):
             write(tmp_path)
@@ -131,7 +133,8 @@ def test_a_folder_that_cannot_be_synced_at_all_is_taken_and_one_that_fails_is_to
     answer = errno.EIO
     path.unlink()
     if write is _graph:  # a convenience: without it the graph is built in memory
-        assert cached(tmp_path, "graph", lambda: b"some") == b"some"
+        expected = sha256(b"some").hexdigest()
+        assert cached(tmp_path, "graph", expected, lambda: b"some") == b"some"
     else:
         with pytest.raises(Exception, match="Input/output error"):
             write(tmp_path)
