@@ -75,6 +75,22 @@ def test_a_compaction_prepared_below_the_floor_is_given_up() -> None:
         assert (after is not None) is done
 
 
+def test_a_purge_raises_the_collection_floor_with_that_of_the_tombstones() -> None:
+    """What was authored before a purge can be committed by nobody after it, however soon."""
+    old, young = entry(lo=0, hi=1), entry(lo=1, hi=2, bmin=1)
+    parent = replace(history(3), entries=(old, young), inline=())
+    output = entry(kind="b", lo=0, hi=2, lvl=1, base=3, token=99)
+    after = with_compaction(
+        parent,
+        author(state(applied_seq=parent.seq), parent=parent),
+        Compaction((old, young), (), purge=2),
+        [output],
+        tomb_hlc=7,
+    )
+    assert after is not None
+    assert (parent.gc_floor, after.gc_floor, after.tomb_seq) == (0, 2, 2)
+
+
 def test_a_small_session_of_few_entries_is_left_alone() -> None:
     few = tuple(entry(lo=at, hi=at + 1) for at in range(DEFAULT_POLICY.small_session_entries))
     assert plan_compaction(replace(history(9), entries=few), DEFAULT_POLICY, 1000) is None
