@@ -47,14 +47,7 @@ class Exchange(RuleBasedStateMachine):
         super().__init__()
         self.directory = tempfile.TemporaryDirectory()
         self.world = World(Path(self.directory.name))
-        self.repository = Repository(
-            self.world.store,
-            "project",
-            PROJECT_KEY,
-            cache=MemoryCache(),
-            clock=self.world.clock,
-            run=run_here,
-        )
+        self.cache = MemoryCache()
         self.written: dict[str, set[tuple[Version, str | None]]] = {}
         self.count = 0
         self.highest = (0, 0, 0, 0)
@@ -66,7 +59,17 @@ class Exchange(RuleBasedStateMachine):
         asyncio.run(story())
 
     def device(self) -> Device:
-        return self.world.device_here(policy=POLICY, repository=self.repository)
+        # Each has a repository: whoever asks for a verdict on the store holds a lock meanwhile, and
+        # another device's whole exchange may come in the middle of that request.
+        repository = Repository(
+            self.world.store,
+            "project",
+            PROJECT_KEY,
+            cache=self.cache,
+            clock=self.world.clock,
+            run=run_here,
+        )
+        return self.world.device_here(policy=POLICY, repository=repository)
 
     @initialize()
     def start(self) -> None:
